@@ -1,0 +1,62 @@
+"""Errors that say which argument, what was expected, what came, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PellucidError(Exception):
+    """Base of every error that pellucid raises on purpose; its text is written for the user."""
+
+
+class InputError(PellucidError, ValueError):
+    """Something the user gave can't be used as it is."""
+
+
+class UnknownNameError(InputError, KeyError):
+    """A name that no registry entry, column or key bears."""
+
+    def __str__(self) -> str:  # KeyError would print the repr
+        return str(self.args[0])
+
+
+class UnreadableFileError(PellucidError):
+    """A file that can't be read; names the file and the reason."""
+
+
+class MissingWeightsError(PellucidError):
+    """Pretrained weights that can't be had, with the ways on."""
+
+
+def expected(argument: str, wanted: str, got: object, do: str = "") -> InputError:
+    """Build the one form that an input error takes.
+
+    >>> print(expected("images", "a float tensor (B, C, *S)", "int64", do="Call images.float()."))
+    images: expected a float tensor (B, C, *S), got int64. Call images.float().
+    """
+    return InputError(f"{argument}: expected {wanted}, got {got}." + (f" {do}" if do else ""))
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
+    """Known names most like `name`, best first.
+
+    >>> nearest("gradcam", ["road", "grad-cam", "deletion"])
+    ['grad-cam']
+    """
+    return difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+    """Say that `name` isn't known and which names are nearest.
+
+    >>> print(unknown_name("method", "layercam", ["layer-cam", "grad-cam"]))
+    unknown method 'layercam'. Did you mean 'layer-cam' or 'grad-cam'?
+    """
+    known = sorted(known)
+    close = nearest(name, known)
+    if close:
+        hint = "Did you mean " + " or ".join(repr(candidate) for candidate in close) + "?"
+    else:
+        hint = "Known: " + (", ".join(known) if known else "none") + "."
+    return UnknownNameError(f"unknown {kind} {name!r}. {hint}")

@@ -1,0 +1,137 @@
+"""One small registry, which methods, metrics and controls all use."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from pellucid.errors import InputError, unknown_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Entry(Generic[Function]):
+    """What an entry declares on the line above its function."""
+
+    name: str
+    function: Function
+    family: str
+    source: str
+    needs: tuple[str, ...] = ()
+    higher_is_better: bool | None = None
+
+    @property
+    def options(self) -> dict[str, object]:
+        """The function's keyword-only parameters that have a default, with those defaults."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
+
+    @property
+    def summary(self) -> str:
+        """First line of the function's docstring."""
+        return (inspect.getdoc(self.function) or "").split("\n", 1)[0]
+
+
+@dataclass(frozen=True)
+class Choice(Generic[Function]):
+    """An entry together with the options chosen for it."""
+
+    entry: Entry[Function]
+    options: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The name, followed by the options that were given: `road[noise=0.0]`."""
+        given = ",".join(f"{key}={value}" for key, value in sorted(self.options.items()))
+        return f"{self.entry.name}[{given}]" if given else self.entry.name
+
+
+class Registry(Generic[Function]):
+    """Named functions with what they declare.
+
+    >>> scores: Registry[Callable[[float], float]] = Registry("score")
+    >>> @scores.register("half", family="toy", source="none")
+    ... def half(value: float, *, offset: float = 0.0) -> float:
+    ...     return value / 2 + offset
+    >>> scores["half"].function(3.0), scores.choose("half", offset=1.0).label
+    (1.5, 'half[offset=1.0]')
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, Entry[Function]] = {}
+
+    def register(
+        self,
+        name: str,
+        *,
+        family: str,
+        source: str,
+        needs: tuple[str, ...] = (),
+        higher_is_better: bool | None = None,
+    ) -> Callable[[Function], Function]:
+        """Declare the function below; raises InputError when the name is taken."""
+
+        def declare(function: Function) -> Function:
+            if name in self._entries:
+                raise InputError(f"{self.kind} {name!r} is registered already, by {self._entries[name].function!r}.")
+            self._entries[name] = Entry(name, function, family, source, needs, higher_is_better)
+            return function
+
+        return declare
+
+    def __getitem__(self, name: str) -> Entry[Function]:
+        if name not in self._entries:
+            raise unknown_name(self.kind, name, self._entries)
+        return self._entries[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[Entry[Function]]:
+        return iter(self._entries.values())
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def names(self, family: str | None = None) -> tuple[str, ...]:
+        """All names, or those of one family, in the order of registration."""
+        return tuple(entry.name for entry in self if family in (None, entry.family))
+
+    def choose(self, name: str, **options: object) -> Choice[Function]:
+        """An entry with options; an unknown option is refused with the nearest known one."""
+        entry = self[name]
+        for option in options:
+            if option not in entry.options:
+                raise unknown_name(f"option of {self.kind} {name!r}", option, entry.options)
+        return Choice(entry, dict(options))
+
+    def resolve(self, choice: str | Choice[Function]) -> Choice[Function]:
+        """A bare name means its defaults; a choice is returned as it is."""
+        return self.choose(choice) if isinstance(choice, str) else choice
+
+    def table(self) -> pd.DataFrame:
+        """A row per entry: name, family, needs, better, options, source, summary."""
+        import pandas as pd
+
+        better = {True: "higher", False: "lower", None: ""}
+        rows = [
+            {
+                "name": entry.name,
+                "family": entry.family,
+                "needs": ", ".join(entry.needs),
+                "better": better[entry.higher_is_better],
+                "options": ", ".join(f"{key}={value!r}" for key, value in entry.options.items()),
+                "source": entry.source,
+                "summary": entry.summary,
+            }
+            for entry in self
+        ]
+        columns = ["name", "family", "needs", "better", "options", "source", "summary"]
+        return pd.DataFrame(rows, columns=columns)
