@@ -1,0 +1,106 @@
+"""Weights that say what they belong to: safetensors with a card in the metadata."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from pydantic import TypeAdapter
+from torch import nn
+
+from pellucid.errors import InputError, UnreadableFileError, expected
+from pellucid.files import written_whole
+from pellucid.models.zoo import create_model
+
+_KEY = "pellucid"  # one key, since safetensors writes several in no fixed order
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a weights file must say so that images can be fed to its network.
+
+    `mean` and `std` are per channel, in units of an image scaled to [0, 1]; `normalisation` says where they
+    come from ("imagenet" or "data-set"), `intensity` how pixels were scaled ("dtype": by the range of their
+    type, "image": from the image's own minimum to its maximum).
+    """
+
+    architecture: str
+    image_size: int
+    channels: int
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    normalisation: str
+    intensity: str = "dtype"
+
+    def build(self) -> nn.Module:
+        """The network with random weights."""
+        return create_model(self.architecture, classes=len(self.classes), channels=self.channels, size=self.image_size)
+
+
+def save_weights(path: Path, model: nn.Module, card: ModelCard) -> None:
+    """Write the network's parameters and buffers with its card, whole or not at all; equal input, equal bytes."""
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    metadata = {_KEY: json.dumps(dataclasses.asdict(card), sort_keys=True)}
+    with written_whole(path) as aside:
+        safetensors.torch.save_file(tensors, aside, metadata=metadata)
+
+
+def read_card(path: Path) -> ModelCard:
+    """The card of a weights file; raises UnreadableFileError when the file has none."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as handle:
+            metadata = handle.metadata() or {}
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UnreadableFileError(f"can't read {path} as safetensors: {error}") from error
+    if _KEY not in metadata:
+        raise UnreadableFileError(f"{path} carries no model card. Give the architecture by name as well.")
+    return TypeAdapter(ModelCard).validate_json(metadata[_KEY])
+
+
+def load_weights(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, ModelCard]:
+    """The network of a weights file, in evaluation mode on `device`, with its card."""
+    card = read_card(path)
+    model = card.build()
+    load_state(model, read_state(path))
+    return model.eval().to(device), card
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """Named tensors from safetensors, or from a torch file that loads without unpickling objects."""
+    if not path.is_file():
+        raise InputError(f"weights: expected a file, got {str(path)!r}, which isn't there.")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise UnreadableFileError(f"can't read weights from {path}: {str(error).splitlines()[0]}") from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise expected("weights", "a state dict of named tensors", type(state).__name__)
+    return state
+
+
+def load_state(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Load named tensors into the network; what is missing, left over or of another shape is named."""
+    own = model.state_dict()
+    missing = [name for name in own if name not in state]
+    unknown = [name for name in state if name not in own]
+    shaped = [
+        f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
+        for name in own
+        if name in state and own[name].shape != state[name].shape
+    ]
+    for fault, names in (("lack", missing), ("have unknown", unknown), ("have another shape for", shaped)):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise InputError(f"weights: they {fault} {', '.join(names[:3])}{more}. Check the architecture's name.")
+    model.load_state_dict(state)
