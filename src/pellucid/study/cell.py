@@ -1,0 +1,363 @@
+"""One cell from training to scores; each stage is skipped when its files are there."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from pellucid.attribution.capture import GridWarning
+from pellucid.attribution.engine import explain
+from pellucid.attribution.explanation import Explanation
+from pellucid.data.dataset import EpochSampler, ImageDataset, class_weights
+from pellucid.data.transforms import Augmentation, Normalisation, dataset_normalisation
+from pellucid.files import read_table, write_json, write_table
+from pellucid.metrics.evaluate import evaluate
+from pellucid.models.checkpoints import ModelCard, load_weights
+from pellucid.models.zoo import count_parameters, create_model, pretrained_normalisation
+from pellucid.progress import progress
+from pellucid.study.config import StudyConfig
+from pellucid.study.plan import Cell
+from pellucid.study.prepare import Prepared, choose_explained
+from pellucid.study.store import SHARD, CellStore, fingerprint
+from pellucid.training.fit import Fitted, fit
+from pellucid.training.predict import predict
+
+_TARGET_COLUMNS = {"predicted": "predicted", "true": "label"}
+
+
+def run_cell(
+    cell: Cell,
+    prepared: Prepared,
+    config: StudyConfig,
+    output: Path,
+    *,
+    device: torch.device,
+    show_progress: bool = False,
+) -> None:
+    """Train, predict, explain and score one cell; what is done already isn't computed again."""
+    store = CellStore(cell.folder(output))
+    store.accept(_inputs(cell, prepared, config))
+    if store.finished:
+        return
+    fitted = train_cell(cell, prepared, config, store, device=device, show_progress=show_progress)
+    network, card = load_weights(store.weights, device)
+    if not store.predictions.exists():
+        table = predict_cell(network, card, prepared, cell, show_progress=show_progress)
+        write_table(store.predictions, table)
+    _explain_cell(network, card, cell, prepared, config, store, show_progress)
+    _finish(network, card, cell, config, store, fitted, device)
+
+
+def train_cell(
+    cell: Cell,
+    prepared: Prepared,
+    config: StudyConfig,
+    store: CellStore,
+    *,
+    device: torch.device,
+    show_progress: bool = False,
+) -> Fitted:
+    """Train the cell's network and leave its weights and history."""
+    settings = config.training
+    if cell.model.learning_rate is not None:
+        settings = settings.model_copy(update={"learning_rate": cell.model.learning_rate})
+    train_rows, val_rows = prepared.rows(cell.fold, "train"), prepared.rows(cell.fold, "val")
+    train, validation = prepared.images(train_rows), prepared.images(val_rows)
+    normalisation = _normalisation(cell, train)
+    size, channels = cell.dataset.image_size, cell.dataset.channels
+    card = ModelCard(
+        architecture=cell.model.name,
+        image_size=size,
+        channels=channels,
+        classes=prepared.manifest.classes,
+        mean=normalisation.mean,
+        std=normalisation.std,
+        normalisation=normalisation.origin,
+        intensity=cell.dataset.intensity,
+    )
+    seed = _seed(config.seed, cell)
+    pretrained = cell.model.pretrained
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = create_model(
+            cell.model.name,
+            classes=len(card.classes),
+            channels=channels,
+            size=size,
+            pretrained=Path(pretrained) if isinstance(pretrained, str) else pretrained,
+        )
+    labels = torch.tensor([card.classes.index(label) for label in train_rows["label"]])
+    balance = settings.balance
+    train = train.with_transform(normalisation, Augmentation(**settings.augmentation.model_dump()), seed=seed)
+    sampler = EpochSampler(labels, seed=seed, balanced=balance == "sampling")
+    return fit(
+        network,
+        DataLoader(
+            train,
+            batch_size=settings.batch_size,
+            sampler=sampler,
+            num_workers=settings.workers,
+            # a batch of one has no variance, and batch normalisation refuses it
+            drop_last=len(train) % settings.batch_size == 1 and len(train) > settings.batch_size,
+        ),
+        DataLoader(validation.with_transform(normalisation), batch_size=settings.batch_size, num_workers=0),
+        folder=store.folder,
+        card=card,
+        settings=settings,
+        class_weights=class_weights(labels, len(card.classes)) if balance == "weights" else None,
+        seed=seed,
+        device=device,
+        show_progress=show_progress,
+    )
+
+
+def predict_cell(
+    network: nn.Module, card: ModelCard, prepared: Prepared, cell: Cell, *, show_progress: bool = False
+) -> pd.DataFrame:
+    """A row per validation and test image: label, prediction and the probability of each class."""
+    rows = pd.concat([prepared.rows(cell.fold, split) for split in ("val", "test")], ignore_index=True)
+    dataset = prepared.images(rows).with_transform(card_normalisation(card))
+    probabilities = predict(network, DataLoader(dataset, batch_size=64), show_progress=show_progress)
+    return prediction_table(rows, probabilities, card.classes)
+
+
+def prediction_table(rows: pd.DataFrame, probabilities: Tensor, classes: Sequence[str]) -> pd.DataFrame:
+    """Predictions beside what is known of each image; ties go to the class that comes first."""
+    table = rows[["sample", "patient_id", "split", "label"]].copy()
+    table["predicted"] = [classes[index] for index in probabilities.argmax(dim=1).tolist()]
+    table["correct"] = table["label"] == table["predicted"]
+    table["copy_in_train"] = rows["copy_in_train"].astype(bool)
+    for index, name in enumerate(classes):
+        table[f"prob_{name}"] = probabilities[:, index].double().numpy()
+    return table
+
+
+def card_normalisation(card: ModelCard) -> Normalisation:
+    """The normalisation that a weights file states."""
+    return Normalisation(mean=card.mean, std=card.std, origin=card.normalisation)
+
+
+def _explain_cell(
+    network: nn.Module,
+    card: ModelCard,
+    cell: Cell,
+    prepared: Prepared,
+    config: StudyConfig,
+    store: CellStore,
+    show_progress: bool,
+) -> None:
+    """Explain and score the chosen test images, a shard at a time."""
+    rows = choose_explained(prepared.rows(cell.fold, "test"), config.explain.images, config.seed)
+    predicted = read_table(store.predictions).set_index("sample")["predicted"]
+    rows["predicted"] = [predicted[sample] for sample in rows["sample"]]
+    shards = math.ceil(len(rows) / SHARD)
+    dataset = prepared.images(rows).with_transform(card_normalisation(card))
+    title = f"explaining {cell.model.name}"
+    with progress(title, len(rows), show=show_progress) as advance:
+        for shard in range(shards):
+            part = rows.iloc[shard * SHARD : (shard + 1) * SHARD].reset_index(drop=True)
+            if not store.shard_done(shard):
+                _explain_shard(network, card, cell, prepared, config, store, dataset, part, shard, len(rows))
+            advance(len(part))
+
+
+def _explain_shard(
+    network: nn.Module,
+    card: ModelCard,
+    cell: Cell,
+    prepared: Prepared,
+    config: StudyConfig,
+    store: CellStore,
+    dataset: ImageDataset,
+    part: pd.DataFrame,
+    shard: int,
+    total: int,
+) -> None:
+    start = shard * SHARD
+    images = torch.stack([dataset[position][0] for position in range(start, start + len(part))])
+    target = torch.tensor([card.classes.index(name) for name in part[_TARGET_COLUMNS[config.explain.target]]])
+    masks, has_mask = prepared.masks(part)
+    seed = _seed(config.seed, cell, shard, with_model=False)  # controls are the same for every model
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", GridWarning)  # the report says it once
+        explanation = explain(
+            network,
+            images,
+            methods=config.explain.methods,
+            target=target,
+            layer=config.explain.layer,
+            batch_size=config.explain.batch_size,
+            generator=torch.Generator().manual_seed(seed),
+        )
+    started = time.perf_counter()
+    scores = evaluate(
+        network,
+        images,
+        explanation,
+        metrics=config.evaluate.metrics,
+        masks=masks if bool(has_mask.any()) else None,
+        batch_size=config.evaluate.batch_size,
+        generator=torch.Generator().manual_seed(seed + 1),
+    )
+    evaluate_seconds = time.perf_counter() - started
+    explained = _explained_rows(part, explanation, card, masks, has_mask)
+    scores = scores.assign(sample=[part["sample"].iloc[position] for position in scores["sample"]])
+    store.write_shard(
+        shard,
+        {
+            "explained": _records(explained),
+            "scores": _records(scores[["sample", "method", "metric", "value"]]),
+            "layer": explanation.layer,
+            "grid": list(explanation.grid),
+            "coinciding": [list(group) for group in explanation.coinciding],
+            "seconds": dict(explanation.seconds),
+            "evaluate_seconds": evaluate_seconds,
+        },
+        {method: explanation.layer_maps.get(method, explanation.maps[method]).numpy() for method in explanation.maps},
+        total,
+    )
+
+
+def _explained_rows(
+    part: pd.DataFrame, explanation: Explanation, card: ModelCard, masks: Tensor, has_mask: Tensor
+) -> pd.DataFrame:
+    table = part[["sample", "patient_id", "label", "predicted"]].copy()
+    table["target"] = [card.classes[index] for index in explanation.target.tolist()]
+    table["score"] = explanation.score.double().numpy()
+    table["probability"] = explanation.probability.double().numpy()
+    table["correct"] = table["label"] == table["predicted"]
+    table["copy_in_train"] = part["copy_in_train"].astype(bool)
+    table["has_mask"] = has_mask.numpy()
+    share = masks.flatten(1).double().mean(dim=1).numpy()
+    table["lesion_share"] = np.where(has_mask.numpy(), share, np.nan)
+    return table
+
+
+def _finish(
+    network: nn.Module,
+    card: ModelCard,
+    cell: Cell,
+    config: StudyConfig,
+    store: CellStore,
+    fitted: Fitted,
+    device: torch.device,
+) -> None:
+    """Join the shards into tables and write the cell's card, which marks it as finished."""
+    shards = store.read_shards()
+    explained = pd.DataFrame([row for shard in shards for row in shard["explained"]])
+    scores = pd.DataFrame([row for shard in shards for row in shard["scores"]])
+    if shards:
+        write_table(store.explained, explained.astype({"lesion_share": "float64"}))
+        write_table(store.scores, scores.astype({"value": "float64"}))
+    predictions = read_table(store.predictions)
+    test = predictions[predictions["split"] == "test"]
+    images = max(len(explained), 1)
+    methods = list(shards[0]["seconds"]) if shards else []
+    seconds = {name: sum(shard["seconds"][name] for shard in shards) / images for name in methods}
+    write_json(
+        store.times,
+        {
+            "train_seconds": fitted.seconds,
+            "epochs": len(fitted.history),
+            "explain": {name: value for name, value in seconds.items() if name != "forward"},
+            "forward_seconds_per_image": seconds.get("forward"),
+            "evaluate_seconds_per_image": sum(shard["evaluate_seconds"] for shard in shards) / images,
+            "device": str(device),
+            "images": len(explained),
+        },
+    )
+    write_json(
+        store.card,
+        {
+            "dataset": cell.dataset.name,
+            "model": cell.model.name,
+            "fold": cell.fold,
+            "classes": list(card.classes),
+            "image_size": card.image_size,
+            "channels": card.channels,
+            "normalisation": {"mean": list(card.mean), "std": list(card.std), "origin": card.normalisation},
+            "pretrained": cell.model.pretrained,
+            "layer": shards[0]["layer"] if shards else None,
+            "grid": shards[0]["grid"] if shards else None,
+            "coinciding": _coinciding([shard["coinciding"] for shard in shards]),
+            "best_epoch": fitted.best_epoch,
+            "epochs": len(fitted.history),
+            "stopped_early": fitted.stopped_early,
+            "parameters": count_parameters(network),
+            "methods": list(config.explain.methods),
+            "metrics": list(config.evaluate.metrics),
+            "target": config.explain.target,
+            "explained": len(explained),
+            "chance": float(test["label"].value_counts(normalize=True).max()),
+        },
+    )
+    store.drop_shards()
+
+
+def _coinciding(shards: list[list[list[str]]]) -> list[list[str]]:
+    """Methods that gave the same map up to scale in every shard: pairs common to all, joined into groups."""
+    if not shards:
+        return []
+    common = set.intersection(
+        *({(a, b) for group in groups for a in group for b in group if a != b} for groups in shards)
+    )
+    joined: list[list[str]] = []
+    for group in shards[0]:
+        rest = list(group)
+        while rest:
+            same = [name for name in rest if name == rest[0] or (rest[0], name) in common]
+            if len(same) > 1:
+                joined.append(same)
+            rest = [name for name in rest if name not in same]
+    return joined
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows for JSON, which has no NaN."""
+    return [
+        {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
+        for row in table.to_dict("records")
+    ]
+
+
+def _normalisation(cell: Cell, train: ImageDataset) -> Normalisation:
+    choice = cell.model.normalisation
+    if choice == "imagenet" or (choice == "auto" and cell.model.pretrained is not False):
+        mean, std = pretrained_normalisation(cell.model.name)
+        if cell.dataset.channels == 1:
+            mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
+        return Normalisation(mean=mean, std=std, origin="imagenet")
+    return dataset_normalisation(train)
+
+
+def _inputs(cell: Cell, prepared: Prepared, config: StudyConfig) -> dict[str, str]:
+    training = fingerprint(
+        cell.model.model_dump(),
+        cell.dataset.model_dump(exclude={"path", "name"}),
+        prepared.fingerprint,
+        config.training.model_dump(exclude={"workers"}),
+        config.seed,
+        cell.fold,
+    )
+    explaining = fingerprint(
+        training,
+        config.explain.model_dump(exclude={"batch_size"}),
+        config.evaluate.model_dump(exclude={"batch_size"}),
+    )
+    return {"training": training, "explaining": explaining}
+
+
+def _seed(seed: int, cell: Cell, *parts: int, with_model: bool = True) -> int:
+    """A seed that belongs to the cell, so that no cell's draws depend on which others were run."""
+    name = cell.model.name if with_model else ""
+    return int(fingerprint(seed, cell.dataset.name, name, cell.fold, *parts), 16) % 2**31

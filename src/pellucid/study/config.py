@@ -1,0 +1,239 @@
+"""The study's TOML file, read and checked once."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from pellucid.attribution import METHODS
+from pellucid.data.phantoms import TASKS
+from pellucid.errors import InputError, unknown_name
+from pellucid.metrics import METRICS
+from pellucid.models.zoo import check_architecture
+from pellucid.training.settings import TrainingSettings
+
+PHANTOM = "phantom:"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SplitSettings(_Section):
+    """How images are parted. `use`: the given split where there is one ("auto", "given"), or a random one."""
+
+    use: Literal["auto", "given", "random"] = "auto"
+    test: float = Field(0.2, gt=0, lt=1)
+    validation: float = Field(0.15, gt=0, lt=1)
+
+
+class DatasetSettings(_Section):
+    """One data set: an image folder, a manifest file, or `phantom:NAME` for a built-in one."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    path: str
+    image_size: int = Field(224, ge=32)
+    channels: Literal[1, 3] = 3
+    intensity: Literal["dtype", "image"] = "dtype"
+    images: int = Field(400, ge=40, description="how many images a phantom has; ignored for files")
+    split: SplitSettings = SplitSettings()
+
+    @model_validator(mode="after")
+    def _known_phantom(self) -> DatasetSettings:
+        if self.path.startswith(PHANTOM) and self.path.removeprefix(PHANTOM) not in TASKS:
+            raise ValueError(str(unknown_name("phantom", self.path.removeprefix(PHANTOM), TASKS)))
+        return self
+
+
+class ModelSettings(_Section):
+    """One network by its timm name; `pretrained` is true, false, or a local weights file."""
+
+    name: str
+    pretrained: bool | str = False
+    learning_rate: float | None = Field(None, gt=0)
+    normalisation: Literal["auto", "imagenet", "data-set"] = "auto"
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        check_architecture(name)
+        return name
+
+
+class ExplainSettings(_Section):
+    """Which maps are made, of how many test images, of which class."""
+
+    methods: tuple[str, ...] = (
+        "grad-cam-plus-plus",
+        "xgrad-cam",
+        "layer-cam",
+        "eigen-grad-cam",
+        "ablation-cam",
+        "grad-cam",
+        "random",
+        "center-gaussian",
+        "sobel",
+    )
+    images: int = Field(120, ge=0)
+    target: Literal["predicted", "true"] = "predicted"
+    layer: str = "auto"
+    batch_size: int = Field(16, ge=1)
+
+    @field_validator("methods")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(METHODS[name].name for name in dict.fromkeys(names))
+
+
+class EvaluateSettings(_Section):
+    """Which metrics score the maps; those that need a mask are missing where an image has none."""
+
+    metrics: tuple[str, ...] = ("road", "road-morf", "road-lerf", "pointing-game", "energy-pointing")
+    batch_size: int = Field(64, ge=1)
+
+    @field_validator("metrics")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(METRICS[name].name for name in dict.fromkeys(names))
+
+
+class StatisticsSettings(_Section):
+    """How tests are corrected over their family and intervals made."""
+
+    correction: Literal["holm", "benjamini-hochberg"] = "holm"
+    resamples: int = Field(2000, ge=100)
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+
+
+class StudyConfig(_Section):
+    """A whole study: data sets × models × folds."""
+
+    name: str = "study"
+    seed: int = Field(0, ge=0)
+    folds: int = Field(1, ge=1)
+    datasets: tuple[DatasetSettings, ...] = Field(min_length=1)
+    models: tuple[ModelSettings, ...] = Field(min_length=1)
+    training: TrainingSettings = TrainingSettings()
+    explain: ExplainSettings = ExplainSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    statistics: StatisticsSettings = StatisticsSettings()
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _bare_names(cls, models: Any) -> Any:
+        """A model may be given by its name alone."""
+        if isinstance(models, (list, tuple)):
+            return [{"name": model} if isinstance(model, str) else model for model in models]
+        return models
+
+    @model_validator(mode="after")
+    def _distinct(self) -> StudyConfig:
+        for kind, names in (("datasets", [d.name for d in self.datasets]), ("models", [m.name for m in self.models])):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{kind}: the name {twice[0]!r} is given twice; names must differ.")
+        return self
+
+
+def read_config(path: Path, data: Mapping[str, str] | None = None) -> StudyConfig:
+    """Read a study's TOML file; relative paths in it are relative to its folder.
+
+    Arguments:
+        path: the TOML file.
+        data: paths that replace those of the named data sets; the name "" stands for the only one.
+
+    Raises InputError that names the key, what was expected and the nearest valid name.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"study: can't read {path}: {error.strerror}.") from error
+    try:
+        fields = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"study: {path} isn't valid TOML: {error}.") from error
+    return parse_config(fields, base=path.parent, data=data, where=str(path))
+
+
+def parse_config(
+    fields: dict[str, Any], *, base: Path, data: Mapping[str, str] | None = None, where: str = "study"
+) -> StudyConfig:
+    """Check the fields of a study and make its paths absolute."""
+    config = _validated(fields, where)
+    return config.model_copy(update={"datasets": _located(config.datasets, base, dict(data or {}))})
+
+
+def write_config(config: StudyConfig) -> str:
+    """The whole config, defaults included, as TOML."""
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+
+
+def _located(datasets: tuple[DatasetSettings, ...], base: Path, data: dict[str, str]) -> tuple[DatasetSettings, ...]:
+    names = [dataset.name for dataset in datasets]
+    if "" in data:
+        if len(datasets) > 1:
+            raise InputError(f"--data: the study has several data sets ({', '.join(names)}); write --data NAME=PATH.")
+        data[names[0]] = data.pop("")
+    for name in data:
+        if name not in names:
+            raise unknown_name("data set", name, names)
+    located = []
+    for dataset in datasets:
+        if dataset.name in data:
+            path = str(Path(data[dataset.name]).expanduser().resolve())
+        elif dataset.path.startswith(PHANTOM):
+            path = dataset.path
+        else:
+            path = str((base / Path(dataset.path).expanduser()).resolve())
+        located.append(dataset.model_copy(update={"path": path}))
+    return tuple(located)
+
+
+def _validated(fields: dict[str, Any], where: str) -> StudyConfig:
+    try:
+        return StudyConfig.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{where}: {_told(fields, first['loc'], first['type'], first['msg'])}") from error
+
+
+def _told(fields: dict[str, Any], loc: tuple[int | str, ...], kind: str, message: str) -> str:
+    """One sentence for pydantic's first error: the key as it stands in the TOML, what was expected, what came."""
+    loc = tuple(part for part in loc if part not in ("bool", "str"))  # which arm of a union isn't the user's concern
+    key = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+    if kind == "extra_forbidden":
+        return str(unknown_name("key", key, _siblings(loc))).replace("unknown key", "unknown key", 1)
+    if kind == "missing":
+        return f"{key}: expected a value, got none. Add it."
+    message = message.removeprefix("Value error, ")
+    return f"{key}: {message[0].lower()}{message[1:]}" + (
+        "" if message.endswith((".", "?")) else f", got {_at(fields, loc)!r}."
+    )
+
+
+def _siblings(loc: tuple[int | str, ...]) -> list[str]:
+    """The valid keys beside the unknown one, written with the same prefix."""
+    model: Any = StudyConfig
+    prefix = ""
+    for part in loc[:-1]:
+        if isinstance(part, int):
+            prefix += f"[{part + 1}]"
+            continue
+        prefix += f".{part}"
+        annotation = model.model_fields[part].annotation
+        model = next((arm for arm in getattr(annotation, "__args__", ()) if hasattr(arm, "model_fields")), annotation)
+    return [f"{prefix}.{name}".lstrip(".") for name in model.model_fields]
+
+
+def _at(fields: Any, loc: tuple[int | str, ...]) -> object:
+    for part in loc:
+        if isinstance(fields, dict):
+            fields = fields.get(part)
+        elif isinstance(fields, list) and isinstance(part, int) and part < len(fields):
+            fields = fields[part]
+    return fields

@@ -1,0 +1,190 @@
+"""One data set, read, parted and described, before any network sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pellucid.data.dataset import ImageDataset
+from pellucid.data.leakage import find_copies
+from pellucid.data.manifest import Manifest, load_manifest
+from pellucid.data.phantoms import write_phantoms
+from pellucid.data.splits import assign_splits
+from pellucid.data.transforms import prepare_mask
+from pellucid.files import read_json, write_json, write_table
+from pellucid.study.config import PHANTOM, DatasetSettings, ExplainSettings, StudyConfig
+from pellucid.study.store import fingerprint, table_fingerprint, write_pictures
+
+EXAMPLES_PER_CLASS = 4
+DUPLICATE_GROUPS_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A data set ready for its cells: `splits` has a row per image and fold."""
+
+    settings: DatasetSettings
+    manifest: Manifest
+    splits: pd.DataFrame
+    fingerprint: str
+
+    def rows(self, fold: int, split: str) -> pd.DataFrame:
+        """The manifest's rows of one part of one fold, in the order of their sample names."""
+        part = self.splits[(self.splits["fold"] == fold) & (self.splits["split"] == split)]
+        table = self.manifest.table.drop(columns="split").merge(part[["sample", "split", "copy_in_train"]], on="sample")
+        return table.sort_values("sample", ignore_index=True)
+
+    def images(self, rows: pd.DataFrame) -> ImageDataset:
+        """The images of some rows, scaled to [0, 1], not yet normalised."""
+        settings = self.settings
+        return ImageDataset(
+            [self.manifest.root / sample for sample in rows["sample"]],
+            [self.manifest.classes.index(label) for label in rows["label"]],
+            channels=settings.channels,
+            size=settings.image_size,
+            intensity=settings.intensity,
+        )
+
+    def masks(self, rows: pd.DataFrame) -> tuple[Tensor, Tensor]:
+        """Lesion masks (n, H, W) bool and, per image, whether it has one."""
+        size = self.settings.image_size
+        masks = torch.zeros(len(rows), size, size, dtype=torch.bool)
+        has = torch.zeros(len(rows), dtype=torch.bool)
+        for position, path in enumerate(rows["mask"]):
+            if path:
+                masks[position] = prepare_mask(self.manifest.root / path, size=size)
+                has[position] = True
+        return masks, has
+
+
+def prepare_dataset(
+    settings: DatasetSettings, config: StudyConfig, output: Path, *, strict: bool = False, show_progress: bool = False
+) -> Prepared:
+    """Read and part one data set and write down what was found.
+
+    Leaves `data/NAME.json`, `data/NAME_duplicates.csv` and, for the report, small pictures of examples,
+    duplicates and of the images to explain.
+    """
+    manifest = load_manifest(
+        _locate(settings, config.seed, output, show_progress),
+        name=settings.name,
+        strict=strict,
+        show_progress=show_progress,
+    )
+    split = settings.split
+    splits = assign_splits(
+        manifest, test=split.test, validation=split.validation, folds=config.folds, seed=config.seed, split=split.use
+    )
+    columns = ["sample", "label", "patient_id", "pixel_hash", "mask"]
+    key = fingerprint(table_fingerprint(manifest.table[columns]), table_fingerprint(splits))
+    prepared = Prepared(settings, manifest, splits, key)
+    _describe(prepared, config, output / "data", show_progress)
+    return prepared
+
+
+def choose_explained(test: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """Up to `count` test rows, the classes in equal numbers as far as they go, the same for every model."""
+    generator = np.random.default_rng(np.random.SeedSequence([seed, 0xE7]))
+    shuffled = test.sort_values("sample").iloc[generator.permutation(len(test))]
+    turn = shuffled.groupby("label").cumcount()  # the first of each class, then the second of each …
+    chosen = shuffled.iloc[np.lexsort((shuffled["label"].to_numpy(str), turn.to_numpy()))].head(count)
+    return chosen.sort_values("sample", ignore_index=True)
+
+
+def _locate(settings: DatasetSettings, seed: int, output: Path, show_progress: bool) -> Path:
+    if not settings.path.startswith(PHANTOM):
+        return Path(settings.path)
+    task = settings.path.removeprefix(PHANTOM)
+    folder = output / "phantoms" / settings.name
+    return write_phantoms(
+        task, folder, images=settings.images, size=settings.image_size, seed=seed, progress=show_progress
+    )
+
+
+def _describe(prepared: Prepared, config: StudyConfig, folder: Path, show_progress: bool) -> None:
+    """Write the facts and pictures of a data set, unless they stand there for the same data already."""
+    manifest, name = prepared.manifest, prepared.settings.name
+    key = fingerprint(prepared.fingerprint, prepared.settings.model_dump(), config.explain.images, config.seed)
+    facts_path = folder / f"{name}.json"
+    if facts_path.exists() and read_json(facts_path).get("key") == key:
+        return
+    copies = find_copies(manifest)
+    write_table(folder / f"{name}_duplicates.csv", copies)
+    _write_examples(prepared, folder)
+    _write_duplicates(prepared, copies, folder)
+    for fold in range(config.folds):
+        _write_explained(prepared, config.explain, config.seed, fold, folder)
+    counts = prepared.splits.groupby(["fold", "split", "label"]).size().rename("images").reset_index()
+    test = prepared.splits[prepared.splits["split"] == "test"]
+    write_json(
+        facts_path,
+        {
+            "key": key,
+            "name": name,
+            "classes": list(manifest.classes),
+            "images": len(manifest.table),
+            "patients": int(manifest.table["patient_id"].replace("", np.nan).nunique()),
+            "counts": counts.to_dict("records"),
+            "unreadable": [list(entry) for entry in manifest.unreadable],
+            "notes": list(manifest.notes),
+            "given_split": bool((manifest.table["split"] != "").any() and prepared.settings.split.use != "random"),
+            "image_size": prepared.settings.image_size,
+            "channels": prepared.settings.channels,
+            "masks": int((manifest.table["mask"] != "").sum()),
+            "duplicates": {
+                "groups": int(copies["group"].nunique()),
+                "images": len(copies),
+                "cross_split": int((test["copy_in_train"]).sum()),
+                "test_images": len(test),
+                "conflicting_groups": int((copies.groupby("group")["label"].nunique() > 1).sum()),
+            },
+        },
+    )
+
+
+def _write_examples(prepared: Prepared, folder: Path) -> None:
+    table = prepared.manifest.table.sort_values("sample")
+    chosen = table.groupby("label", sort=True).head(EXAMPLES_PER_CLASS).sort_values(["label", "sample"])
+    pictures = _display(prepared, chosen)
+    write_pictures(
+        folder / f"{prepared.settings.name}_examples.zarr", {"images": pictures}, {"labels": list(chosen["label"])}
+    )
+
+
+def _write_duplicates(prepared: Prepared, copies: pd.DataFrame, folder: Path) -> None:
+    if copies.empty:
+        return
+    # groups that cross a split or bear two labels tell most
+    weight = copies["kind"].map(lambda kind: -("cross_split" in kind) - ("cross_label" in kind))
+    groups = copies.assign(weight=weight).sort_values(["weight", "group"])["group"].unique()[:DUPLICATE_GROUPS_SHOWN]
+    shown = copies[copies["group"].isin(groups)].sort_values(["group", "sample"])
+    rows = shown.merge(prepared.manifest.table[["sample", "mask"]], on="sample", how="left")
+    write_pictures(
+        folder / f"{prepared.settings.name}_duplicates.zarr",
+        {"images": _display(prepared, rows)},
+        {"samples": list(rows["sample"]), "groups": [int(group) for group in rows["group"]]},
+    )
+
+
+def _write_explained(prepared: Prepared, explain: ExplainSettings, seed: int, fold: int, folder: Path) -> None:
+    chosen = choose_explained(prepared.rows(fold, "test"), explain.images, seed)
+    if chosen.empty:
+        return
+    masks, _ = prepared.masks(chosen)
+    write_pictures(
+        folder / f"{prepared.settings.name}_explained_fold-{fold}.zarr",
+        {"images": _display(prepared, chosen), "masks": masks.numpy()},
+        {"samples": list(chosen["sample"])},
+    )
+
+
+def _display(prepared: Prepared, rows: pd.DataFrame) -> np.ndarray:
+    """Pictures (n, C, H, W) as 8-bit values, as the networks get them but for the normalisation."""
+    dataset = prepared.images(rows)
+    stacked = torch.stack([dataset.image(position) for position in range(len(rows))])
+    return (stacked * 255).round().to(torch.uint8).numpy()
