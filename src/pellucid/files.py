@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,13 +31,22 @@ def written_whole(path: Path) -> Iterator[Path]:
             os.fsync(handle.fileno())
         aside.replace(path)
     except OSError as error:
-        raise PellucidError(
-            f"can't write {path}: {error.strerror or error}. What was finished before is kept: "
-            "make room or choose another --output, then run the same command to go on."
-        ) from error
+        raise cannot_write(path, error.strerror or str(error)) from error
+    except Exception as error:  # writers of weights have error classes of their own for a full disk
+        if shutil.disk_usage(path.parent).free < 2**20:
+            raise cannot_write(path, "no space left on device") from error
+        raise
     finally:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
+
+
+def cannot_write(path: Path, reason: str) -> PellucidError:
+    """The error of a file that can't be written, with the way on."""
+    return PellucidError(
+        f"can't write {path}: {reason}. What was finished before is kept: "
+        "make room or choose another --output, then run the same command to go on."
+    )
 
 
 def write_text(path: Path, text: str) -> None:

@@ -46,7 +46,7 @@ def run_cell(
 ) -> None:
     """Train, predict, explain and score one cell; what is done already isn't computed again."""
     store = CellStore(cell.folder(output))
-    store.accept(_inputs(cell, prepared, config))
+    store.accept(cell_inputs(cell, prepared, config))
     if store.finished:
         return
     fitted = train_cell(cell, prepared, config, store, device=device, show_progress=show_progress)
@@ -340,7 +340,7 @@ def _normalisation(cell: Cell, train: ImageDataset) -> Normalisation:
     return dataset_normalisation(train)
 
 
-def _inputs(cell: Cell, prepared: Prepared, config: StudyConfig) -> dict[str, str]:
+def cell_inputs(cell: Cell, prepared: Prepared, config: StudyConfig) -> dict[str, str]:
     training = fingerprint(
         cell.model.model_dump(),
         cell.dataset.model_dump(exclude={"path", "name"}),

@@ -58,14 +58,13 @@ class CellStore:
         known = read_json(self._inputs) if self._inputs.exists() else None
         if known == dict(inputs):
             return
+        stale = [self.card, self.times, self.scores, self.explained]
         if known is None or known["training"] != inputs["training"]:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        else:
-            self.card.unlink(missing_ok=True)
-            for path in (self.scores, self.explained):
-                path.unlink(missing_ok=True)
-            for tree in (self.maps, self._shards):
-                shutil.rmtree(tree, ignore_errors=True)
+            stale += [self.folder / "resume.ckpt", self.history, self.weights, self.predictions]
+        for path in stale:
+            path.unlink(missing_ok=True)
+        for tree in (self.maps, self._shards):
+            shutil.rmtree(tree, ignore_errors=True)
         write_json(self._inputs, dict(inputs))
 
     def shard_done(self, shard: int) -> bool:

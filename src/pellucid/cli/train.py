@@ -1,0 +1,49 @@
+"""`pellucid train`: one network on one data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pellucid.cli.options import Device, Output, Strict
+
+
+def train(
+    data: Annotated[str, typer.Argument(help="An image folder, a manifest (csv, parquet), or phantom:NAME.")],
+    output: Output,
+    model: Annotated[str, typer.Option(help="A timm name.")] = "resnet18",
+    size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 224,
+    channels: Annotated[int, typer.Option(help="1 (grey) or 3 (colour).")] = 3,
+    epochs: Annotated[int, typer.Option(help="At most this many.")] = 30,
+    batch_size: Annotated[int, typer.Option(help="Images per step.")] = 32,
+    learning_rate: Annotated[float, typer.Option(help="Highest rate, after the warm-up.")] = 1e-3,
+    pretrained: Annotated[
+        str, typer.Option(help="yes: the hub's weights; no: random ones; or a local weights file.")
+    ] = "no",
+    seed: Annotated[int, typer.Option(help="Every draw follows from it.")] = 0,
+    device: Device = "auto",
+    strict: Strict = False,
+) -> None:
+    """Train one network; leaves weights.safetensors, history.parquet and predictions.parquet in the output folder.
+
+    Run again after a stop: training goes on from its last finished epoch.
+    """
+    from pellucid.study.config import parse_config
+    from pellucid.study.single import train_single
+
+    path = data if data.startswith("phantom:") else str(Path(data).expanduser().resolve())
+    weights: bool | str = {"yes": True, "no": False}.get(pretrained, pretrained)
+    config = parse_config(
+        {
+            "seed": seed,
+            "datasets": [{"name": "data", "path": path, "image_size": size, "channels": channels}],
+            "models": [{"name": model, "pretrained": weights}],
+            "training": {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate},
+        },
+        base=Path.cwd(),
+        where="train",
+    )
+    summary = train_single(config, output, device=device, strict=strict, show_progress=True)
+    typer.echo(summary)
