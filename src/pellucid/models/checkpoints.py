@@ -11,7 +11,7 @@ from pathlib import Path
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from pellucid.errors import InputError, UnreadableFileError, expected
@@ -61,7 +61,10 @@ def read_card(path: Path) -> ModelCard:
         raise UnreadableFileError(f"can't read {path} as safetensors: {error}") from error
     if _KEY not in metadata:
         raise UnreadableFileError(f"{path} carries no model card. Give the architecture by name as well.")
-    return TypeAdapter(ModelCard).validate_json(metadata[_KEY])
+    try:
+        return TypeAdapter(ModelCard).validate_json(metadata[_KEY])
+    except ValidationError as error:
+        raise UnreadableFileError(f"the model card of {path} has another form than this version reads.") from error
 
 
 def load_weights(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, ModelCard]:

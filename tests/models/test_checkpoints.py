@@ -1,0 +1,109 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from pellucid.errors import InputError, UnreadableFileError
+from pellucid.models.checkpoints import ModelCard, load_state, load_weights, read_card, read_state, save_weights
+from pellucid.models.zoo import create_model
+
+CARD = ModelCard(
+    architecture="mobilenetv3_small_050",
+    image_size=64,
+    channels=1,
+    classes=("benign", "malignant"),
+    mean=(0.25,),
+    std=(0.5,),
+    normalisation="data-set",
+    intensity="image",
+)
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return create_model(CARD.architecture, classes=2, channels=1, size=64)
+
+
+def test_weights_come_back_with_all_that_is_needed_to_use_them(tmp_path: Path, network: nn.Module) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_weights(path, network, CARD)
+    loaded, card = load_weights(path)
+    assert card == CARD == read_card(path)
+    assert not loaded.training
+    images = torch.randn(2, 1, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(images), network.eval()(images), rtol=0, atol=0)
+
+
+def test_equal_weights_give_equal_bytes(tmp_path: Path, network: nn.Module) -> None:
+    for name in ("a", "b"):
+        save_weights(tmp_path / name, network, CARD)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_channels_last_weights_are_written_in_plain_order(tmp_path: Path, network: nn.Module) -> None:
+    save_weights(tmp_path / "plain", network, CARD)
+    save_weights(tmp_path / "last", network.to(memory_format=torch.channels_last), CARD)
+    assert (tmp_path / "plain").read_bytes() == (tmp_path / "last").read_bytes()
+
+
+def test_a_file_without_a_card_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    safetensors.torch.save_file({"a": torch.ones(1)}, path)
+    with pytest.raises(UnreadableFileError, match="carries no model card"):
+        read_card(path)
+
+
+def test_a_damaged_file_says_so(tmp_path: Path, network: nn.Module) -> None:
+    path = tmp_path / "w.safetensors"
+    save_weights(path, network, CARD)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UnreadableFileError, match="can't read .* as safetensors"):
+        load_weights(path)
+
+
+def test_a_card_of_another_form_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    safetensors.torch.save_file({"a": torch.ones(1)}, path, metadata={"pellucid": json.dumps({"image_size": "big"})})
+    with pytest.raises(UnreadableFileError, match="card"):
+        read_card(path)
+
+
+def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "w.pt"
+    torch.save(nn.Linear(2, 2), path)  # a whole module, which needs unpickling of code
+    with pytest.raises(UnreadableFileError, match="can't read weights"):
+        read_state(path)
+
+
+def test_a_plain_state_dict_is_read(tmp_path: Path) -> None:
+    state = nn.Linear(2, 2).state_dict()
+    torch.save({"state_dict": state}, tmp_path / "w.pt")
+    assert set(read_state(tmp_path / "w.pt")) == {"weight", "bias"}
+    torch.save({"epoch": 3}, tmp_path / "x.pt")
+    with pytest.raises(InputError, match="a state dict of named tensors"):
+        read_state(tmp_path / "x.pt")
+    with pytest.raises(InputError, match="isn't there"):
+        read_state(tmp_path / "none.pt")
+
+
+def test_weights_that_do_not_fit_name_what_is_wrong() -> None:
+    layer = nn.Linear(2, 3)
+    with pytest.raises(InputError, match="they lack bias"):
+        load_state(layer, {"weight": torch.ones(3, 2)})
+    with pytest.raises(InputError, match="have unknown extra"):
+        load_state(layer, {**layer.state_dict(), "extra": torch.ones(1)})
+    with pytest.raises(InputError, match=r"another shape for weight \(1, 2\) for \(3, 2\)"):
+        load_state(layer, {**layer.state_dict(), "weight": torch.ones(1, 2)})
+
+
+def test_the_network_of_another_size_is_refused(tmp_path: Path, network: nn.Module) -> None:
+    path = tmp_path / "w.safetensors"
+    save_weights(path, network, replace(CARD, classes=("a", "b", "c")))
+    with pytest.raises(InputError, match="another shape for classifier.weight"):
+        load_weights(path)
