@@ -59,7 +59,7 @@ class Classifier(lightning.LightningModule):
         )
         if not torch.isfinite(loss):
             raise PellucidError(
-                f"training diverged in epoch {self.current_epoch + 1}: the loss is {float(loss)}. "
+                f"training diverged in epoch {self.current_epoch + 1}: the loss is {float(loss.detach())}. "
                 f"Lower learning_rate (it is {self.settings.learning_rate:g})."
             )
         self.losses.append(loss.detach())
