@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from pellucid.attribution.capture import GridWarning
-from pellucid.attribution.engine import explain
+from pellucid.attribution.engine import GridWarning, explain
 from pellucid.attribution.explanation import Explanation
 from pellucid.data.dataset import EpochSampler, ImageDataset, class_weights
 from pellucid.data.transforms import Augmentation, Normalisation, dataset_normalisation
