@@ -1,0 +1,296 @@
+"""The study's statistics, computed from the tables on disk and written beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pellucid.errors import InputError
+from pellucid.files import read_json, write_table
+from pellucid.progress import progress
+from pellucid.statistics import (
+    Comparison,
+    Estimate,
+    bootstrap,
+    classification_intervals,
+    compare_all,
+    correct_family,
+    predictions,
+    units_of,
+)
+from pellucid.study.config import StatisticsSettings, StudyConfig, read_config
+from pellucid.study.store import read_cells
+
+IMAGE_SETS = ("all", "without copies")
+COMPARED_METRIC = "road"
+
+_MODEL_COLUMNS = [
+    "dataset",
+    "model",
+    "fold",
+    "images",
+    "metric",
+    "value",
+    "low",
+    "high",
+    "n",
+    "clusters",
+    "unit",
+    "note",
+]
+_SCORE_COLUMNS = ["dataset", "model", "method", "metric", "label", "correct", "mean", "low", "high", "n", "missing"]
+_TEST_COLUMNS = [
+    "dataset", "model", "images", "test", "metric", "a", "b", "mean_difference", "low", "high", "statistic", "df",
+    "p_value", "p_adjusted", "family", "effect_size", "effect_low", "effect_high", "n", "unit", "identical", "sentence",
+]  # fmt: skip
+
+
+def summarise_study(config: StudyConfig, output: Path, *, show_progress: bool = False) -> None:
+    """Write `statistics/*.csv` from the cells that are finished: models, scores, and the tests between them.
+
+    - `models.csv`: accuracy, macro F1, AUROC and kappa on the test images, with intervals that resample patients,
+      per fold and over all folds, on all images and without the copies of training images.
+    - `model_tests.csv`: every pair of models on each data set, corrected over the study.
+    - `scores.csv`: mean of each metric per method and class, right and wrong predictions apart.
+    - `method_tests.csv`: every pair of methods by the ROAD confidence increase, corrected over the study.
+    """
+    folder, settings = output / "statistics", config.statistics
+    answers = read_cells(output, "predictions")
+    scored = _scored(output)
+    steps: list[tuple[str, Callable[[], pd.DataFrame]]] = [
+        ("models", lambda: _models(answers, settings)),
+        ("model_tests", lambda: _model_tests(answers, config)),
+        ("scores", lambda: _scores(scored, settings)),
+        ("method_tests", lambda: _method_tests(scored, output, config)),
+    ]
+    with progress("comparing", len(steps), show=show_progress) as advance:
+        for name, made in steps:
+            write_table(folder / f"{name}.csv", made())
+            advance(1)
+
+
+def summarise_stored(output: Path, *, show_progress: bool = False) -> None:
+    """The same for a folder that a study left, finished or not."""
+    if not (output / "study.toml").is_file():
+        raise InputError(f"output: expected the folder of a study, got {str(output)!r}, which has no study.toml.")
+    summarise_study(read_config(output / "study.toml"), output, show_progress=show_progress)
+
+
+def _models(answers: pd.DataFrame, settings: StatisticsSettings) -> pd.DataFrame:
+    rows = []
+    for dataset, model, fold, images, part in _test_parts(answers):
+        for metric, estimate in _classified(part, settings).items():
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "model": model,
+                    "fold": fold,
+                    "images": images,
+                    "metric": metric.replace("-", "_"),
+                    **_columns(estimate, "value"),
+                    "clusters": estimate.units,
+                    "unit": estimate.unit,
+                    "note": estimate.note,
+                }
+            )
+    return pd.DataFrame(rows, columns=_MODEL_COLUMNS)
+
+
+def _test_parts(answers: pd.DataFrame) -> Iterable[tuple[str, str, str, str, pd.DataFrame]]:
+    """Test predictions per data set, model, fold (and all folds pooled) and set of images."""
+    if answers.empty:
+        return
+    test = answers[answers["split"] == "test"]
+    for (dataset, model), part in test.groupby(["dataset", "model"], sort=False):
+        folds = [("all", part)]
+        if part["fold"].nunique() > 1:
+            folds += [(str(fold), rows) for fold, rows in part.groupby("fold")]
+        for fold, rows in folds:
+            yield str(dataset), str(model), fold, "all", rows
+            clean = rows[~rows["copy_in_train"]]
+            if 0 < len(clean) < len(rows):
+                yield str(dataset), str(model), fold, "without copies", clean
+
+
+def _classified(part: pd.DataFrame, settings: StatisticsSettings) -> Mapping[str, Estimate]:
+    # tables of several data sets are joined, so another data set's classes are empty columns here
+    columns = [name for name in part.columns if name.startswith("prob_") and part[name].notna().all()]
+    classes = [name.removeprefix("prob_") for name in columns]
+    said = predictions(list(part["label"]), list(part["predicted"]), part[columns].to_numpy(float), classes)
+    return classification_intervals(
+        said,
+        list(part["patient_id"]),
+        resamples=settings.resamples,
+        confidence=settings.confidence,
+        generator=np.random.default_rng(0),
+    )
+
+
+def _model_tests(answers: pd.DataFrame, config: StudyConfig) -> pd.DataFrame:
+    if answers.empty:
+        return pd.DataFrame(columns=_TEST_COLUMNS)
+    test = answers[answers["split"] == "test"]
+    correction = config.statistics.correction
+    tables = []
+    for images in IMAGE_SETS:
+        families: dict[str, list[tuple[dict[str, Any], Comparison]]] = {}
+        for dataset, part in test.groupby("dataset", sort=False):
+            rows = part if images == "all" else part[~part["copy_in_train"]]
+            if images != "all" and len(rows) in (0, len(part)):
+                continue
+            for name, comparisons in _compared_models(rows, config).items():
+                where = {"dataset": dataset, "model": "", "images": images, "test": name, "metric": "accuracy"}
+                families.setdefault(name, []).extend((where, comparison) for comparison in comparisons)
+        tables += [_tests(family, correction) for family in families.values()]
+    return pd.concat([pd.DataFrame(columns=_TEST_COLUMNS), *tables], ignore_index=True) if tables else _no_tests()
+
+
+def _compared_models(rows: pd.DataFrame, config: StudyConfig) -> dict[str, tuple[Comparison, ...]]:
+    """By folds where there are several, else by patients."""
+    correction = config.statistics.correction
+    if config.folds > 1:
+        accuracy = rows.groupby(["fold", "model"])["correct"].mean().unstack("model")
+        by_fold = {str(name): accuracy[name].to_numpy(float) for name in accuracy}
+        shares = (config.folds - 1, 1)
+        return {
+            "corrected-resampled-t": compare_all(by_fold, "fold", "corrected-resampled-t", correction, sizes=shares),
+            "paired-t": compare_all(by_fold, "fold", "paired-t", correction),
+        }
+    right = rows.pivot(index="sample", columns="model", values="correct").astype(float)
+    patients = rows.drop_duplicates("sample").set_index("sample")["patient_id"].loc[right.index]
+    by_sample = {str(name): right[name].to_numpy() for name in right}
+    return {"paired-t": compare_all(by_sample, list(patients), "paired-t", correction)}
+
+
+def _scored(output: Path) -> pd.DataFrame:
+    """Scores beside what is known of each explained image."""
+    scores, explained = read_cells(output, "scores"), read_cells(output, "explained")
+    if scores.empty:
+        return scores
+    known = ["dataset", "model", "fold", "sample", "patient_id", "label", "correct", "copy_in_train"]
+    return scores.merge(explained[known], on=["dataset", "model", "fold", "sample"], validate="many_to_one")
+
+
+def _scores(scored: pd.DataFrame, settings: StatisticsSettings) -> pd.DataFrame:
+    if scored.empty:
+        return pd.DataFrame(columns=_SCORE_COLUMNS)
+    rows: list[dict[str, Any]] = []
+    for (dataset, model), cell in scored.groupby(["dataset", "model"], sort=False):
+        for label in ("all", *sorted(cell["label"].unique())):
+            of_label = cell if label == "all" else cell[cell["label"] == label]
+            for correct, part in (
+                ("all", of_label),
+                ("right", of_label[of_label["correct"]]),
+                ("wrong", of_label[~of_label["correct"]]),
+            ):
+                where = {"dataset": dataset, "model": model, "label": label, "correct": correct}
+                rows += [{**where, **row} for row in _means(part, settings)]
+    return pd.DataFrame(rows, columns=_SCORE_COLUMNS)
+
+
+def _means(part: pd.DataFrame, settings: StatisticsSettings) -> Iterable[dict[str, Any]]:
+    """Mean of every method and metric over the same resamples of patients."""
+    if part.empty:
+        return []
+    order = ["method", "metric"]
+    pairs = list(part[order].drop_duplicates().itertuples(index=False, name=None))
+    values = part.pivot(index=["fold", "sample"], columns=order, values="value")
+    patients = part.drop_duplicates(["fold", "sample"]).set_index(["fold", "sample"])["patient_id"].loc[values.index]
+    columns = {pair: values[pair].to_numpy(float) for pair in pairs}
+    estimates = bootstrap(
+        {"\n".join(pair): _mean_of(column) for pair, column in columns.items()},
+        units_of(list(patients), len(values)),
+        resamples=settings.resamples,
+        confidence=settings.confidence,
+        generator=np.random.default_rng(0),
+    )
+    rows = []
+    for (method, metric), column in columns.items():
+        estimate = estimates[f"{method}\n{metric}"]
+        missing = int(np.isnan(column).sum())
+        row = {**_columns(estimate, "mean"), "n": len(column) - missing, "missing": missing}
+        rows.append({"method": method, "metric": metric, **row})
+    return rows
+
+
+def _mean_of(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """The mean of the values that are there, as a function of the rows' weights."""
+    present = np.isfinite(values)
+    filled = np.where(present, values, 0.0)
+
+    def mean(weights: np.ndarray) -> np.ndarray:
+        total = weights @ present.astype(float)
+        return np.divide(weights @ filled, total, out=np.full(len(weights), np.nan), where=total > 0)
+
+    return mean
+
+
+def _method_tests(scored: pd.DataFrame, output: Path, config: StudyConfig) -> pd.DataFrame:
+    if scored.empty or COMPARED_METRIC not in set(scored["metric"]):
+        return _no_tests()
+    family: list[tuple[dict[str, Any], Comparison]] = []
+    for (dataset, model), cell in scored[scored["metric"] == COMPARED_METRIC].groupby(["dataset", "model"], sort=False):
+        methods = list(dict.fromkeys(cell["method"]))
+        values = cell.pivot(index=["fold", "sample"], columns="method", values="value")
+        patients = cell.drop_duplicates(["fold", "sample"]).set_index(["fold", "sample"])["patient_id"]
+        comparisons = compare_all(
+            {name: values[name].to_numpy(float) for name in methods},
+            list(patients.loc[values.index]),
+            correction=config.statistics.correction,
+            coinciding=_coinciding(output, str(dataset), str(model)),
+        )
+        where = {"dataset": dataset, "model": model, "images": "all", "test": "paired-t", "metric": COMPARED_METRIC}
+        family += [(where, comparison) for comparison in comparisons]
+    return _tests(family, config.statistics.correction)
+
+
+def _coinciding(output: Path, dataset: str, model: str) -> list[list[str]]:
+    """Groups of methods that gave the same map in every fold: those of the first fold that all others repeat."""
+    cards = [read_json(path) for path in sorted((output / dataset / model).glob("fold-*/cell.json"))]
+    groups = [card["coinciding"] for card in cards]
+    return [group for group in groups[0] if all(group in other for other in groups[1:])]
+
+
+def _tests(family: list[tuple[dict[str, Any], Comparison]], correction: str) -> pd.DataFrame:
+    """Rows of a family of tests, corrected over all of it."""
+    corrected = correct_family([comparison for _, comparison in family], correction)
+    rows = []
+    for (where, _), comparison in zip(family, corrected, strict=True):
+        result = comparison.result
+        low, high = result.interval or (None, None)
+        effect_low, effect_high = result.effect_interval or (None, None)
+        rows.append(
+            {
+                **where,
+                "a": comparison.first,
+                "b": comparison.second,
+                "mean_difference": result.mean_difference,
+                "low": low,
+                "high": high,
+                "statistic": result.statistic,
+                "df": result.df,
+                "p_value": result.p_value,
+                "p_adjusted": comparison.adjusted_p,
+                "family": comparison.family,
+                "effect_size": result.effect_size,
+                "effect_low": effect_low,
+                "effect_high": effect_high,
+                "n": result.n,
+                "unit": result.unit,
+                "identical": comparison.identical,
+                "sentence": comparison.sentence(),
+            }
+        )
+    return pd.DataFrame(rows, columns=_TEST_COLUMNS)
+
+
+def _no_tests() -> pd.DataFrame:
+    return pd.DataFrame(columns=_TEST_COLUMNS)
+
+
+def _columns(estimate: Estimate, name: str) -> dict[str, Any]:
+    return {name: estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}

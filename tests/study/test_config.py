@@ -1,0 +1,77 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pellucid.errors import InputError
+from pellucid.study.config import StudyConfig, parse_config, read_config, write_config
+
+MINIMAL: dict[str, Any] = {"datasets": [{"name": "skin", "path": "skin"}], "models": ["resnet18"]}
+
+
+def parse(base: Path = Path("/data"), **changes: Any) -> StudyConfig:
+    return parse_config({**MINIMAL, **changes}, base=base)
+
+
+def test_five_lines_are_enough() -> None:
+    config = parse()
+    assert config.models[0].name == "resnet18"
+    assert config.datasets[0].path == "/data/skin"
+    assert config.folds == 1
+
+
+def test_the_written_config_reads_back_the_same(tmp_path: Path) -> None:
+    config = parse(models=[{"name": "resnet18", "pretrained": "w.safetensors", "learning_rate": 0.01}, "vgg16"])
+    (tmp_path / "study.toml").write_text(write_config(config))
+    assert read_config(tmp_path / "study.toml") == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"trainning": {}}, "unknown key 'trainning'. Did you mean 'training'"),
+        ({"training": {"epoch": 3}}, "unknown key 'training.epoch'. Did you mean 'training.epochs'"),
+        (
+            {"training": {"augmentation": {"rotate": 3}}},
+            "unknown key 'training.augmentation.rotate'. Did you mean 'training.augmentation.rotation'",
+        ),
+        (
+            {"datasets": [{"name": "a", "path": "b", "imagesize": 3}]},
+            r"unknown key 'datasets\[1\].imagesize'. Did you mean 'datasets\[1\].image_size'",
+        ),
+        ({"models": ["resnet81"]}, r"models\[1\].name: unknown model 'resnet81'. Did you mean 'resnet18'"),
+        ({"models": [{"name": "resnet18", "lr": 1}]}, r"unknown key 'models\[1\].lr'. Known: "),
+        ({"explain": {"methods": ["gradcam"]}}, "explain.methods: unknown method 'gradcam'. Did you mean 'grad-cam'"),
+        ({"evaluate": {"metrics": ["roda"]}}, "evaluate.metrics: unknown metric 'roda'. Did you mean 'road'"),
+        ({"datasets": [{"name": "a", "path": "phantom:brian"}]}, "unknown phantom 'brian'. Did you mean 'brain'"),
+        ({"training": {"epochs": 0}}, "training.epochs: .*greater than or equal to 1, got 0"),
+        ({"training": {"epochs": "many"}}, "training.epochs: .*integer.*, got 'many'"),
+        ({"datasets": [{"path": "x"}]}, r"datasets\[1\].name: expected a value, got none"),
+        ({"datasets": []}, "datasets: .*at least 1 item"),
+        ({"models": ["resnet18", "resnet18"]}, "models: the name 'resnet18' is given twice"),
+        ({"datasets": [{"name": "../x", "path": "x"}]}, r"datasets\[1\].name: .*pattern"),
+    ],
+)
+def test_what_cannot_be_used_is_named_with_the_nearest_that_can(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        parse(**changes)
+
+
+def test_data_given_on_the_command_line_replaces_the_path(tmp_path: Path) -> None:
+    config = parse_config(MINIMAL, base=Path("/x"), data={"": str(tmp_path)})
+    assert config.datasets[0].path == str(tmp_path)
+    two = {**MINIMAL, "datasets": [{"name": "a", "path": "a"}, {"name": "b", "path": "phantom:brain"}]}
+    config = parse_config(two, base=Path("/x"), data={"a": str(tmp_path)})
+    assert [dataset.path for dataset in config.datasets] == [str(tmp_path), "phantom:brain"]
+    with pytest.raises(InputError, match="several data sets"):
+        parse_config(two, base=Path("/x"), data={"": str(tmp_path)})
+    with pytest.raises(InputError, match="unknown data set 'c'"):
+        parse_config(two, base=Path("/x"), data={"c": str(tmp_path)})
+
+
+def test_a_file_that_is_not_toml_or_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"can't read .*none.toml: No such file"):
+        read_config(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("models = [")
+    with pytest.raises(InputError, match=r"bad.toml isn't valid TOML: .*line 1"):
+        read_config(tmp_path / "bad.toml")
