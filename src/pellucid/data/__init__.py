@@ -1,0 +1,1 @@
+"""Images in and out: reading, manifests, splits, copies, transforms, data sets, phantoms."""

@@ -1,0 +1,166 @@
+"""Prepared images for a DataLoader, in an order and with changes that depend on seeds alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from pellucid.data.images import read_image
+from pellucid.data.transforms import Augmentation, Intensity, Normalisation, augment, is_grey, prepare
+from pellucid.errors import expected
+
+CACHE_BYTES = 2 * 2**30
+
+
+class _Cache:
+    """Prepared tensors by position, until the bytes are used up; shared by datasets of the same images."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.used = limit, 0
+        self.tensors: dict[int, Tensor] = {}
+
+    def add(self, position: int, tensor: Tensor) -> None:
+        size = tensor.numel() * tensor.element_size()
+        if self.used + size <= self.limit:
+            self.tensors[position] = tensor
+            self.used += size
+
+    def __getstate__(self) -> dict[str, object]:
+        # a worker that isn't forked begins with an empty cache instead of a copy through a pipe
+        return {"limit": self.limit, "used": 0, "tensors": {}}
+
+
+class ImageDataset(Dataset[tuple[Tensor, int, int]]):
+    """Images by position: (tensor (C, size, size) float32, label index, position).
+
+    An item is asked for by its position, or by (position, epoch) as `EpochSampler` does; the epoch decides how the
+    image is augmented, so that the data set has no state of its own and workers need none. What was prepared is
+    kept in memory, up to `cache_bytes`.
+
+    Arguments:
+        paths: image files.
+        labels: class index of each.
+        channels, size, intensity: as `prepare` takes them.
+        cache_bytes: bound on the memory of the cache, 2 GiB unless told; 0 keeps nothing.
+
+    Raises UnreadableFileError when a file can't be read, at the time when it is asked for.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        labels: Sequence[int],
+        *,
+        channels: int,
+        size: int,
+        intensity: Intensity = "dtype",
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        if len(paths) != len(labels):
+            raise expected("labels", f"one for each of {len(paths)} paths", len(labels))
+        self.paths = [Path(path) for path in paths]
+        self.labels = [int(label) for label in labels]
+        self.channels, self.size, self.intensity = channels, size, intensity
+        self._cache = _Cache(cache_bytes)
+        self._normalisation: Normalisation | None = None
+        self._augmentation: Augmentation | None = None
+        self._seed = 0
+
+    def with_transform(
+        self, normalisation: Normalisation, augmentation: Augmentation | None = None, *, seed: int = 0
+    ) -> ImageDataset:
+        """The same images, sharing the cache, augmented by (seed, epoch, position) and then normalised."""
+        other = ImageDataset(
+            self.paths, self.labels, channels=self.channels, size=self.size, intensity=self.intensity, cache_bytes=0
+        )
+        other._cache = self._cache
+        other._normalisation, other._augmentation, other._seed = normalisation, augmentation, seed
+        return other
+
+    def image(self, position: int) -> Tensor:
+        """The prepared image (C, size, size) in [0, 1], neither augmented nor normalised; not to be written to."""
+        return self._compact(position).expand(self.channels, -1, -1)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int | tuple[int, int]) -> tuple[Tensor, int, int]:
+        position, epoch = index if isinstance(index, tuple) else (index, 0)
+        if not 0 <= position < len(self):
+            raise IndexError(f"position {position} of {len(self)} images")
+        image = self._compact(position)
+        if self._augmentation is not None:
+            image = augment(image, self._augmentation, (self._seed, epoch, position))
+        image = image.expand(self.channels, -1, -1)
+        if self._normalisation is not None:
+            image = self._normalisation.normalise(image)
+        return image.contiguous(), self.labels[position], position
+
+    def _compact(self, position: int) -> Tensor:
+        """The prepared image, grey in one channel: a third of the memory and of the augmentation's work."""
+        kept = self._cache.tensors.get(position)
+        if kept is None:
+            image = read_image(self.paths[position])
+            kept = prepare(image, channels=self.channels, size=self.size, intensity=self.intensity)
+            if is_grey(kept):
+                kept = kept[:1].clone()
+            self._cache.add(position, kept)
+        return kept
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Each epoch's order of (position, epoch), drawn from the seed and the epoch and from nothing else.
+
+    Lightning calls `set_epoch` before each epoch; so a training that was resumed goes through the same images in
+    the same order. With `balanced`, an epoch of the same length holds the classes in equal numbers, and within a
+    class no image comes again before each has come.
+    """
+
+    def __init__(self, labels: Tensor | Sequence[int], *, seed: int, balanced: bool = False) -> None:
+        self.labels = np.asarray(labels, dtype=np.int64)
+        if not len(self.labels):
+            raise expected("labels", "at least one image", "none")
+        self.seed, self.balanced, self.epoch = seed, balanced, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, from 0, whose order the next iteration gives."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        generator = np.random.default_rng(np.random.SeedSequence((self.seed, self.epoch)))
+        drawn = self._balanced(generator) if self.balanced else np.arange(len(self.labels))
+        epoch = self.epoch
+        return iter([(position, epoch) for position in drawn[generator.permutation(len(drawn))].tolist()])
+
+    def _balanced(self, generator: np.random.Generator) -> np.ndarray:
+        classes = generator.permutation(np.unique(self.labels))  # the first ones get what division leaves over
+        share, over = divmod(len(self.labels), len(classes))
+        drawn = []
+        for turn, name in enumerate(classes):
+            members = np.flatnonzero(self.labels == name)
+            wanted = share + (turn < over)
+            rounds = [generator.permutation(members) for _ in range(-(-wanted // len(members)))]
+            drawn.append(np.concatenate([members[:0], *rounds])[:wanted])  # a rare class may get none
+        return np.concatenate(drawn)
+
+
+def class_weights(labels: Tensor | Sequence[int], classes: int) -> Tensor:
+    """Loss weight (K,) float32 of each class: N / (K · its images), so that all classes count alike.
+
+    Raises InputError when a class has no image.
+
+    >>> class_weights([0, 0, 0, 1], 2)
+    tensor([0.6667, 2.0000])
+    """
+    counts = torch.bincount(torch.as_tensor(labels, dtype=torch.int64), minlength=classes)
+    if len(counts) != classes or int(counts.min()) == 0:
+        raise expected("labels", f"at least one image of each of {classes} classes", counts.tolist())
+    return (counts.sum() / (classes * counts.double())).float()

@@ -1,0 +1,187 @@
+"""Read one image: pixels as stored, and what is known of them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from pellucid.data.tiff import decode_tiff
+from pellucid.data.whole import DecodeError, check_bmp, check_jpeg, check_png
+from pellucid.errors import UnreadableFileError
+
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib")
+OTHER_IMAGE_ENDINGS = (".dcm", ".dicom", ".nii", ".nii.gz", ".nrrd", ".mha", ".gif", ".webp", ".jp2", ".j2k", ".heic")
+READ = "PNG, JPEG, TIFF and BMP are read"
+
+_ORIENTATION_TAG = 274
+_QUOTED = re.compile("['\"{]")  # from here on a decoder quotes the file, which may hold a name
+_PLAIN_MODES = ("L", "RGB", "F", "I")
+
+# what Pillow, tifffile and imagecodecs raise on damaged files, as fuzzing showed
+_DECODER_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class MedicalImage:
+    """One image as stored.
+
+    `pixels` (C, *S) in the file's own type, C 1 (grey) or 3 (RGB); `spacing` in mm per axis of S, `orientation`
+    and `modality` where the file states them, else None. PNG, JPEG, TIFF and BMP state none of the three: their
+    dots per inch speak of print.
+    """
+
+    pixels: np.ndarray
+    spacing: tuple[float, ...] | None
+    orientation: tuple[float, ...] | None
+    modality: str | None
+    source: Path
+
+
+def read_image(path: str | Path) -> MedicalImage:
+    """Read a PNG, JPEG, TIFF or BMP file; the format is told by the content, not by the ending.
+
+    Grey stays grey (1, H, W) and colour RGB (3, H, W), in the stored type: 8 and 16 bits, for TIFF also signed, 32
+    bits and float. One bit becomes 0 and 255, a palette and CMYK become RGB, alpha is dropped, the EXIF
+    orientation is applied. A TIFF must hold one picture.
+
+    Raises UnreadableFileError that names the file and the reason when it is missing, empty, truncated, damaged,
+    of another format, larger than 67,108,864 pixels, or when it holds values that are not finite.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Image.new("RGB", (4, 3)).save(Path(folder) / "a.png")
+    ...     read_image(Path(folder) / "a.png").pixels.shape
+    (3, 3, 4)
+    """
+    path = Path(path)
+    try:
+        with quiet_decoders():
+            return decode_file(path)
+    except DecodeError as error:
+        raise UnreadableFileError(f"can't read {path}: {error}.") from error
+
+
+@contextlib.contextmanager
+def quiet_decoders() -> Iterator[None]:
+    """Hold back the decoders' warnings, which name no file; enter it before threads start, never within one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def decode_file(path: Path) -> MedicalImage:
+    """As `read_image`, for use in threads: raises DecodeError with the reason alone."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DecodeError(error.strerror or str(error)) from error
+    except ValueError as error:  # a NUL in the name
+        raise DecodeError(str(error)) from error
+    try:
+        pixels, orientation = _decode(data, path.name)
+        if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+            raise DecodeError(f"{np.count_nonzero(~np.isfinite(pixels))} values are NaN or infinite")
+    except (DecodeError, *_DECODER_ERRORS) as error:
+        raise DecodeError(_reason(error)) from error
+    return MedicalImage(oriented(pixels, orientation), None, None, None, path)
+
+
+def oriented(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels (C, H, W) turned upright; `orientation` from 1 to 8 as EXIF defines it, anything else leaves them."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(1, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[:, ::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, :, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _decode(data: bytes, name: str) -> tuple[np.ndarray, int]:
+    """Pixels (C, H, W) and the orientation tag."""
+    if not data:
+        raise DecodeError("the file is empty")
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        header = check_png(data)
+        if header.depth == 16:  # Pillow would keep 8 bits of colour
+            exif = Image.Exif()
+            exif.load(header.exif)
+            return _channels_first(imagecodecs.png_decode(data)), _orientation(exif)
+        return _through_pillow(data, "PNG")
+    if data.startswith(b"\xff\xd8"):
+        check_jpeg(data)
+        return _through_pillow(data, "JPEG")
+    if data.startswith(b"BM"):
+        check_bmp(data)
+        return _through_pillow(data, "BMP")
+    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return decode_tiff(data)
+    if data[128:132] == b"DICM" or name.lower().endswith((".dcm", ".dicom")):
+        raise DecodeError(f"a DICOM file; {READ}")
+    if name.lower().endswith((".nii", ".nii.gz")):
+        raise DecodeError(f"a NIfTI file; {READ}")
+    raise DecodeError(f"not an image of a known format; {READ}")
+
+
+def _through_pillow(data: bytes, kind: str) -> tuple[np.ndarray, int]:
+    with Image.open(io.BytesIO(data), formats=(kind,)) as image:
+        image.load()
+        orientation = _orientation(image.getexif())
+        if image.mode in ("1", "LA", "La"):
+            return _channels_first(np.asarray(image.convert("L"))), orientation
+        if image.mode not in _PLAIN_MODES and not image.mode.startswith("I;16"):
+            return _channels_first(np.asarray(image.convert("RGB"))), orientation
+        return _channels_first(np.asarray(image)), orientation
+
+
+def _orientation(exif: Image.Exif) -> int:
+    value = exif.get(_ORIENTATION_TAG, 1)
+    return value if isinstance(value, int) else 1
+
+
+def _channels_first(pixels: np.ndarray) -> np.ndarray:
+    """(H, W), (H, W, 2) or (H, W, 3 or 4) as (C, H, W), without alpha."""
+    if pixels.ndim == 2:
+        return pixels[None].astype(pixels.dtype.newbyteorder("="))
+    return np.moveaxis(pixels[..., : 1 if pixels.shape[2] == 2 else 3], -1, 0)
+
+
+def _reason(error: BaseException) -> str:
+    """One line for the user; decoders' own words where they say anything."""
+    if isinstance(error, UnidentifiedImageError):  # names an object in memory
+        return "the header is damaged"
+    if isinstance(error, DecodeError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "it doesn't fit into memory"
+    first = (str(error).splitlines() or [""])[0]
+    first = _QUOTED.split(first)[0].strip(" .:(")
+    telling = isinstance(error, (OSError, RuntimeError, SyntaxError, ValueError)) and first
+    return f"the picture is damaged ({first})" if telling else "the picture is damaged"

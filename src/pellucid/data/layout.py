@@ -1,0 +1,218 @@
+"""Where the images of a data set are and what they are called: folders of classes, or a manifest file."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pellucid.data.images import IMAGE_ENDINGS, OTHER_IMAGE_ENDINGS
+from pellucid.errors import InputError, expected, nearest, unknown_name
+from pellucid.files import inside
+
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+_ALIASES = {"mask_path": "mask"}
+_REQUIRED = ("path", "label")
+_TEXT = ("path", "label", "split", "patient_id", "sex", "site", "mask", "lesion_id")
+_MISSING = ("", "NA", "N/A", "NaN", "nan")
+_JUNK = ("thumbs.db", "desktop.ini", "__macosx")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Images to read: `table` with sample, label, split, patient_id, age, sex, site, mask and further columns."""
+
+    root: Path
+    table: pd.DataFrame
+    notes: tuple[str, ...] = ()
+
+
+def list_folder(root: Path) -> Listing:
+    """The images in folders of classes, or in split folders that hold folders of classes."""
+    files, notes = _walk(root)
+    tops = sorted({file.split("/")[0] for file in files if "/" in file})
+    splits = [top for top in tops if top.casefold() in SPLITS]
+    if splits and len(splits) < len(tops):
+        other = [top for top in tops if top not in splits]
+        raise expected(
+            "path", "folders of classes or of splits", f"both: {', '.join(splits)} beside {', '.join(other[:5])}",
+            do="Move the class folders into the split folders, or write a manifest.csv.",
+        )  # fmt: skip
+    depth = 2 if splits else 1
+    kept = [file for file in files if file.count("/") >= depth]
+    if len(kept) < len(files):
+        loose = [file for file in files if file.count("/") < depth]
+        notes.append(f"{len(loose)} images lie outside of the class folders and were left out, e.g. {loose[0]}.")
+    if not kept:
+        got = "no image in class folders" if files else "no image"
+        raise expected(
+            "path", f"class folders of images in {root}", got,
+            do="Put the images of each class into a folder that bears its name, or write a manifest.csv.",
+        )  # fmt: skip
+    parts = [file.split("/") for file in kept]
+    if not splits and any(len(part) > 2 and part[1].casefold() in SPLITS for part in parts):
+        notes.append("Folders named as splits inside of class folders aren't read as splits; put splits outermost.")
+    table = pd.DataFrame(
+        {
+            "sample": kept,
+            "label": [part[depth - 1] for part in parts],
+            "split": [SPLITS[part[0].casefold()] if splits else "" for part in parts],
+        }
+    )
+    return Listing(root, _completed(table), tuple(notes))
+
+
+def list_table(path: Path) -> Listing:
+    """The images of a manifest file; columns as `load_manifest` says."""
+    root = path.parent
+    table = _columns(_read(path), path)
+    if table.empty:
+        raise expected("path", "a manifest with a row per image", f"{path} without rows")
+    samples = [_sample(root, value, "path") for value in table["path"]]
+    doubled = pd.Series(samples)[pd.Series(samples).duplicated()].unique()
+    if len(doubled):
+        raise expected("path", "each image once in the manifest", f"{len(doubled)} paths twice, e.g. {doubled[0]}")
+    table = table.drop(columns="path").assign(sample=samples)
+    unlabelled = table.loc[table["label"] == "", "sample"]
+    if len(unlabelled):
+        raise expected(
+            "label", "a label for each image", f"{len(unlabelled)} without, e.g. {unlabelled.iloc[0]}",
+            do="Fill the label in or remove the row.",
+        )  # fmt: skip
+    table = _completed(table)
+    table["split"] = [_split(value) for value in table["split"]]
+    table["mask"] = [value and _sample(root, value, "mask") for value in table["mask"]]
+    ages = pd.to_numeric(table["age"], errors="coerce").astype(float)
+    notes = []
+    strange = int((ages.isna() & ~_absent(table["age"])).sum())
+    if strange:
+        notes.append(f"{strange} ages aren't numbers and count as unknown.")
+    return Listing(root, table.assign(age=ages), tuple(notes))
+
+
+def _walk(root: Path) -> tuple[list[str], list[str]]:
+    """Posix paths of image files under `root`, sorted, and notes on what was passed over."""
+    files: list[str] = []
+    others: list[str] = []
+    linked: list[str] = []
+    for folder, names, entries in os.walk(root):
+        names[:] = sorted(name for name in names if not _hidden(name))
+        here = Path(folder)
+        linked += [(here / name).relative_to(root).as_posix() for name in names if (here / name).is_symlink()]
+        for entry in sorted(entries):
+            if _hidden(entry):
+                continue
+            file = (here / entry).relative_to(root).as_posix()
+            known = entry.lower().endswith((*IMAGE_ENDINGS, *OTHER_IMAGE_ENDINGS))
+            (files if known else others).append(file)
+    for file in files:
+        inside(root, file)  # a link that leads out is refused
+    notes = []
+    if others:
+        notes.append(f"{len(others)} files that aren't images by their ending were left out, e.g. {sorted(others)[0]}.")
+    if linked:
+        notes.append(f"{len(linked)} linked folders weren't followed, e.g. {sorted(linked)[0]}.")
+    return sorted(files), notes
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in _JUNK
+
+
+def _read(path: Path) -> pd.DataFrame:
+    if path.suffix.lower() not in (".csv", ".parquet"):
+        raise expected("path", "a folder, or a manifest ending in .csv or .parquet", repr(path.name))
+    try:
+        if path.suffix.lower() == ".parquet":
+            return pd.read_parquet(path)
+        header = [str(column) for column in pd.read_csv(path, nrows=0, encoding="utf-8-sig")]
+        text = [column for column in header if _canonical(column) in (*_TEXT, "age")]
+        return pd.read_csv(
+            path,
+            encoding="utf-8-sig",
+            dtype=dict.fromkeys(text, str),
+            keep_default_na=False,
+            na_values={column: _MISSING for column in header if column not in text},
+        )
+    except UnicodeDecodeError as error:
+        raise InputError(f"path: {path} isn't UTF-8 text. Save it as CSV in UTF-8.") from error
+    except (OSError, ValueError) as error:  # pandas' and pyarrow's own errors are ValueErrors
+        raise InputError(f"path: can't read {path} as a table: {str(error).splitlines()[0]}.") from error
+
+
+def _canonical(column: object) -> str:
+    name = str(column).strip().casefold()
+    return _ALIASES.get(name, name)
+
+
+def _columns(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The table with columns named as pellucid names them and text where text is meant."""
+    known = {*_TEXT, "age"}
+    names = {column: _canonical(column) for column in table if _canonical(column) in known}
+    for name in set(names.values()):
+        twice = [str(column) for column, new in names.items() if new == name]
+        if len(twice) > 1:
+            raise expected("path", f"one column {name!r} in {path.name}", ", ".join(twice), do="Remove all but one.")
+    table = table.rename(columns=names)
+    for column in _REQUIRED:
+        if column not in table:
+            raise _missing_column(column, [str(name) for name in table], path)
+    return table.assign(**{column: _text(table[column]) for column in _TEXT if column in table})
+
+
+def _missing_column(column: str, there: Sequence[str], path: Path) -> InputError:
+    if len(there) == 1 and ";" in there[0]:
+        return InputError(f"path: {path.name} parts its columns with semicolons. Save it with commas.")
+    close = nearest(column, [name.casefold() for name in there], count=1)
+    hint = f"Rename {close[0]!r}?" if close else f"There are: {', '.join(there)}."
+    return InputError(f"path: expected a column {column!r} in {path.name}, got none. {hint}")
+
+
+def _text(values: pd.Series) -> pd.Series:
+    """Text without blanks around it; missing values become ""; whole numbers lose the ".0" that gaps gave them."""
+    if pd.api.types.is_float_dtype(values) and (values.dropna() % 1 == 0).all():
+        values = values.astype("Int64")
+    return values.astype(object).where(values.notna(), "").astype(str).str.strip()
+
+
+def _absent(values: pd.Series) -> pd.Series:
+    return values.isna() | values.astype(object).astype(str).str.strip().isin(_MISSING)
+
+
+def _sample(root: Path, value: str, column: str) -> str:
+    """The path of an image as its name: posix, relative to `root`, never leading out of it."""
+    value = value.replace("\\", "/")
+    if not value or "\0" in value:
+        raise expected(column, "the path of an image", repr(value))
+    full = inside(root, value)
+    if value.startswith("/"):
+        return full.relative_to(root.resolve()).as_posix()
+    return posixpath.normpath(value)
+
+
+def _split(value: str) -> str:
+    if not value:
+        return ""
+    if value.casefold() not in SPLITS:
+        raise unknown_name("split", value, SPLITS)
+    return SPLITS[value.casefold()]
+
+
+def _completed(table: pd.DataFrame) -> pd.DataFrame:
+    for column in ("split", "patient_id", "sex", "site", "mask"):
+        if column not in table:
+            table = table.assign(**{column: ""})
+    return table if "age" in table else table.assign(age=np.nan)

@@ -1,0 +1,211 @@
+"""From stored pixels to what a network sees: scaling, size and channels, normalisation, augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as nn_functional
+
+from pellucid import torchvision_schemas as torchvision_schemas  # before torchvision
+from pellucid.data.images import MedicalImage, read_image
+from pellucid.errors import expected
+from pellucid.progress import progress
+
+Intensity = Literal["dtype", "image"]
+
+_LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
+_LOSSY_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif")
+
+
+def prepare(image: MedicalImage, *, channels: int, size: int, intensity: Intensity = "dtype") -> Tensor:
+    """Scale, convert and resize one image: float32 (channels, size, size) in [0, 1].
+
+    Arguments:
+        image: pixels (1 or 3, H, W).
+        channels: 1 or 3; colour becomes grey by its luminance, grey is repeated.
+        size: of the square, in pixels; the aspect isn't kept. Bilinear with antialiasing.
+        intensity: "dtype" takes the range of the stored type to [0, 1] (8 bits: 0 to 255, 16 bits: 0 to 65,535, signed
+            16 bits: −32,768 to 32,767; float must lie in [0, 1] already); "image" takes the image's own minimum and
+            maximum, over all channels, to 0 and 1, and a constant image to 0.
+
+    Raises InputError for other channels, or for a float image outside of [0, 1] with "dtype".
+    """
+    if channels not in (1, 3):
+        raise expected("channels", "1 or 3", channels)
+    if image.pixels.ndim != 3 or len(image.pixels) not in (1, 3):
+        raise expected("image", "pixels (1 or 3, H, W)", image.pixels.shape)
+    scaled = torch.from_numpy(_scaled(image, intensity))
+    if is_grey(scaled):
+        scaled = scaled[:1]  # as the same image in one channel, to the last bit
+    if channels == 1 and len(scaled) == 3:
+        scaled = (scaled * scaled.new_tensor(_LUMINANCE).view(3, 1, 1)).sum(dim=0, keepdim=True)
+    return _resized(scaled, size).expand(channels, -1, -1).contiguous()
+
+
+def is_grey(image: Tensor) -> bool:
+    """Whether an image (C, H, W) shows no colour: one channel, or three that are equal."""
+    return len(image) == 1 or (torch.equal(image[0], image[1]) and torch.equal(image[0], image[2]))
+
+
+def prepare_mask(path: str | Path, *, size: int) -> Tensor:
+    """Read a lesion mask and bring it to (size, size) bool, in register with its image.
+
+    Every pixel that isn't zero belongs to the lesion, in whichever channel; in a JPEG, whose zeros are smeared, those
+    above half of the range. The mask is resized as the image is and cut at one half; a lesion too small to fill half
+    a pixel keeps the pixels that it fills most.
+
+    Raises UnreadableFileError.
+    """
+    pixels = read_image(path).pixels
+    floor = 127 if str(path).lower().endswith(_LOSSY_ENDINGS) else 0
+    share = _resized(torch.from_numpy((pixels > floor).any(axis=0, keepdims=True).astype(np.float32)), size)[0]
+    return (share > 0) & (share >= min(0.5, float(share.max())))
+
+
+def _scaled(image: MedicalImage, intensity: Intensity) -> np.ndarray:
+    """Pixels as float32 in [0, 1]."""
+    pixels = image.pixels
+    working = np.float32 if pixels.dtype.itemsize <= 2 or pixels.dtype == np.float32 else np.float64
+    if intensity == "image":
+        low, high = float(pixels.min()), float(pixels.max())
+        if high == low:
+            return np.zeros(pixels.shape, np.float32)
+    elif intensity != "dtype":
+        raise expected("intensity", "'dtype' or 'image'", repr(intensity))
+    elif pixels.dtype.kind == "f":
+        low, high = 0.0, 1.0
+        if pixels.min() < 0 or pixels.max() > 1:
+            raise expected(
+                "intensity", "values in [0, 1] where pixels are float",
+                f"{pixels.min():g} to {pixels.max():g} in {image.source}", do='Use intensity = "image".',
+            )  # fmt: skip
+    else:
+        limits = np.iinfo(pixels.dtype)
+        low, high = float(limits.min), float(limits.max)
+    scaled: np.ndarray = pixels.astype(working)
+    return ((scaled - low) / (high - low)).astype(np.float32, copy=False)
+
+
+def _resized(image: Tensor, size: int) -> Tensor:
+    if tuple(image.shape[1:]) == (size, size):
+        return image
+    resized = nn_functional.interpolate(
+        image[None], size=(size, size), mode="bilinear", align_corners=False, antialias=True
+    )
+    return resized[0].clamp_(0, 1)  # the weights sum to one but for rounding
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation per channel, in units of images in [0, 1], and where they come from.
+
+    >>> Normalisation((0.5,), (0.25,), "data-set").normalise(torch.ones(1, 2, 2)).unique()
+    tensor([2.])
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    origin: str
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or not self.mean:
+            raise expected("std", f"as many values as mean, {len(self.mean)}", len(self.std))
+        if min(self.std) <= 0:
+            raise expected("std", "values above 0", self.std)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images (…, C, H, W) in [0, 1], less the mean, over the standard deviation."""
+        return (images - self._column(self.mean, images)) / self._column(self.std, images)
+
+    def denormalise(self, images: Tensor) -> Tensor:
+        """Undo `normalise`."""
+        return images * self._column(self.std, images) + self._column(self.mean, images)
+
+    def _column(self, values: Sequence[float], images: Tensor) -> Tensor:
+        if images.ndim < 3 or images.shape[-3] != len(values):
+            raise expected("images", f"(…, {len(values)}, H, W)", tuple(images.shape))
+        return images.new_tensor(values).view(-1, 1, 1)
+
+
+class PreparedImages(Protocol):
+    """Images that were brought to one size and to [0, 1]."""
+
+    def __len__(self) -> int: ...
+
+    def image(self, position: int) -> Tensor: ...
+
+
+def dataset_normalisation(images: PreparedImages, *, show_progress: bool = False) -> Normalisation:
+    """Mean and standard deviation of each channel over all pixels of `images`, which should be the training part.
+
+    Summed in float64, one image at a time. A channel that doesn't vary gets the standard deviation 1.
+    """
+    if not len(images):
+        raise expected("images", "at least one image", "none")
+    totals, squares, count = np.zeros(1), np.zeros(1), 0
+    with progress("measuring intensities", len(images), show=show_progress) as advance:
+        for position in range(len(images)):
+            pixels = images.image(position).numpy().astype(np.float64)
+            totals = totals + pixels.sum(axis=(1, 2))
+            squares = squares + (pixels**2).sum(axis=(1, 2))
+            count += pixels[0].size
+            advance(1)
+    mean = totals / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    std[std < 1e-6] = 1
+    return Normalisation(tuple(mean.tolist()), tuple(std.tolist()), "data-set")
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes to a training image.
+
+    `rotation` in degrees either way; `translation` a share of the image's side; `scale`, `brightness` and `contrast`
+    shares around 1. A flip that is allowed is made with probability one half.
+    """
+
+    horizontal_flip: bool = False
+    vertical_flip: bool = False
+    rotation: float = 10.0
+    translation: float = 0.05
+    scale: float = 0.1
+    brightness: float = 0.1
+    contrast: float = 0.1
+
+
+def augment(image: Tensor, settings: Augmentation, seed: int | Sequence[int]) -> Tensor:
+    """Change one image (C, H, W) in [0, 1] at random, but always alike for one seed.
+
+    What is moved in from outside is black. Every draw is made whether or not it is used, so that one setting
+    doesn't change what another does.
+    """
+    from torchvision.transforms.v2 import functional  # takes a second to import, and only training needs it
+
+    draws = np.random.default_rng(np.random.SeedSequence(seed)).random(8).tolist()
+    horizontal, vertical = draws[0] < 0.5, draws[1] < 0.5
+    turn, right, down, zoom, light, spread = (2 * draw - 1 for draw in draws[2:])
+    if settings.horizontal_flip and horizontal:
+        image = functional.horizontal_flip(image)
+    if settings.vertical_flip and vertical:
+        image = functional.vertical_flip(image)
+    if settings.rotation or settings.translation or settings.scale:
+        height, width = image.shape[-2:]
+        image = functional.affine(
+            image,
+            angle=turn * settings.rotation,
+            translate=[right * settings.translation * width, down * settings.translation * height],
+            scale=1 + zoom * settings.scale,
+            shear=[0.0, 0.0],
+            interpolation=functional.InterpolationMode.BILINEAR,
+        )
+    if settings.brightness:
+        image = functional.adjust_brightness(image, 1 + light * settings.brightness)
+    if settings.contrast:
+        image = functional.adjust_contrast(image, 1 + spread * settings.contrast)
+    return image
