@@ -1,0 +1,48 @@
+"""How a map is made: pure functions, and the engine that runs them on a network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pellucid.attribution import cam, controls  # declares the methods
+from pellucid.attribution.engine import GridWarning, explain
+from pellucid.attribution.explanation import Explanation, concatenate
+from pellucid.attribution.families import METHODS, Method
+from pellucid.attribution.resize import resize_maps
+from pellucid.registry import Choice
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "METHODS",
+    "Explanation",
+    "GridWarning",
+    "cam",
+    "concatenate",
+    "controls",
+    "explain",
+    "method",
+    "methods",
+    "resize_maps",
+]
+
+
+def method(name: str, **options: object) -> Choice[Method]:
+    """A method with options, to pass to `explain`; a bare name means its defaults.
+
+    Raises UnknownNameError for a name or an option that isn't known, naming the nearest.
+
+    >>> method("grad-cam", positive=False).label
+    'grad-cam[positive=False]'
+    """
+    return METHODS.choose(name, **options)
+
+
+def methods() -> pd.DataFrame:
+    """The registered methods as a table: name, family, needs, better, options, source, summary.
+
+    >>> methods()["family"].unique().tolist()
+    ['cam', 'rescoring-cam', 'control']
+    """
+    return METHODS.table()

@@ -1,0 +1,196 @@
+"""Explain images: check what was given, find the layer, go through the batches, put the parts together."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.attribution.borrow import borrowed
+from pellucid.attribution.explanation import Explanation
+from pellucid.attribution.families import METHODS, Method
+from pellucid.attribution.run import LayerRun, channels_checked, device_of, looks_at_layer
+from pellucid.attribution.targets import Target, check_target
+from pellucid.errors import expected, unknown_name
+from pellucid.models.layers import find_layer
+from pellucid.progress import progress as progress_bar
+from pellucid.registry import Choice
+
+PAPER_METHODS = ("grad-cam-plus-plus", "xgrad-cam", "layer-cam", "eigen-grad-cam", "ablation-cam")
+COARSE_GRID = 7
+
+Layer = str | nn.Module
+MethodChoice = str | Choice[Method]
+
+
+class GridWarning(UserWarning):
+    """The layer's grid is so coarse that a map can't tell small structures apart."""
+
+
+def explain(
+    model: nn.Module,
+    images: Tensor,
+    methods: MethodChoice | Sequence[MethodChoice] = PAPER_METHODS,
+    target: Target = "predicted",
+    layer: Layer | Sequence[Layer] = "auto",
+    batch_size: int = 32,
+    generator: torch.Generator | None = None,
+    progress: bool = False,
+) -> Explanation:
+    """Explain what a network saw in each image, by several methods from one forward pass.
+
+    Arguments:
+        model: any network from images to logits (B, n), or to one logit, which counts as two classes. It is given
+            back as it was. Calls on one model from several threads take turns.
+        images: (B, C, H, W) or (B, C, D, H, W), finite, normalised as the model expects, of the weights' dtype.
+            Batches are moved to the model's device.
+        methods: names, or choices with options from `pellucid.method`.
+        target: the class to explain: "predicted", "all", an index, one index per image (B,), or a function from the
+            model's output for M rows to M scores.
+        layer: for CAMs: "auto", a dotted name, a module of the model, or several, whose maps are labelled
+            `method@layer`.
+        batch_size: images that run at once, and sets of activations where ablation has to run the network on each.
+        generator: where the random control's draws come from; None means seed 0. An image's draws depend on its
+            place in `images`, not on the batch size.
+        progress: show a bar on standard error.
+
+    Returns:
+        Explanation: maps (B, *S) per method's label, in float32 on the CPU, and what they explain.
+
+    Raises:
+        InputError: an argument that can't be used; says which, and what to do.
+
+    Warns:
+        GridWarning: a layer's grid is below 7 along an axis.
+
+    >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    >>> explanation = explain(model, torch.rand(3, 1, 12, 12), methods=["grad-cam", "random"])
+    >>> explanation.layer, explanation.grid, explanation.maps["grad-cam"].shape
+    ('1', (10, 10), torch.Size([3, 12, 12]))
+    """
+    choices = _choices(methods)
+    _check_images(images)
+    check_target(target, len(images))
+    if batch_size < 1:
+        raise expected("batch_size", "at least 1", batch_size)
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    seeds = _seeds(generator, len(images))
+    with borrowed(model):
+        images = images.clone() if images.is_inference() else images
+        _check_fits(model, images)
+        layers = _layer_names(model, layer, images) if any(map(looks_at_layer, choices)) else [""]
+        parts: list[Explanation] = []
+        with progress_bar("Explaining", len(images) * len(layers), show=progress) as advance:
+            for name in layers:
+                # controls don't depend on the layer
+                wanted = [choice for choice in choices if not parts or looks_at_layer(choice)]
+                run = LayerRun(model, name, wanted, target, batch_size)
+                for start in range(0, len(images), batch_size):
+                    rows = slice(start, start + batch_size)
+                    run.add(images[rows], rows, seeds[rows])
+                    advance(len(images[rows]))
+                parts.append(run.explanation(generator.initial_seed()))
+    for part in parts:
+        if part.grid and min(part.grid) < COARSE_GRID:
+            grid = " × ".join(map(str, part.grid))
+            warnings.warn(f"{part.layer!r} has a grid of {grid}, so that maps are coarse.", GridWarning, stacklevel=2)
+    return parts[0] if isinstance(layer, str | nn.Module) else _merged(parts)
+
+
+def _choices(methods: MethodChoice | Sequence[MethodChoice]) -> list[Choice[Method]]:
+    named = [methods] if isinstance(methods, str | Choice) else list(methods)
+    choices = [METHODS.resolve(each) for each in named]
+    labels = [choice.label for choice in choices]
+    if not labels or len(set(labels)) < len(labels):
+        raise expected("methods", "at least one, each once", ", ".join(labels) or "none")
+    return choices
+
+
+def _check_images(images: Tensor) -> None:
+    if not isinstance(images, Tensor):
+        raise expected("images", "a tensor (B, C, *S)", type(images).__name__, do="Use torch.as_tensor or torch.stack.")
+    if images.ndim not in (4, 5):
+        raise expected("images", "(B, C, H, W) or (B, C, D, H, W)", f"shape {tuple(images.shape)}")
+    if not images.numel():
+        raise expected("images", "at least one image and pixel", f"shape {tuple(images.shape)}")
+
+
+def _check_fits(model: nn.Module, images: Tensor) -> None:
+    """Compare the images with the weights that meet them first."""
+    weight = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if not images.is_floating_point() or (
+        weight is not None and weight.dtype != images.dtype and not torch.is_autocast_enabled(weight.device.type)
+    ):
+        wanted = "float values" if weight is None else f"the weights' dtype {weight.dtype}"
+        raise expected(
+            "images", wanted, images.dtype, do="Convert with images.to(...), or the model with model.to(...)."
+        )
+    first = next((module for module in model.modules() if isinstance(module, _CONVOLUTIONS)), None)
+    if first is not None and first.weight.ndim != images.ndim:
+        axes = first.weight.ndim - 2
+        raise expected(
+            "images", f"{axes} spatial axes, as the model's convolutions have", f"shape {tuple(images.shape)}"
+        )
+
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def _layer_names(model: nn.Module, layer: Layer | Sequence[Layer], images: Tensor) -> list[str]:
+    names = {module: name for name, module in model.named_modules() if name}
+    given = [layer] if isinstance(layer, str | nn.Module) else list(layer)
+    found = []
+    for each in given:
+        if isinstance(each, nn.Module):
+            if each not in names:
+                raise expected("layer", "a module inside the model", type(each).__name__)
+            found.append(names[each])
+        elif each == "auto":
+            first = images[:1].to(device_of(model) or images.device)
+            with channels_checked(model, first):
+                found.append(find_layer(model, first))
+        elif each in names.values():
+            found.append(each)
+        else:
+            raise unknown_name("layer", each, names.values())
+    if not found or len(set(found)) < len(found):
+        raise expected("layer", "at least one, each once", ", ".join(found) or "none")
+    return found
+
+
+def _seeds(generator: torch.Generator, count: int) -> Tensor:
+    """A seed for each image, from one draw, so that it depends on the image's place alone."""
+    base = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    digests = [hashlib.blake2b(f"{base}/{place}".encode(), digest_size=7).digest() for place in range(count)]
+    return torch.tensor([int.from_bytes(digest, "big") for digest in digests])
+
+
+def _merged(parts: Sequence[Explanation]) -> Explanation:
+    """One explanation of several layers: maps of CAMs are labelled `method@layer`."""
+    first = parts[0]
+    maps: dict[str, Tensor] = {}
+    layer_maps: dict[str, Tensor] = {}
+    seconds = {"forward": 0.0}
+    groups: list[tuple[str, ...]] = []
+    for part in parts:
+        label = {name: f"{name}@{part.layer}" if name in part.layer_maps else name for name in part.maps}
+        maps |= {label[name]: values for name, values in part.maps.items()}
+        layer_maps |= {label[name]: values for name, values in part.layer_maps.items()}
+        seconds |= {label[name]: part.seconds[name] for name in part.maps}
+        seconds["forward"] += part.seconds["forward"]
+        groups += [tuple(label[name] for name in group) for group in part.coinciding]
+    return Explanation(
+        maps=maps,
+        target=first.target,
+        score=first.score,
+        probability=first.probability,
+        layer=", ".join(part.layer for part in parts),
+        grid=min((part.grid for part in parts), key=lambda grid: torch.Size(grid).numel()),
+        seconds=seconds,
+        layer_maps=layer_maps,
+        coinciding=tuple(groups),
+        seed=first.seed,
+    )

@@ -1,0 +1,159 @@
+"""A network from one of its layers onward, run without what lies before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.attribution.linear import Forward, answered, is_linear_like, quick_forward
+from pellucid.attribution.targets import Objective
+from pellucid.errors import PellucidError
+
+_TOLERANCE = 1e-4  # between two ways to the same score, relative to the largest
+
+# what a head raises when the network can't run on what was put in place of its beginning
+_CANT_RUN = (RuntimeError, ValueError, IndexError, TypeError)
+
+
+@dataclass
+class Upstream:
+    """The largest modules that lie before a layer, and what stands in for each of their outputs.
+
+    A stand-in has one row, filled with NaN and without memory of its own: whatever reaches a score by another way
+    than through the layer shows there.
+    """
+
+    standins: dict[nn.Module, list[Any]] = field(default_factory=dict)
+
+    def record(self, module: nn.Module, output: object) -> None:
+        """Note an output of a module that ran before the layer."""
+        self.standins.setdefault(module, []).append(_standin(output))
+
+
+def beside(model: nn.Module, layer: str) -> Iterator[nn.Module]:
+    """The largest modules that neither hold the layer nor lie in it."""
+    holder, inside = model, set(model.get_submodule(layer).modules())
+    for part in layer.split("."):
+        for name, child in holder.named_children():
+            if name != part and inside.isdisjoint(child.modules()):
+                yield from _that_run(child)
+        holder = holder.get_submodule(part)
+
+
+class Head:
+    """The network after a layer: outputs from activations, for rows that derive from a batch of images.
+
+    Three ways are tried once, and the first that gives back the captured scores is kept: answer for all that lies
+    before the layer from memory; the same, with stand-ins that may be written to; run the whole network on the
+    rows' images and put the activations in place of the layer's output.
+    """
+
+    def __init__(self, model: nn.Module, layer: str, upstream: Upstream) -> None:
+        self._model = model
+        self._layer = model.get_submodule(layer)
+        self._upstream = upstream
+        self._images: Tensor | None = None
+        self._ways = ["views", "copies", "whole"]
+        self._trusted = False
+        skipped = {part for module in (self._layer, *upstream.standins) for part in module.modules()}
+        self.linear_modules = [m for m in model.modules() if m not in skipped and is_linear_like(m)]
+
+    @property
+    def runs_alone(self) -> bool:
+        """Whether the network before the layer is left out."""
+        return self._ways[0] != "whole"
+
+    def use(self, images: Tensor, activations: Tensor, objective: Objective, scores: Tensor) -> None:
+        """Take the images (B, C, *S) that rows derive from from now on; the first time, find the way that works.
+
+        Raises PellucidError when none gives back `scores` (B, T) for `activations` (B, K, *s).
+        """
+        self._images = images
+        first = torch.arange(min(2, len(images)), device=images.device)
+        while not self._trusted:
+            try:
+                again = objective.scores(self(activations[first], first), first)
+            except _CANT_RUN:
+                if not self.runs_alone:
+                    raise
+                self._ways.pop(0)
+                continue
+            error = (again - scores[first]).abs().max()
+            self._trusted = bool(error <= _TOLERANCE * scores[first].abs().max())  # NaN fails
+            if not self._trusted and not self.runs_alone:
+                raise PellucidError(
+                    "model: gives other scores when it runs again on the same activations, so no channel's effect can "
+                    "be measured. Remove what is random in evaluation mode, or leave out ablation-cam."
+                )
+            if not self._trusted:
+                self._ways.pop(0)
+
+    def __call__(self, activations: Tensor, sample: Tensor, answers: Mapping[nn.Module, Forward] | None = None) -> Any:
+        """Outputs for activations (M, K, *s), whose row j derives from image `sample[j]`; may overwrite them.
+
+        `answers` replaces the forward of further modules after the layer.
+        """
+        assert self._images is not None
+        with torch.no_grad():
+            replaced: dict[nn.Module, Forward] = {m: quick_forward(m) for m in self.linear_modules}
+            if self.runs_alone:
+                images = _standin(self._images)
+                for module, outputs in self._upstream.standins.items():
+                    replaced[module] = _recall(outputs, module.forward, copy=self._ways[0] == "copies")
+            else:
+                images = self._images[sample]
+            replaced |= answers or {}
+            replaced[self._layer] = lambda *_args, **_options: activations
+            # a hook of the user's on the layer has had its say already
+            handle = self._layer.register_forward_hook(lambda _module, _inputs, _output: activations)
+            try:
+                with answered(replaced):
+                    return self._model(images)
+            finally:
+                handle.remove()
+
+
+def _that_run(module: nn.Module) -> Iterator[nn.Module]:
+    """The module, or what it holds where it is a mere container that is never called."""
+    if isinstance(module, nn.ModuleList | nn.ModuleDict):
+        for child in module.children():
+            yield from _that_run(child)
+    else:
+        yield module
+
+
+def _standin(output: Any) -> Any:
+    if isinstance(output, Tensor):
+        blank = torch.nan if output.is_floating_point() else 0
+        return output.new_full((), blank).expand(1, *output.shape[1:])
+    if type(output) in (tuple, list):
+        return type(output)(_standin(part) for part in output)
+    if type(output) is dict:
+        return {key: _standin(part) for key, part in output.items()}
+    return output
+
+
+def _copied(standin: Any) -> Any:
+    if isinstance(standin, Tensor):
+        return standin.clone(memory_format=torch.contiguous_format)
+    if type(standin) in (tuple, list):
+        return type(standin)(_copied(part) for part in standin)
+    if type(standin) is dict:
+        return {key: _copied(part) for key, part in standin.items()}
+    return standin
+
+
+def _recall(outputs: list[Any], original: Forward, *, copy: bool) -> Forward:
+    """Answer the first calls by what was recorded, later ones by the module itself."""
+    left = list(outputs)
+
+    def forward(*args: Any, **options: Any) -> Any:
+        if not left:
+            return original(*args, **options)
+        return _copied(left.pop(0)) if copy else left.pop(0)
+
+    return forward

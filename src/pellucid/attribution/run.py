@@ -1,0 +1,195 @@
+"""Run methods on the batches of one layer: one forward pass each, then every method, resized and timed."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.attribution.ablation import Ablation
+from pellucid.attribution.capture import Captured, capture, gradients
+from pellucid.attribution.explanation import Explanation, coinciding_maps
+from pellucid.attribution.families import Method
+from pellucid.attribution.head import Head, Upstream
+from pellucid.attribution.resize import resize_maps
+from pellucid.attribution.targets import Objective, Target, objective
+from pellucid.errors import expected
+from pellucid.registry import Choice
+
+
+def device_of(model: nn.Module) -> torch.device | None:
+    """Where the model's first parameter or buffer lies; None for a model without any."""
+    tensor = next(itertools.chain(model.parameters(), model.buffers()), None)
+    return None if tensor is None else tensor.device
+
+
+def looks_at_layer(choice: Choice[Method]) -> bool:
+    """Whether a method sees the network at all; a control doesn't."""
+    return choice.entry.family != "control"
+
+
+@contextlib.contextmanager
+def channels_checked(model: nn.Module, images: Tensor) -> Iterator[None]:
+    """Where the network can't run and its first convolution wants other channels, say so."""
+    try:
+        yield
+    except RuntimeError as error:
+        first = next((m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)), None)
+        if first is None or first.in_channels == images.shape[1]:
+            raise
+        wanted = f"{first.in_channels} channels, as the model's first convolution has"
+        raise expected("images", wanted, f"{images.shape[1]}, shape {tuple(images.shape)}") from error
+
+
+@dataclass
+class _Batch:
+    """A batch's forward pass: T scores of each of B images, and what they say about the layer."""
+
+    images: Tensor  # (B, C, *S)
+    activations: Tensor  # (B, K, *s)
+    gradients: Tensor  # (T, B, K, *s)
+    scores: Tensor  # (B, T)
+    objective: Objective
+    drops: Tensor | None = None  # (T, B, K), once a method needs them
+
+
+class LayerRun:
+    """The explanation of a borrowed model at one layer, batch after batch; without a layer, of controls only."""
+
+    def __init__(
+        self, model: nn.Module, layer: str, choices: Sequence[Choice[Method]], target: Target, batch_size: int
+    ) -> None:
+        self._model = model
+        self._layer = layer
+        self._choices = choices
+        self._target = target
+        self._batch_size = batch_size
+        self._device = device_of(model)
+        self._channels_last = self._device == torch.device("cpu")  # convolutions there are faster in this layout
+        self._needs = {need for choice in choices for need in choice.entry.needs}
+        self._head: Head | None = None
+        self._ablation: Ablation | None = None
+        self._grid: tuple[int, ...] = ()
+        self._seconds = {"forward": 0.0} | {choice.label: 0.0 for choice in choices}
+        self._maps: dict[str, list[Tensor]] = {choice.label: [] for choice in choices}
+        self._layer_maps: dict[str, list[Tensor]] = {}
+        self._explained: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def add(self, images: Tensor, rows: slice, seeds: Tensor) -> None:
+        """Explain `images`, which have the places `rows` and the `seeds` (B,) in the whole call."""
+        started = self._now()
+        images = images.to(self._device or images.device)
+        _check_finite(images, rows, "images", "finite values")
+        batch = self._forward(images, rows)
+        started = self._spent("forward", started)
+        for choice in self._choices:
+            maps = self._cam(choice, batch) if looks_at_layer(choice) else self._control(choice, batch, seeds)
+            _check_finite(maps, rows, choice.label, "finite maps")
+            if looks_at_layer(choice):
+                self._layer_maps.setdefault(choice.label, []).append(self._kept(maps))
+                maps = resize_maps(maps, images.shape[2:])
+            self._maps[choice.label].append(self._kept(maps))
+            started = self._spent(choice.label, started)
+
+    def explanation(self, seed: int) -> Explanation:
+        """All batches together."""
+        layer_maps = {label: torch.cat(batches) for label, batches in self._layer_maps.items()}
+        classes, scores, probabilities = (torch.cat(batches) for batches in zip(*self._explained, strict=True))
+        return Explanation(
+            maps={label: torch.cat(batches) for label, batches in self._maps.items()},
+            target=classes,
+            score=scores,
+            probability=probabilities,
+            layer=self._layer,
+            grid=self._grid,
+            seconds=self._seconds,
+            layer_maps=layer_maps,
+            coinciding=coinciding_maps(layer_maps, len(self._grid)),
+            seed=seed,
+        )
+
+    def _forward(self, images: Tensor, rows: slice) -> _Batch:
+        upstream = Upstream() if "drops" in self._needs and self._head is None else None
+        captured = self._run(images, upstream)
+        aim = objective(self._target, captured.outputs, rows)
+        everyone = torch.arange(len(images), device=images.device)
+        scores = aim.scores(captured.outputs, everyone)
+        _check_finite(scores, rows, "model", "finite scores")
+        slopes = gradients(scores, captured.activations) if self._needs & {"gradients", "drops"} else scores
+        if upstream is not None:
+            self._head = Head(self._model, self._layer, upstream)
+            self._ablation = Ablation(self._head, self._batch_size)
+        classes = torch.full_like(scores, -1) if aim.classes is None else aim.classes
+        probabilities = aim.probabilities(captured.outputs, everyone)
+        kept = self._kept(classes, torch.long), self._kept(scores), self._kept(probabilities)
+        self._explained.append(kept)
+        self._grid = tuple(captured.activations.shape[2:])
+        return _Batch(images, captured.activations.detach(), slopes, scores.detach(), aim)
+
+    def _run(self, images: Tensor, upstream: Upstream | None) -> Captured:
+        with channels_checked(self._model, images):
+            if not self._layer:
+                with torch.no_grad():
+                    return Captured(images.new_empty(0), self._model(images))
+            if self._channels_last and images.ndim == 4:
+                try:
+                    return capture(self._model, self._layer, images.to(memory_format=torch.channels_last), upstream)
+                except RuntimeError:  # a view that wants the usual layout, or a fault that comes again below
+                    self._channels_last = False
+                    if upstream is not None:
+                        upstream.standins.clear()
+            return capture(self._model, self._layer, images, upstream)
+
+    def _control(self, choice: Choice[Method], batch: _Batch, seeds: Tensor) -> Tensor:
+        """Maps (B, T, *S), the same for every class."""
+        maps = choice.entry.function(batch.images, seeds, **choice.options)
+        return maps.unsqueeze(1).expand(-1, batch.scores.shape[1], *maps.shape[1:])
+
+    def _cam(self, choice: Choice[Method], batch: _Batch) -> Tensor:
+        """Maps (B, T, *grid) at the layer's resolution, in float32 at least."""
+        function, options, activations = choice.entry.function, choice.options, _single(batch.activations)
+        if "drops" not in choice.entry.needs:
+            return torch.stack([function(activations, _single(each), **options) for each in batch.gradients], dim=1)
+        pairs = zip(batch.scores.T, self._drops(batch), strict=True)
+        return torch.stack([function(activations, _single(y), _single(d), **options) for y, d in pairs], dim=1)
+
+    def _drops(self, batch: _Batch) -> Tensor:
+        if batch.drops is None:
+            assert self._head is not None
+            assert self._ablation is not None
+            self._head.use(batch.images, batch.activations, batch.objective, batch.scores)
+            batch.drops = self._ablation.drops(batch.activations, batch.gradients, batch.objective)
+        return batch.drops
+
+    def _kept(self, values: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Values (B, T, ...) as they are given back: without T where one class of each image is explained."""
+        every_class = isinstance(self._target, str) and self._target == "all"
+        return (values if every_class else values.squeeze(1)).detach().to("cpu", dtype)
+
+    def _now(self) -> float:
+        if self._device is not None and self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+    def _spent(self, label: str, since: float) -> float:
+        now = self._now()
+        self._seconds[label] += now - since
+        return now
+
+
+def _single(values: Tensor) -> Tensor:
+    """Half precision as float32, in which maps are made."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def _check_finite(values: Tensor, rows: slice, argument: str, wanted: str) -> None:
+    finite = values.isfinite().flatten(1).all(dim=1)
+    if not bool(finite.all()):
+        places = (torch.nonzero(~finite.cpu()).flatten() + rows.start).tolist()
+        listed = ", ".join(map(str, places[:10])) + (" and more" if len(places) > 10 else "")
+        raise expected(argument, wanted, f"infinite or missing ones for the images at {listed}")

@@ -1,0 +1,114 @@
+"""Which score is explained: from a network's output to the scores of the explained classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pellucid.errors import expected
+
+ScoreFunction = Callable[[Any], Tensor]
+Target = str | int | Tensor | ScoreFunction
+
+
+def class_logits(outputs: object) -> Tensor:
+    """A network's output as logits (M, n) with n ≥ 2; a single logit z counts as the two classes (-z, z).
+
+    Raises InputError when the output isn't a float tensor (M,) or (M, n).
+
+    >>> class_logits(torch.tensor([[3.0]]))
+    tensor([[-3., 3.]])
+    """
+    if not isinstance(outputs, Tensor) or outputs.ndim not in (1, 2) or not outputs.is_floating_point():
+        raise expected(
+            "model",
+            "one row of logits per image as its output",
+            described(outputs),
+            do="Pass target= a function from the output to one score per image.",
+        )
+    logits = outputs.unsqueeze(1) if outputs.ndim == 1 else outputs
+    return torch.cat([-logits, logits], dim=1) if logits.shape[1] == 1 else logits
+
+
+def class_probabilities(outputs: object) -> Tensor:
+    """Probabilities (M, n) of the classes: softmax, or the sigmoid for a single logit.
+
+    >>> class_probabilities(torch.tensor([0.0]))
+    tensor([[0.5000, 0.5000]])
+    """
+    logits = class_logits(outputs)
+    single = isinstance(outputs, Tensor) and (outputs.ndim == 1 or outputs.shape[1] == 1)
+    return logits.sigmoid() if single else logits.softmax(dim=1)
+
+
+def described(value: object) -> str:
+    """A value's shape and type in few words."""
+    return f"shape {tuple(value.shape)}, {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is explained of each of a batch of B images: T classes, or the score that a function reads off."""
+
+    classes: Tensor | None  # (B, T)
+    function: ScoreFunction | None = None
+
+    def scores(self, outputs: object, sample: Tensor) -> Tensor:
+        """Scores (M, T) of outputs whose row j derives from image `sample[j]`.
+
+        Raises InputError when a function doesn't give one score per row.
+        """
+        if self.classes is not None:
+            return class_logits(outputs).gather(1, self.classes[sample])
+        assert self.function is not None
+        scores = self.function(outputs)
+        if not isinstance(scores, Tensor) or scores.shape != sample.shape:
+            wanted = f"a function that gives one score for each of the output's {len(sample)} rows"
+            raise expected("target", wanted, described(scores))
+        return scores.unsqueeze(1)
+
+    def probabilities(self, outputs: object, sample: Tensor) -> Tensor:
+        """Probabilities (M, T) of the explained classes; NaN for a function."""
+        if self.classes is not None:
+            return class_probabilities(outputs).gather(1, self.classes[sample])
+        return torch.full((len(sample), 1), float("nan"), device=sample.device)
+
+
+def check_target(target: Target, images: int) -> None:
+    """Refuse a target that can't be one for so many images, before anything runs."""
+    if isinstance(target, str):
+        valid = target in ("predicted", "all")
+    elif isinstance(target, Tensor):
+        valid = target.shape == (images,) and not target.is_floating_point() and target.dtype != torch.bool
+    else:
+        valid = callable(target) or (isinstance(target, int) and not isinstance(target, bool))
+    if not valid:
+        wanted = f"'predicted', 'all', a class index, an integer tensor ({images},) or a function on the output"
+        raise expected("target", wanted, repr(target) if isinstance(target, str) else described(target))
+
+
+def objective(target: Target, outputs: object, rows: slice) -> Objective:
+    """The objective of the images `rows`, given the network's output for them.
+
+    Raises InputError for a class that the network doesn't have.
+    """
+    if callable(target):
+        return Objective(None, target)
+    logits = class_logits(outputs).detach()
+    count, n = logits.shape
+    if isinstance(target, Tensor):
+        classes = target[rows].clone().to(logits.device, torch.long)  # a clone, lest it was made in inference mode
+    elif isinstance(target, int):
+        classes = torch.full((count,), target, device=logits.device)
+    elif target == "predicted":
+        classes = logits.argmax(dim=1)
+    else:
+        return Objective(torch.arange(n, device=logits.device).expand(count, n))
+    wrong = classes[(classes < 0) | (classes >= n)]
+    if len(wrong):
+        raise expected("target", f"classes from 0 to {n - 1}", int(wrong[0]))
+    return Objective(classes.unsqueeze(1))
