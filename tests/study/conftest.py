@@ -43,6 +43,7 @@ def small_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished_study(small_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output folder of the small study, run undisturbed."""
     from pellucid.report.build import build_report
+
     from pellucid.study.runner import run_study
 
     output = tmp_path_factory.mktemp("finished")

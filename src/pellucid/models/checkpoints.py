@@ -7,6 +7,7 @@ import json
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import safetensors
 import safetensors.torch
@@ -37,7 +38,7 @@ class ModelCard:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     normalisation: str
-    intensity: str = "dtype"
+    intensity: Literal["dtype", "image"] = "dtype"
 
     def build(self) -> nn.Module:
         """The network with random weights."""
@@ -54,6 +55,8 @@ def save_weights(path: Path, model: nn.Module, card: ModelCard) -> None:
 
 def read_card(path: Path) -> ModelCard:
     """The card of a weights file; raises UnreadableFileError when the file has none."""
+    if not path.is_file():
+        raise InputError(f"weights: expected a file, got {str(path)!r}, which isn't there.")
     try:
         with safetensors.safe_open(path, framework="pt") as handle:
             metadata = handle.metadata() or {}

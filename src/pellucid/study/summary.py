@@ -224,7 +224,7 @@ def _mean_of(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
 
     def mean(weights: np.ndarray) -> np.ndarray:
         total = weights @ present.astype(float)
-        return np.divide(weights @ filled, total, out=np.full(len(weights), np.nan), where=total > 0)
+        return np.asarray(np.divide(weights @ filled, total, out=np.full(len(weights), np.nan), where=total > 0))
 
     return mean
 

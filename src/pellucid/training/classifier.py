@@ -13,6 +13,7 @@ from torch.nn import functional
 from pellucid.errors import PellucidError
 from pellucid.training.settings import TrainingSettings
 
+Item = tuple[Tensor, int, int]  # image (C, H, W), label, position
 Batch = tuple[Tensor, Tensor, Tensor]  # images (B, C, H, W), labels (B,), positions (B,)
 
 

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from pellucid.files import read_json, read_table, write_json, write_table, written_whole
 from pellucid.models.checkpoints import ModelCard, save_weights
 from pellucid.progress import Advance, progress
-from pellucid.training.classifier import Batch, Classifier
+from pellucid.training.classifier import Classifier, Item
 from pellucid.training.settings import TrainingSettings
 
 _PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
@@ -44,8 +44,8 @@ class Fitted:
 
 def fit(
     network: nn.Module,
-    train: DataLoader[Batch],
-    validation: DataLoader[Batch],
+    train: DataLoader[Item],
+    validation: DataLoader[Item],
     *,
     folder: Path,
     card: ModelCard,
@@ -82,8 +82,8 @@ def fit(
 
 def _run(
     network: nn.Module,
-    train: DataLoader[Batch],
-    validation: DataLoader[Batch],
+    train: DataLoader[Item],
+    validation: DataLoader[Item],
     keeper: _Keeper,
     class_weights: Tensor | None,
     seed: int,

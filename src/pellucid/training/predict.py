@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from pellucid.data.images import IMAGE_ENDINGS, read_image
+from pellucid.data.transforms import Normalisation, prepare
+from pellucid.errors import InputError, UnreadableFileError
+from pellucid.models.checkpoints import load_weights
 from pellucid.progress import progress
-from pellucid.training.classifier import Batch
+from pellucid.training.classifier import Item
+
+_FILES_AT_ONCE = 32
 
 
-def predict(network: nn.Module, loader: DataLoader[Batch], *, show_progress: bool = False) -> Tensor:
+def predict(network: nn.Module, loader: DataLoader[Item], *, show_progress: bool = False) -> Tensor:
     """Probabilities (N, K) in [0, 1], float32, on the CPU, in the loader's order.
 
     A single logit counts as two classes by the sigmoid. The network runs where its parameters are; it comes
@@ -28,6 +38,72 @@ def predict(network: nn.Module, loader: DataLoader[Batch], *, show_progress: boo
     finally:
         network.train(was_training)
     return torch.cat(probabilities)
+
+
+def predict_files(
+    paths: Sequence[Path], weights: Path, *, device: torch.device, strict: bool = False, show_progress: bool = False
+) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+    """Predict image files by a weights file that says how to prepare them.
+
+    Arguments:
+        paths: image files, and folders that are searched for image files at any depth.
+        weights: a file that pellucid wrote.
+        device: where the network runs.
+        strict: stop at the first file that can't be read.
+        show_progress: show a bar with the time left.
+
+    Returns:
+        A row per image that could be read (path, predicted, prob_CLASS for each class), and the path and reason of
+        each that couldn't.
+
+    Raises:
+        InputError: a path that isn't there, or no image among them.
+        UnreadableFileError: the weights can't be read; or, when `strict`, an image.
+    """
+    files = _image_files(paths)
+    network, card = load_weights(weights, device)
+    normalisation = Normalisation(card.mean, card.std, card.normalisation)
+    rows: list[dict[str, object]] = []
+    unreadable: list[tuple[str, str]] = []
+    with torch.inference_mode(), progress("predicting", len(files), show=show_progress) as advance:
+        for start in range(0, len(files), _FILES_AT_ONCE):
+            part = files[start : start + _FILES_AT_ONCE]
+            read, images = [], []
+            for path in part:
+                try:
+                    image = prepare(
+                        read_image(path), channels=card.channels, size=card.image_size, intensity=card.intensity
+                    )
+                except UnreadableFileError as error:
+                    if strict:
+                        raise
+                    unreadable.append((str(path), str(error)))
+                else:
+                    read.append(path)
+                    images.append(normalisation.normalise(image))
+            if images:
+                probabilities = _probabilities(network(torch.stack(images).to(device))).double().cpu()
+                for path, row in zip(read, probabilities, strict=True):
+                    columns = {f"prob_{name}": value for name, value in zip(card.classes, row.tolist(), strict=True)}
+                    rows.append({"path": str(path), "predicted": card.classes[int(row.argmax())], **columns})
+            advance(len(part))
+    names = ["path", "predicted", *(f"prob_{name}" for name in card.classes)]
+    return pd.DataFrame(rows, columns=names), unreadable
+
+
+def _image_files(paths: Sequence[Path]) -> list[Path]:
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found = (file for file in path.rglob("*") if file.suffix.lower() in IMAGE_ENDINGS and file.is_file())
+            files += sorted(found)
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise InputError(f"images: expected image files or folders, got {str(path)!r}, which isn't there.")
+    if not files:
+        raise InputError(f"images: no image file in {', '.join(map(str, paths))}.")
+    return files
 
 
 def _probabilities(logits: Tensor) -> Tensor:
