@@ -67,9 +67,8 @@ def train_cell(
     show_progress: bool = False,
 ) -> Fitted:
     """Train the cell's network and leave its weights and history."""
-    settings = config.training
-    if cell.model.learning_rate is not None:
-        settings = settings.model_copy(update={"learning_rate": cell.model.learning_rate})
+    own = cell.model.model_dump(include={"learning_rate", "epochs"}, exclude_none=True)
+    settings = config.training.model_copy(update=own)
     train_rows, val_rows = prepared.rows(cell.fold, "train"), prepared.rows(cell.fold, "val")
     train, validation = prepared.images(train_rows), prepared.images(val_rows)
     normalisation = _normalisation(cell, train)

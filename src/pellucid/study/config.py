@@ -51,11 +51,15 @@ class DatasetSettings(_Section):
 
 
 class ModelSettings(_Section):
-    """One network by its timm name; `pretrained` is true, false, or a local weights file."""
+    """One network by its timm name; `pretrained` is true, false, or a local weights file.
+
+    `learning_rate` and `epochs` replace those of the training section for this network.
+    """
 
     name: str
     pretrained: bool | str = False
     learning_rate: float | None = Field(None, gt=0)
+    epochs: int | None = Field(None, ge=1)
     normalisation: Literal["auto", "imagenet", "data-set"] = "auto"
 
     @field_validator("name")
