@@ -1,0 +1,46 @@
+"""Statistics: arrays in, small frozen results out."""
+
+from pellucid.statistics.bootstrap import Estimate, WeightStatistic, bootstrap, of_rows, summarise
+from pellucid.statistics.classification import (
+    SCORES,
+    ClassScores,
+    Predictions,
+    Score,
+    class_scores,
+    classification_intervals,
+    classification_scores,
+    confusion_matrix,
+    predictions,
+)
+from pellucid.statistics.compare import Comparison, compare_all, correct_family
+from pellucid.statistics.corrections import Adjusted, adjust
+from pellucid.statistics.paired import TestResult, corrected_resampled_t, paired_t
+from pellucid.statistics.units import Units, by_unit, units_of
+
+__all__ = [
+    "SCORES",
+    "Adjusted",
+    "ClassScores",
+    "Comparison",
+    "Estimate",
+    "Predictions",
+    "Score",
+    "TestResult",
+    "Units",
+    "WeightStatistic",
+    "adjust",
+    "bootstrap",
+    "by_unit",
+    "class_scores",
+    "classification_intervals",
+    "classification_scores",
+    "compare_all",
+    "confusion_matrix",
+    "correct_family",
+    "corrected_resampled_t",
+    "of_rows",
+    "paired_t",
+    "predictions",
+    "summarise",
+    "units_of",
+]
