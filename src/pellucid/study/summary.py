@@ -42,7 +42,9 @@ _MODEL_COLUMNS = [
     "unit",
     "note",
 ]
-_SCORE_COLUMNS = ["dataset", "model", "method", "metric", "label", "correct", "mean", "low", "high", "n", "missing"]
+_SCORE_COLUMNS = [
+    "dataset", "model", "images", "method", "metric", "label", "correct", "mean", "low", "high", "n", "missing",
+]  # fmt: skip
 _TEST_COLUMNS = [
     "dataset", "model", "images", "test", "metric", "a", "b", "mean_difference", "low", "high", "statistic", "df",
     "p_value", "p_adjusted", "family", "effect_size", "effect_low", "effect_high", "n", "unit", "identical", "sentence",
@@ -55,7 +57,8 @@ def summarise_study(config: StudyConfig, output: Path, *, show_progress: bool = 
     - `models.csv`: accuracy, macro F1, AUROC and kappa on the test images, with intervals that resample patients,
       per fold and over all folds, on all images and without the copies of training images.
     - `model_tests.csv`: every pair of models on each data set, corrected over the study.
-    - `scores.csv`: mean of each metric per method and class, right and wrong predictions apart.
+    - `scores.csv`: mean of each metric per method and class, right and wrong predictions apart; likewise on both sets
+      of images.
     - `method_tests.csv`: every pair of methods by the ROAD confidence increase, corrected over the study.
     """
     folder, settings = output / "statistics", config.statistics
@@ -132,7 +135,7 @@ def _classified(part: pd.DataFrame, settings: StatisticsSettings) -> Mapping[str
 
 def _model_tests(answers: pd.DataFrame, config: StudyConfig) -> pd.DataFrame:
     if answers.empty:
-        return pd.DataFrame(columns=_TEST_COLUMNS)
+        return _joined([])
     test = answers[answers["split"] == "test"]
     correction = config.statistics.correction
     tables = []
@@ -146,7 +149,7 @@ def _model_tests(answers: pd.DataFrame, config: StudyConfig) -> pd.DataFrame:
                 where = {"dataset": dataset, "model": "", "images": images, "test": name, "metric": "accuracy"}
                 families.setdefault(name, []).extend((where, comparison) for comparison in comparisons)
         tables += [_tests(family, correction) for family in families.values()]
-    return pd.concat([pd.DataFrame(columns=_TEST_COLUMNS), *tables], ignore_index=True) if tables else _no_tests()
+    return _joined(tables)
 
 
 def _compared_models(rows: pd.DataFrame, config: StudyConfig) -> dict[str, tuple[Comparison, ...]]:
@@ -179,7 +182,7 @@ def _scores(scored: pd.DataFrame, settings: StatisticsSettings) -> pd.DataFrame:
     if scored.empty:
         return pd.DataFrame(columns=_SCORE_COLUMNS)
     rows: list[dict[str, Any]] = []
-    for (dataset, model), cell in scored.groupby(["dataset", "model"], sort=False):
+    for dataset, model, images, cell in _explained_parts(scored):
         for label in ("all", *sorted(cell["label"].unique())):
             of_label = cell if label == "all" else cell[cell["label"] == label]
             for correct, part in (
@@ -187,9 +190,18 @@ def _scores(scored: pd.DataFrame, settings: StatisticsSettings) -> pd.DataFrame:
                 ("right", of_label[of_label["correct"]]),
                 ("wrong", of_label[~of_label["correct"]]),
             ):
-                where = {"dataset": dataset, "model": model, "label": label, "correct": correct}
+                where = {"dataset": dataset, "model": model, "images": images, "label": label, "correct": correct}
                 rows += [{**where, **row} for row in _means(part, settings)]
     return pd.DataFrame(rows, columns=_SCORE_COLUMNS)
+
+
+def _explained_parts(scored: pd.DataFrame) -> Iterable[tuple[str, str, str, pd.DataFrame]]:
+    """Scores per data set, model and set of images; the second set only where there are copies to leave out."""
+    for (dataset, model), cell in scored.groupby(["dataset", "model"], sort=False):
+        yield str(dataset), str(model), "all", cell
+        clean = cell[~cell["copy_in_train"]]
+        if 0 < len(clean) < len(cell):
+            yield str(dataset), str(model), "without copies", clean
 
 
 def _means(part: pd.DataFrame, settings: StatisticsSettings) -> Iterable[dict[str, Any]]:
@@ -231,9 +243,10 @@ def _mean_of(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
 
 def _method_tests(scored: pd.DataFrame, output: Path, config: StudyConfig) -> pd.DataFrame:
     if scored.empty or COMPARED_METRIC not in set(scored["metric"]):
-        return _no_tests()
-    family: list[tuple[dict[str, Any], Comparison]] = []
-    for (dataset, model), cell in scored[scored["metric"] == COMPARED_METRIC].groupby(["dataset", "model"], sort=False):
+        return _joined([])
+    road = scored[scored["metric"] == COMPARED_METRIC]
+    families: dict[str, list[tuple[dict[str, Any], Comparison]]] = {}
+    for dataset, model, images, cell in _explained_parts(road):
         methods = list(dict.fromkeys(cell["method"]))
         values = cell.pivot(index=["fold", "sample"], columns="method", values="value")
         patients = cell.drop_duplicates(["fold", "sample"]).set_index(["fold", "sample"])["patient_id"]
@@ -241,11 +254,11 @@ def _method_tests(scored: pd.DataFrame, output: Path, config: StudyConfig) -> pd
             {name: values[name].to_numpy(float) for name in methods},
             list(patients.loc[values.index]),
             correction=config.statistics.correction,
-            coinciding=_coinciding(output, str(dataset), str(model)),
+            coinciding=_coinciding(output, dataset, model),
         )
-        where = {"dataset": dataset, "model": model, "images": "all", "test": "paired-t", "metric": COMPARED_METRIC}
-        family += [(where, comparison) for comparison in comparisons]
-    return _tests(family, config.statistics.correction)
+        where = {"dataset": dataset, "model": model, "images": images, "test": "paired-t", "metric": COMPARED_METRIC}
+        families.setdefault(images, []).extend((where, comparison) for comparison in comparisons)
+    return _joined([_tests(family, config.statistics.correction) for family in families.values()])
 
 
 def _coinciding(output: Path, dataset: str, model: str) -> list[list[str]]:
@@ -288,8 +301,9 @@ def _tests(family: list[tuple[dict[str, Any], Comparison]], correction: str) -> 
     return pd.DataFrame(rows, columns=_TEST_COLUMNS)
 
 
-def _no_tests() -> pd.DataFrame:
-    return pd.DataFrame(columns=_TEST_COLUMNS)
+def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    filled = [table for table in tables if not table.empty]
+    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=_TEST_COLUMNS)
 
 
 def _columns(estimate: Estimate, name: str) -> dict[str, Any]:
