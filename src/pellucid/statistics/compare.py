@@ -86,7 +86,8 @@ def compare_all(
         correction: "holm" or "benjamini-hochberg".
         sizes: (n_train, n_test), needed by "corrected-resampled-t" and only there.
         coinciding: groups of names known to give the same result (methods whose maps agree up to scale on a
-            network); a pair within a group is called identical even where rounding keeps its scores apart.
+            network); a pair within a group is called identical even where rounding keeps its scores apart. Groups may
+            hold names that aren't compared here.
 
     Returns:
         A Comparison per pair, in the order of the names. Pairs without a p-value stay without and aren't counted
@@ -109,9 +110,6 @@ def compare_all(
     lengths = {name: vector.shape for name, vector in vectors.items()}
     if len(set(lengths.values())) > 1:
         raise expected("scores", "vectors of one length", str(lengths))
-    for name in {name for group in coinciding for name in group}:
-        if name not in vectors:
-            raise unknown_name("name in coinciding", name, vectors)
     results = []
     for first, second in combinations(vectors, 2):
         if sizes is None:

@@ -109,7 +109,7 @@ def by_unit(values: ArrayLike, units: UnitIds | str) -> tuple[FloatArray, Units]
     """
     table = numbers("values", values)
     found = units_of(units, len(table))
-    flat = table.reshape(len(table), -1)
+    flat = table if table.ndim == 2 else table.reshape(len(table), -1 if table.size else 1)
     present = np.isfinite(flat)
     shape = (found.count, flat.shape[1])
     sums, counts = np.zeros(shape), np.zeros(shape)

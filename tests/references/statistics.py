@@ -1,0 +1,95 @@
+"""Slow statistics, written from the definitions: one resample, one pair, one rank at a time."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import integrate, optimize, special, stats
+from sklearn import metrics
+
+
+def sklearn_scores(labels: NDArray, predicted: NDArray, probabilities: NDArray) -> dict[str, float]:
+    """The four scores by scikit-learn; NaN where pellucid calls them undefined."""
+    k = probabilities.shape[1]
+    everyone = set(labels.tolist()) == set(range(k))
+    scores = {"accuracy": float(metrics.accuracy_score(labels, predicted)), "macro-f1": math.nan, "auroc": math.nan}
+    if everyone:
+        scores["macro-f1"] = float(
+            metrics.f1_score(labels, predicted, labels=range(k), average="macro", zero_division=0.0)
+        )
+        columns = [1] if k == 2 else range(k)
+        scores["auroc"] = float(np.mean([metrics.roc_auc_score(labels == c, probabilities[:, c]) for c in columns]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        one_cell = len({*labels.tolist(), *predicted.tolist()}) == 1
+        scores["kappa"] = math.nan if one_cell else float(metrics.cohen_kappa_score(labels, predicted, labels=range(k)))
+    return scores
+
+
+def bootstrap_draws(
+    statistic: Callable[[NDArray], dict[str, float]], ids: Sequence[str], resamples: int, seed: int
+) -> dict[str, NDArray]:
+    """Draw patients, gather all of their rows, compute; once per resample. Every row must have an id."""
+    patients = sorted(set(ids))
+    rows_of = {patient: [row for row, owner in enumerate(ids) if owner == patient] for patient in patients}
+    draws = np.random.default_rng(seed).integers(len(patients), size=(resamples, len(patients)))
+    values: dict[str, list[float]] = {}
+    for draw in draws:
+        rows = np.array([row for place in draw for row in rows_of[patients[place]]])
+        for name, value in statistic(rows).items():
+            values.setdefault(name, []).append(value)
+    return {name: np.array(found) for name, found in values.items()}
+
+
+def auroc_by_pairs(positive: NDArray, scores: NDArray) -> float:
+    """Share of pairs (positive, negative) in the right order; a tie counts half."""
+    won = [1.0 if high > low else 0.5 if high == low else 0.0 for high in scores[positive] for low in scores[~positive]]
+    return float(np.mean(won))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm 1979: the i-th smallest of m times (m − i + 1), made monotone, at most 1."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted, worst = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        worst = max(worst, min(1.0, p_values[i] * (len(p_values) - rank)))
+        adjusted[i] = worst
+    return adjusted
+
+
+def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
+    """Benjamini & Hochberg 1995: the i-th smallest of m times m / i, made monotone from the largest down."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted, best = [0.0] * len(p_values), 1.0
+    for rank in range(len(p_values), 0, -1):
+        i = order[rank - 1]
+        best = min(best, p_values[i] * len(p_values) / rank)
+        adjusted[i] = best
+    return adjusted
+
+
+def noncentral_t_cdf(t: float, df: float, delta: float) -> float:
+    """P((Z + δ) / S ≤ t) with S² a χ² over its df, by integrating Φ(ts − δ) over the density of S."""
+    root = math.sqrt(df)
+    low, high = stats.chi.ppf(1e-13, df) / root, stats.chi.isf(1e-13, df) / root
+    value, _ = integrate.quad(
+        lambda s: stats.chi.pdf(s * root, df) * root * special.ndtr(t * s - delta), low, high, limit=400, epsabs=1e-11
+    )
+    return float(value)
+
+
+def noncentrality_interval(t: float, df: float, confidence: float) -> tuple[float, float]:
+    """δ for which t lies at either tail, by bisection on the integral above."""
+    tail = (1 - confidence) / 2
+    reach = 5 * abs(t) + 20
+
+    def solve(probability: float) -> float:
+        return float(
+            optimize.bisect(lambda delta: noncentral_t_cdf(t, df, delta) - probability, -reach, reach, xtol=1e-9)
+        )
+
+    return solve(1 - tail), solve(tail)
