@@ -1,0 +1,118 @@
+"""How the report was made, how to cite it, and what its words mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath, PureWindowsPath
+from typing import Any
+
+import tomli_w
+
+from pellucid.attribution import METHODS
+from pellucid.metrics import METRICS
+from pellucid.report.names import METRIC_TITLES, method_title, metric_title
+from pellucid.report.read import StudyResult
+
+PROTOCOL = (
+    "Chaddad et al. 2025, arXiv:2503.08420: the protocol that this study follows (convolutional networks on three "
+    "medical tasks, class activation maps scored by the ROAD confidence increase)."
+)
+ROAD = "Rong et al. 2022, A consistent and efficient evaluation strategy for attribution methods, ICML: ROAD."
+
+_CLASSIFICATION = (
+    ("accuracy", "↑", "Share of test images whose class is predicted right."),
+    ("macro_f1", "↑", "Harmonic mean of precision and recall per class, averaged over classes."),
+    (
+        "auroc",
+        "↑",
+        "Probability that an image of a class gets a higher score for it than one of another class; averaged over "
+        "classes; 0.5 is chance.",
+    ),
+    (
+        "kappa",
+        "↑",
+        "Agreement with the true classes beyond what their frequencies give by chance; 0 is chance, 1 is full.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Term:
+    """A word with its direction and meaning."""
+
+    title: str
+    direction: str
+    meaning: str
+    source: str = ""
+
+
+def shown_config(config: Mapping[str, Any]) -> str:
+    """The study's config as TOML, its paths cut to their last part, since the rest tells where someone works."""
+    shown = dict(config)
+    shown["datasets"] = [{**dataset, "path": last_part(str(dataset["path"]))} for dataset in config.get("datasets", ())]
+    models = [model if isinstance(model, dict) else {"name": model} for model in config.get("models", ())]
+    shown["models"] = [
+        {**model, "pretrained": last_part(model["pretrained"])} if isinstance(model.get("pretrained"), str) else model
+        for model in models
+    ]
+    return tomli_w.dumps(shown)
+
+
+def last_part(path: str) -> str:
+    """The last part of a path of any system; a built-in phantom's name stays whole.
+
+    >>> last_part("/home/someone/brain_mri"), last_part("phantom:brain"), last_part(r"C:\\\\data\\\\skin")
+    ('brain_mri', 'phantom:brain', 'skin')
+    """
+    if path.startswith("phantom:"):
+        return path
+    return PureWindowsPath(path).name if "\\" in path else PurePath(path).name or path
+
+
+def environment_rows(study: StudyResult) -> list[tuple[str, str]]:
+    """Hardware, seeds and versions, a row each."""
+    environment, config = study.environment, study.config
+    rows = [
+        ("Seed", str(config.get("seed", 0))),
+        ("Folds", str(study.folds)),
+    ]
+    for key, title in (
+        ("device", "Device"),
+        ("processors", "Processors"),
+        ("threads", "Threads"),
+        ("system", "System"),
+        ("python", "Python"),
+    ):
+        if environment.get(key) is not None:
+            rows.append((title, str(environment[key])))
+    rows += [(str(name), str(version)) for name, version in environment.get("packages", {}).items()]
+    return rows
+
+
+def directions() -> dict[str, str]:
+    """An arrow per metric: which way is better."""
+    arrows = {True: "↑", False: "↓", None: ""}
+    return {entry.name: arrows[entry.higher_is_better] for entry in METRICS}
+
+
+def glossary(metrics: Sequence[str]) -> list[Term]:
+    """The words of the model table, then the metrics that the study used."""
+    terms = [Term(METRIC_TITLES[name], direction, meaning) for name, direction, meaning in _CLASSIFICATION]
+    arrows = directions()
+    for label in metrics:
+        name = label.partition("[")[0]
+        if name in METRICS:
+            terms.append(Term(metric_title(name), arrows[name], METRICS[name].summary, METRICS[name].source))
+    return terms
+
+
+def method_terms(methods: Sequence[str]) -> list[Term]:
+    """What each method of the study is, with its source."""
+    terms = []
+    for label in methods:
+        name = label.partition("[")[0]
+        if name in METHODS:
+            control = "control" if METHODS[name].family == "control" else ""
+            terms.append(Term(method_title(label), control, METHODS[name].summary, METHODS[name].source))
+    return terms

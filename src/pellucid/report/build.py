@@ -1,0 +1,248 @@
+"""Put the report together: one HTML file that needs nothing else, and its tables as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import jinja2
+
+import pellucid
+from pellucid.drawing import colour_bar
+from pellucid.files import write_table, write_text
+from pellucid.report.about import (
+    PROTOCOL,
+    ROAD,
+    directions,
+    environment_rows,
+    glossary,
+    last_part,
+    method_terms,
+    shown_config,
+)
+from pellucid.report.figures import Drawn, drawn, learning_curves
+from pellucid.report.findings_of import IMAGE_SETS, DatasetFindings, dataset_findings, model_accuracies
+from pellucid.report.gallery import Gallery, Group, duplicates, examples, gallery
+from pellucid.report.names import counted, percent
+from pellucid.report.read import DatasetResult, StudyResult, hide_patient, read_study
+from pellucid.report.scores import (
+    confidence_table,
+    curves_table,
+    lesion_share,
+    localisation_table,
+    method_order,
+    method_tests_table,
+    times_table,
+)
+from pellucid.report.sheets import sheets
+from pellucid.report.tables import (
+    Table,
+    confusion_table,
+    counts_table,
+    folds_table,
+    model_tests_table,
+    models_table,
+    training_table,
+)
+
+UNREADABLE_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class ModelPart:
+    """What the report shows of the maps of one model."""
+
+    model: str
+    tables: Sequence[Table]
+    gallery: Gallery | None
+
+
+@dataclass(frozen=True)
+class DatasetPart:
+    """What the report shows of one data set."""
+
+    name: str
+    anchor: str
+    source: str
+    summary: str
+    findings: DatasetFindings
+    notes: Sequence[str]
+    unreadable: Sequence[tuple[str, str]]
+    unreadable_more: int
+    counts: Table | None
+    examples: Sequence[Group]
+    duplicates_summary: str
+    duplicates: Sequence[Group]
+    curves: Sequence[Drawn]
+    models: Sequence[Table]
+    confusions: Sequence[Table]
+    explanations: Sequence[ModelPart]
+    times: Table | None
+
+
+def build_report(output: Path) -> Path:
+    """Write `report/index.html` and its CSV tables from what a study left in `output`; returns the HTML file.
+
+    Cells that aren't finished are named as missing, and the rest is shown.
+
+    Raises:
+        InputError: `output` has no `study.toml`.
+        PellucidError: the report can't be written.
+    """
+    study = read_study(output)
+    folder = output / "report"
+    for name, sheet in sheets(study).items():
+        write_table(folder / f"{name}.csv", sheet)
+    path = folder / "index.html"
+    write_text(path, render(study))
+    return path
+
+
+def render(study: StudyResult) -> str:
+    """The report's HTML."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pellucid.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = (resources.files("pellucid.report") / "templates" / "report.css").read_text(encoding="utf-8")
+    methods, metrics = _asked(study)
+    return environment.get_template("report.html.j2").render(
+        study=study,
+        style=style,
+        version=pellucid.__version__,
+        parts=[_dataset_part(study, dataset) for dataset in study.datasets],
+        intro=_intro(study),
+        environment_rows=environment_rows(study),
+        config=shown_config(study.config),
+        protocol=PROTOCOL,
+        road=ROAD,
+        methods=method_terms(methods),
+        glossary=glossary(metrics),
+        share_scale=drawn(colour_bar(scale="cividis"), "Colour scale from 0 to 100 % of the true class", exact=True),
+    )
+
+
+def _asked(study: StudyResult) -> tuple[list[str], list[str]]:
+    cells = [cell for dataset in study.datasets for cell in dataset.cells]
+    methods = dict.fromkeys(name for cell in cells for name in cell.card.get("methods", ()))
+    metrics = dict.fromkeys(name for cell in cells for name in cell.card.get("metrics", ()))
+    return list(methods), list(metrics)
+
+
+def _intro(study: StudyResult) -> str:
+    finished = sum(len(dataset.cells) for dataset in study.datasets)
+    models = len(study.config.get("models", ()))
+    parts = [
+        counted(len(study.datasets), "data set"),
+        counted(models, "model"),
+        counted(study.folds, "fold"),
+    ]
+    total = len(study.datasets) * models * study.folds
+    done = "all finished" if finished == total else f"{finished} of {total} finished"
+    return f"{' × '.join(parts)}: {counted(total, 'network')}, {done}."
+
+
+def _dataset_part(study: StudyResult, dataset: DatasetResult) -> DatasetPart:
+    facts = dataset.facts
+    patients = sorted(set(dataset.patient_ids.values()) - {""})
+    unreadable = [(hide_patient(str(path), patients), str(reason)) for path, reason in facts.get("unreadable", ())]
+    models = study.table("models", dataset.name)
+    chances = {
+        (model, images): accuracy.chance
+        for model in dataset.models
+        for images, accuracy in model_accuracies(study, dataset, model).items()
+    }
+    tables = [
+        training_table(dataset),
+        models_table(models, chances, study.confidence),
+        folds_table(models),
+        model_tests_table(study.table("model_tests", dataset.name)),
+    ]
+    confusions = [
+        confusion_table(dataset.of_model(model), dataset.classes, images)
+        for model in dataset.models
+        for images in IMAGE_SETS
+        if images == "all" or (model, images) in chances
+    ]
+    return DatasetPart(
+        name=dataset.name,
+        anchor=f"data-{dataset.name}",
+        source=last_part(str(dataset.settings.get("path", dataset.name))),
+        summary=_summary(dataset),
+        findings=dataset_findings(study, dataset),
+        notes=[str(note) for note in facts.get("notes", ())],
+        unreadable=unreadable[:UNREADABLE_SHOWN],
+        unreadable_more=max(0, len(unreadable) - UNREADABLE_SHOWN),
+        counts=counts_table(dataset),
+        examples=examples(dataset),
+        duplicates_summary=_duplicates_summary(dataset),
+        duplicates=duplicates(dataset),
+        curves=[curve for model in dataset.models for curve in learning_curves(dataset.of_model(model))],
+        models=[table for table in tables if table is not None],
+        confusions=[table for table in confusions if table is not None],
+        explanations=[_model_part(study, dataset, model) for model in dataset.models],
+        times=times_table(dataset),
+    )
+
+
+def _model_part(study: StudyResult, dataset: DatasetResult, model: str) -> ModelPart:
+    tables = [
+        table for images in IMAGE_SETS for table in _map_tables(study, dataset, model, images) if table is not None
+    ]
+    return ModelPart(model, tables, gallery(dataset, model))
+
+
+def _map_tables(study: StudyResult, dataset: DatasetResult, model: str, images: str) -> list[Table | None]:
+    scores = study.table("scores", dataset.name, model, images)
+    if scores.empty:
+        return []
+    cells = dataset.of_model(model)
+    share, _ = lesion_share(cells, images)
+    better = directions()
+    target = str(cells[0].card.get("target", "predicted"))
+    tests = study.table("method_tests", dataset.name, model, images)
+    title = model if images == "all" else f"{model}, {images}"
+    return [
+        confidence_table(title, scores, dataset.classes, target),
+        curves_table(title, scores, better),
+        localisation_table(title, scores, share, better),
+        method_tests_table(title, tests[tests["metric"] == "road"], method_order(scores)),
+    ]
+
+
+def _summary(dataset: DatasetResult) -> str:
+    facts = dataset.facts
+    if not facts:
+        return "This data set wasn’t read yet."
+    patients = int(facts.get("patients", 0))
+    known = f" from {counted(patients, 'patient')}" if patients else ""
+    size, channels = facts["image_size"], facts["channels"]
+    split = (
+        "The split is the one that the data give."
+        if facts.get("given_split")
+        else "The split was drawn at random, patients kept together where they are known."
+    )
+    return (
+        f"{counted(int(facts['images']), 'image')} of {counted(len(dataset.classes), 'class', 'classes')}"
+        f"{known}, "
+        f"seen by the networks at {size} × {size} pixels in {counted(int(channels), 'channel')}; "
+        f"{counted(int(facts.get('masks', 0)), 'lesion mask')}. {split}"
+    )
+
+
+def _duplicates_summary(dataset: DatasetResult) -> str:
+    facts = dataset.facts.get("duplicates", {})
+    if not facts or not facts.get("groups"):
+        return "No two images are pixel-identical." if dataset.facts else ""
+    test, cross = int(facts.get("test_images", 0)), int(facts.get("cross_split", 0))
+    share = f" ({percent(cross / test, 0)})" if test else ""
+    return (
+        f"{counted(int(facts['images']), 'image')} in {counted(int(facts['groups']), 'group')} are pixel-identical to "
+        f"another. {cross} of {counted(test, 'test image')}{share} have a copy in the training part"
+        + (f"; {facts['conflicting_groups']} groups bear different labels." if facts.get("conflicting_groups") else ".")
+    )

@@ -1,0 +1,188 @@
+"""The pictures: examples of each class, copies side by side, and maps laid over their images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+import zarr
+
+from pellucid.attribution import resize_maps
+from pellucid.drawing import Picture, enlarge, is_signed, legend, outline, overlay, to_picture
+from pellucid.report.figures import Drawn, drawn
+from pellucid.report.names import is_control, method_title, percent
+from pellucid.report.read import CellResult, DatasetResult, hide_patient, open_pictures
+
+WIDTH = 160
+SMALL = 112
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One image of the gallery with its overlays; `right` says whether the prediction was."""
+
+    label: str
+    predicted: str
+    probability: str
+    target: str
+    right: bool
+    pictures: Sequence[Drawn]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The strips of one model, and the colour scales that they use."""
+
+    model: str
+    strips: Sequence[Strip]
+    scales: Sequence[Drawn]
+    note: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """A titled row of small pictures."""
+
+    title: str
+    pictures: Sequence[Drawn]
+
+
+def examples(dataset: DatasetResult) -> list[Group]:
+    """Examples of each class, in the order of the classes."""
+    opened = open_pictures(dataset.picture_file("examples"))
+    if opened is None:
+        return []
+    arrays, attributes = opened
+    labels = list(attributes["labels"])
+    groups = []
+    for label in dataset.classes:
+        chosen = [index for index, name in enumerate(labels) if name == label]
+        pictures = [
+            drawn(_small(arrays["images"][index]), f"Example {number} of the class {label}")
+            for number, index in enumerate(chosen, start=1)
+        ]
+        if pictures:
+            groups.append(Group(label, pictures))
+    return groups
+
+
+def duplicates(dataset: DatasetResult, most: int = 6) -> list[Group]:
+    """The first groups of pixel-identical images, each with part, class and file."""
+    opened = open_pictures(dataset.picture_file("duplicates"))
+    if opened is None:
+        return []
+    arrays, attributes = opened
+    table = dataset.duplicates.drop_duplicates("sample").set_index("sample")
+    groups: dict[int, list[Drawn]] = {}
+    for index, (sample, number) in enumerate(zip(attributes["samples"], attributes["groups"], strict=True)):
+        if int(number) not in groups and len(groups) == most:
+            continue
+        known = table.loc[sample] if sample in table.index else None
+        label, split = (str(known["label"]), str(known["split"])) if known is not None else ("", "")
+        path = hide_patient(
+            str(sample),
+            list(dataset.patient_ids.values()) if sample not in dataset.patient_ids else [dataset.patient_ids[sample]],
+        )
+        caption = " · ".join(word for word in (split, label, path) if word)
+        picture = drawn(_small(arrays["images"][index]), f"Image of group {number}: {caption}", caption)
+        groups.setdefault(int(number), []).append(picture)
+    return [Group(f"Group {number}", pictures[:4]) for number, pictures in groups.items()]
+
+
+def gallery(dataset: DatasetResult, model: str, per_kind: int = 1) -> Gallery | None:
+    """Right and wrong predictions of each class with every method's overlay, from the model's first fold.
+
+    The images are the first of their kind by file name: nothing picks the pretty ones. None when no image was
+    explained or the pictures aren't there.
+    """
+    for cell in dataset.of_model(model):
+        opened = open_pictures(dataset.picture_file(f"explained_fold-{cell.fold}"))
+        if opened is None or cell.explained.empty or not cell.store.maps.is_dir():
+            continue
+        arrays, attributes = opened
+        place = {sample: index for index, sample in enumerate(attributes["samples"])}
+        maps = _read_maps(cell)
+        chosen = _choose(cell.explained, dataset.classes, per_kind)
+        signed = {method: any(is_signed(values[row]) for row in chosen) for method, values in maps.items()}
+        strips = [
+            _strip(cell.explained.iloc[row], arrays, place[cell.explained["sample"].iloc[row]], row, maps, signed)
+            for row in chosen
+            if cell.explained["sample"].iloc[row] in place
+        ]
+        if strips:
+            several = len(dataset.of_model(model)) > 1
+            return Gallery(model, strips, _scales(signed.values()), f" Fold {cell.fold}." if several else "")
+    return None
+
+
+def _choose(explained: pd.DataFrame, classes: Sequence[str], per_kind: int) -> list[int]:
+    """Row numbers: per class the first right, then the first wrong predictions."""
+    rows = []
+    correct = explained["correct"].astype(bool).to_numpy()
+    labels = explained["label"].to_numpy(str)
+    for label in classes:
+        for wanted in (True, False):
+            rows += np.flatnonzero((labels == label) & (correct == wanted))[:per_kind].tolist()
+    return rows
+
+
+def _read_maps(cell: CellResult) -> dict[str, zarr.Array]:  # type: ignore[type-arg]
+    group = zarr.open_group(cell.store.maps, mode="r")
+    arrays = dict(group.arrays())
+    asked = [name for name in cell.card.get("methods", ()) if name in arrays]
+    names = asked + [name for name in sorted(arrays) if name not in asked]
+    ordered = [name for name in names if not is_control(name)] + [name for name in names if is_control(name)]
+    return {name: arrays[name] for name in ordered}
+
+
+def _strip(
+    row: pd.Series,
+    arrays: Mapping[str, np.ndarray],
+    place: int,
+    number: int,
+    maps: Mapping[str, zarr.Array],  # type: ignore[type-arg]
+    signed: Mapping[str, bool],
+) -> Strip:
+    image = to_picture(arrays["images"][place])
+    shown = enlarge(image, WIDTH)
+    mask = _enlarged_mask(arrays["masks"][place], shown) if "masks" in arrays and bool(row["has_mask"]) else None
+    label, predicted = str(row["label"]), str(row["predicted"])
+    probability = percent(float(row["probability"]), 0)
+    of = f"{label} predicted as {predicted}"
+    pictures = [drawn(shown, f"Test image, {of}", "Image")]
+    if mask is not None and mask.any():
+        pictures.append(drawn(outline(shown, mask), f"Outline of the lesion, {of}", "Lesion outline"))
+    for method, values in maps.items():
+        raw = torch.from_numpy(np.nan_to_num(np.asarray(values[number], dtype=np.float32)))
+        saliency = resize_maps(raw, shown.shape[:2]).numpy()
+        title = method_title(method)
+        laid = overlay(shown, saliency, mask=mask, signed=signed[method])
+        empty = not raw.any()
+        caption = title + (" †" if is_control(method) else "") + (" (no evidence)" if empty else "")
+        pictures.append(drawn(laid, f"{title} map over the image, {of}", caption))
+    return Strip(label, predicted, probability, str(row["target"]), bool(row["correct"]), pictures)
+
+
+def _scales(signed: Sequence[bool] | object) -> list[Drawn]:
+    kinds = set(signed)  # type: ignore[call-overload]
+    scales = []
+    if False in kinds:
+        scales.append(drawn(legend(), "Colour scale from no evidence to the map’s maximum", "0 | maximum", exact=True))
+    if True in kinds:
+        alt = "Colour scale of signed maps, from evidence against to evidence for the class"
+        scales.append(drawn(legend(signed=True), alt, "against | 0 | for", exact=True))
+    return scales
+
+
+def _small(image: np.ndarray) -> Picture:
+    return enlarge(to_picture(image), SMALL)
+
+
+def _enlarged_mask(mask: np.ndarray, shown: Picture) -> np.ndarray:
+    """A mask at the shown size, by its nearest pixel."""
+    rows = (np.arange(shown.shape[0]) * mask.shape[0] // shown.shape[0]).clip(0, mask.shape[0] - 1)
+    columns = (np.arange(shown.shape[1]) * mask.shape[1] // shown.shape[1]).clip(0, mask.shape[1] - 1)
+    return np.asarray(mask[np.ix_(rows, columns)], dtype=bool)

@@ -1,0 +1,120 @@
+"""How methods, metrics and numbers are written in the report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from pellucid.attribution import METHODS
+
+_METHODS = {
+    "grad-cam-plus-plus": "Grad-CAM++",
+    "xgrad-cam": "XGrad-CAM",
+    "layer-cam": "LayerCAM",
+    "eigen-grad-cam": "EigenGradCAM",
+    "ablation-cam": "AblationCAM",
+    "grad-cam": "Grad-CAM",
+    "random": "Random map",
+    "center-gaussian": "Centre Gaussian",
+    "sobel": "Sobel edges",
+}
+METRIC_TITLES = {
+    "accuracy": "Accuracy",
+    "macro_f1": "Macro F1",
+    "auroc": "AUROC",
+    "kappa": "Cohen’s κ",
+    "road": "Confidence increase (ROAD)",
+    "road-morf": "MoRF",
+    "road-lerf": "LeRF",
+    "pointing-game": "Pointing game",
+    "energy-pointing": "Relevance mass",
+}
+NONE = "–"
+
+
+def method_title(label: str) -> str:
+    """A method's name as its paper writes it, with its options if any.
+
+    >>> method_title("layer-cam"), method_title("grad-cam[positive=False]"), method_title("mine")
+    ('LayerCAM', 'Grad-CAM [positive=False]', 'mine')
+    """
+    name, bracket, options = label.partition("[")
+    return _METHODS.get(name, name) + (f" [{options}" if bracket else "")
+
+
+def metric_title(label: str) -> str:
+    """A metric's name in words, or as it is registered."""
+    return METRIC_TITLES.get(label, label)
+
+
+def is_control(label: str) -> bool:
+    """Whether a method knows nothing of the model.
+
+    >>> is_control("random"), is_control("layer-cam"), is_control("mine")
+    (True, False, False)
+    """
+    name = label.partition("[")[0]
+    return name in METHODS and METHODS[name].family == "control"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with a true minus sign; a missing one is a dash.
+
+    >>> number(-0.12345), number(float("nan")), number(-0.0001)
+    ('−0.123', '–', '0.000')
+    """
+    if value is None or not math.isfinite(value):
+        return NONE
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share as per cent, with a space that doesn't break.
+
+    >>> percent(0.8631)
+    '86.3\\xa0%'
+    """
+    return NONE if value is None or not math.isfinite(value) else f"{number(100 * value, digits)}\u00a0%"
+
+
+def seconds(value: float | None) -> str:
+    """A time to three figures, in ms below a second.
+
+    >>> seconds(0.0123), seconds(2.5), seconds(125)
+    ('12.3\\xa0ms', '2.5\\xa0s', '125\\xa0s')
+    """
+    if value is None or not math.isfinite(value):
+        return NONE
+    if value < 1:
+        return f"{1000 * value:.3g}\u00a0ms"
+    return f"{value:.3g}\u00a0s" if value < 1000 else f"{value:.0f}\u00a0s"
+
+
+def p_value(value: float | None) -> str:
+    """A p as it is printed, with a floor.
+
+    >>> p_value(0.00001), p_value(0.0213), p_value(float("nan"))
+    ('< 0.001', '0.021', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return NONE
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Words in a row with "and" before the last.
+
+    >>> listed(["a", "b", "c"])
+    'a, b and c'
+    """
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """A count with its noun.
+
+    >>> counted(1, "image"), counted(2, "class", "classes")
+    ('1 image', '2 classes')
+    """
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}".replace(",", "\u202f")

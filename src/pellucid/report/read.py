@@ -1,0 +1,235 @@
+"""Read what a study left on disk, finished or not; files that aren't there are empty tables."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import zarr
+
+from pellucid.errors import InputError
+from pellucid.files import read_json
+from pellucid.study.store import CellStore
+
+CELL_COLUMNS = {
+    "history": ["epoch", "train_loss", "val_loss", "val_accuracy", "learning_rate", "best"],
+    "predictions": ["sample", "patient_id", "split", "label", "predicted", "correct", "copy_in_train"],
+    "explained": [
+        "sample", "patient_id", "label", "predicted", "target", "score", "probability", "correct", "copy_in_train",
+        "has_mask", "lesion_share",
+    ],
+}  # fmt: skip
+STATISTICS_COLUMNS = {
+    "models": [
+        "dataset", "model", "fold", "images", "metric", "value", "low", "high", "n", "clusters", "unit", "note",
+    ],
+    "model_tests": [
+        "dataset", "model", "images", "test", "metric", "a", "b", "mean_difference", "low", "high", "statistic", "df",
+        "p_value", "p_adjusted", "effect_size", "effect_low", "effect_high", "n", "unit", "identical", "sentence",
+    ],
+    "scores": [
+        "dataset", "model", "images", "method", "metric", "label", "correct", "mean", "low", "high", "n", "missing",
+    ],
+}  # fmt: skip
+STATISTICS_COLUMNS["method_tests"] = STATISTICS_COLUMNS["model_tests"]
+_WORDS = ("dataset", "model", "fold", "images", "metric", "unit", "note", "test", "a", "b", "method", "label")
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """One finished cell."""
+
+    dataset: str
+    model: str
+    fold: int
+    store: CellStore
+    card: Mapping[str, Any]
+    times: Mapping[str, Any]
+    history: pd.DataFrame
+    predictions: pd.DataFrame
+    explained: pd.DataFrame
+
+    @property
+    def test(self) -> pd.DataFrame:
+        return self.predictions[self.predictions["split"] == "test"]
+
+
+@dataclass(frozen=True)
+class DatasetResult:
+    """One data set with its finished cells, and the titles of those that aren't."""
+
+    name: str
+    settings: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    duplicates: pd.DataFrame
+    patient_ids: Mapping[str, str]
+    cells: tuple[CellResult, ...]
+    missing: tuple[str, ...]
+    folder: Path
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        if "classes" in self.facts:
+            return tuple(self.facts["classes"])
+        return tuple(self.cells[0].card["classes"]) if self.cells else ()
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(cell.model for cell in self.cells))
+
+    def of_model(self, model: str) -> tuple[CellResult, ...]:
+        return tuple(cell for cell in self.cells if cell.model == model)
+
+    def picture_file(self, kind: str) -> Path:
+        """The zarr group of small pictures: "examples", "duplicates" or "explained_fold-K"."""
+        return self.folder / f"{self.name}_{kind}.zarr"
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """All that the report is made from."""
+
+    output: Path
+    config: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    datasets: tuple[DatasetResult, ...]
+    statistics: Mapping[str, pd.DataFrame]
+
+    @property
+    def name(self) -> str:
+        return str(self.config.get("name", "study"))
+
+    @property
+    def folds(self) -> int:
+        return int(self.config.get("folds", 1))
+
+    @property
+    def confidence(self) -> float:
+        return float(self.config.get("statistics", {}).get("confidence", 0.95))
+
+    def table(self, name: str, dataset: str, model: str | None = None, images: str | None = None) -> pd.DataFrame:
+        """The rows of a table of statistics that belong to a data set, and to a model and set of images if given."""
+        table = self.statistics[name]
+        rows = table["dataset"] == dataset
+        if model is not None:
+            rows &= table["model"] == model
+        if images is not None:
+            rows &= table["images"] == images
+        return table[rows]
+
+
+def read_study(output: Path) -> StudyResult:
+    """Read a study's folder.
+
+    Raises InputError when the folder has no `study.toml`.
+    """
+    path = output / "study.toml"
+    if not path.is_file():
+        raise InputError(f"output: expected the folder of a study, got {str(output)!r}, which has no study.toml.")
+    config = tomllib.loads(path.read_text(encoding="utf-8"))
+    models = [model if isinstance(model, str) else model["name"] for model in config.get("models", ())]
+    folds = int(config.get("folds", 1))
+    patients = _patients(output / "splits.parquet")
+    return StudyResult(
+        output=output,
+        config=config,
+        environment=_json(output / "environment.json"),
+        datasets=tuple(
+            _read_dataset(output, settings, models, folds, patients.get(settings["name"], {}))
+            for settings in config.get("datasets", ())
+        ),
+        statistics={
+            name: _csv(output / "statistics" / f"{name}.csv", columns) for name, columns in STATISTICS_COLUMNS.items()
+        },
+    )
+
+
+def open_pictures(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    """Arrays and attributes of a small zarr group, or None where there is none."""
+    if not path.is_dir():
+        return None
+    group = zarr.open_group(path, mode="r")
+    return {name: np.asarray(array[:]) for name, array in group.arrays()}, dict(group.attrs)
+
+
+def hide_patient(path: str, patient_ids: Sequence[str]) -> str:
+    """A file's path with every whole-word patient identifier replaced by an ellipsis.
+
+    >>> hide_patient("glioma/P-07_slice12.png", ["P-07"])
+    'glioma/…_slice12.png'
+    >>> hide_patient("glioma/scan107.png", ["107"])
+    'glioma/scan107.png'
+    """
+    for patient in sorted({patient for patient in patient_ids if patient}, key=len, reverse=True):
+        path = re.sub(rf"(?<![A-Za-z0-9]){re.escape(patient)}(?![A-Za-z0-9])", "…", path)
+    return path
+
+
+def _read_dataset(
+    output: Path, settings: Mapping[str, Any], models: Sequence[str], folds: int, patient_ids: Mapping[str, str]
+) -> DatasetResult:
+    name = str(settings["name"])
+    folder = output / "data"
+    cells, missing = [], []
+    for model in models:
+        for fold in range(folds):
+            store = CellStore(output / name / model / f"fold-{fold}")
+            if store.finished:
+                cells.append(_read_cell(store, name, model, fold))
+            else:
+                missing.append(f"{model}, fold {fold}" if folds > 1 else model)
+    duplicates = _csv(folder / f"{name}_duplicates.csv", ["group", "kind", "sample", "split", "label"])
+    return DatasetResult(
+        name=name,
+        settings=settings,
+        facts=_json(folder / f"{name}.json"),
+        duplicates=duplicates,
+        patient_ids=patient_ids,
+        cells=tuple(cells),
+        missing=tuple(missing),
+        folder=folder,
+    )
+
+
+def _read_cell(store: CellStore, dataset: str, model: str, fold: int) -> CellResult:
+    tables = {
+        "history": _parquet(store.history, CELL_COLUMNS["history"]),
+        "predictions": _parquet(store.predictions, CELL_COLUMNS["predictions"]),
+        "explained": _parquet(store.explained, CELL_COLUMNS["explained"]),
+    }
+    return CellResult(dataset, model, fold, store, _json(store.card), _json(store.times), **tables)
+
+
+def _patients(path: Path) -> dict[str, dict[str, str]]:
+    """Patient per sample of each data set, only to keep the identifiers out of the report."""
+    if not path.exists():
+        return {}
+    table = pd.read_parquet(path, columns=["dataset", "sample", "patient_id"])
+    return {
+        str(name): dict(zip(rows["sample"], rows["patient_id"].astype(str), strict=True))
+        for name, rows in table.groupby("dataset")
+    }
+
+
+def _json(path: Path) -> Any:
+    return read_json(path) if path.exists() else {}
+
+
+def _csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """A CSV with at least `columns`; names stay text, also where they look like numbers or missing values."""
+    if not path.exists() or path.stat().st_size == 0:
+        return pd.DataFrame(columns=list(columns))
+    words = dict.fromkeys((*_WORDS, "sample", "split", "kind", "sentence"), str)
+    blanks = {name: [""] for name in columns if name not in words}
+    table = pd.read_csv(path, dtype=words, keep_default_na=False, na_values=blanks)
+    return table.reindex(columns=list(dict.fromkeys((*columns, *table.columns))))
+
+
+def _parquet(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    return pd.read_parquet(path) if path.exists() else pd.DataFrame(columns=list(columns))

@@ -1,0 +1,254 @@
+"""The tables on maps: confidence increase per class, localisation, tests between methods, time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from pellucid.report.names import counted, is_control, method_title, metric_title, number, p_value, seconds
+from pellucid.report.read import CellResult, DatasetResult
+from pellucid.report.tables import Cell, Table, interval
+
+CURVES = ("road", "road-morf", "road-lerf")
+LOCALISATION = ("pointing-game", "energy-pointing")
+PREDICTIONS = (("all", "all predictions"), ("right", "right"), ("wrong", "wrong"))
+
+
+def method_order(scores: pd.DataFrame) -> list[str]:
+    """Methods as they were asked for, the controls last."""
+    names = [str(name) for name in dict.fromkeys(scores["method"])]
+    return [name for name in names if not is_control(name)] + [name for name in names if is_control(name)]
+
+
+def confidence_table(model: str, scores: pd.DataFrame, classes: Sequence[str], target: str) -> Table | None:
+    """The paper's table: mean confidence increase per true class and method, right and wrong predictions apart."""
+    road = scores[scores["metric"] == "road"]
+    if road.empty:
+        return None
+    methods = method_order(road)
+    known = {(row["label"], row["correct"], row["method"]): row for _, row in road.iterrows()}
+    rows, sizes = [], []
+    for label in (*classes, "all"):
+        block = 0
+        for correct, title in PREDICTIONS:
+            found = {method: known[label, correct, method] for method in methods if (label, correct, method) in known}
+            n = max((int(row["n"]) for row in found.values()), default=0)
+            if n == 0 and correct == "all":
+                break
+            best = _best({method: float(row["mean"]) for method, row in found.items() if not is_control(method)})
+            cells = [Cell("All classes" if label == "all" else label), Cell(title), Cell(str(n))]
+            for method in methods:
+                row = found.get(method)
+                if row is None or n == 0:
+                    cells.append(Cell("–"))
+                else:
+                    cells.append(interval(row["mean"], row["low"], row["high"], strong=method in best))
+            rows.append(cells)
+            block += 1
+        if block:
+            sizes.append(block)
+    return Table(
+        f"Confidence increase by true class, {model}",
+        ["True class", "Predictions", "n", *(_heading(method) for method in methods)],
+        rows,
+        note=(
+            f"ROAD, (LeRF − MoRF) / 2 on the probability of the {target} class; higher is better, 0 is a map that "
+            "ranks nothing. In brackets intervals; the best method of each row in bold. † Control, which knows "
+            "nothing of the network."
+        ),
+        heads=2,
+        sizes=sizes,
+    )
+
+
+def curves_table(model: str, scores: pd.DataFrame, better: dict[str, str]) -> Table | None:
+    """Each method's metrics over all explained images, apart from localisation."""
+    part = _overall(scores)
+    metrics = [str(name) for name in dict.fromkeys(part["metric"]) if name not in LOCALISATION]
+    if not metrics:
+        return None
+    metrics = [name for name in CURVES if name in metrics] + [name for name in metrics if name not in CURVES]
+    return _by_method(
+        f"Faithfulness over all explained images, {model}",
+        part,
+        metrics,
+        better,
+        note="MoRF removes the most relevant pixels first and should lower the probability, LeRF the least relevant.",
+    )
+
+
+def localisation_table(model: str, scores: pd.DataFrame, share: float, better: dict[str, str]) -> Table | None:
+    """Pointing game and relevance mass per method, beside the lesion's share of the image."""
+    part = _overall(scores)
+    part = part[part["metric"].isin(LOCALISATION)]
+    part = part[part["n"].fillna(0) > 0]
+    if part.empty:
+        return None
+    metrics = [name for name in LOCALISATION if name in set(part["metric"])]
+    table = _by_method(f"Where the maps lie, {model}", part, metrics, better, note="")
+    mass = part[part["metric"] == "energy-pointing"].set_index("method")["mean"]
+    rows = [
+        [*row, Cell(number(float(mass[method]) / share, 1) if method in mass.index and share > 0 else "–")]
+        for method, row in zip(method_order(part), table.rows, strict=True)
+    ]
+    missing = int(part["missing"].fillna(0).max())
+    return Table(
+        table.caption,
+        [*table.columns, "Mass over lesion’s share"],
+        rows,
+        note=(
+            f"Over {counted(int(part['n'].max()), 'image')} with a lesion mask"
+            + (f"; {counted(missing, 'image')} without one left out" if missing else "")
+            + f". The lesion covers {number(100 * share, 1)}\u00a0% of these images on average: an even map has that "
+            "relevance mass and a ratio of 1. Both measures: higher is better. † Control."
+        ),
+    )
+
+
+def method_tests_table(model: str, tests: pd.DataFrame, methods: Sequence[str]) -> Table | None:
+    """Every pair of methods: mean difference row − column, with the corrected p under it."""
+    if tests.empty:
+        return None
+    pairs: dict[tuple[str, str], tuple[float, float, bool]] = {}
+    for _, test in tests.iterrows():
+        a, b, same = str(test["a"]), str(test["b"]), str(test["identical"]) == "True"
+        pairs[a, b] = (float(test["mean_difference"]), float(test["p_adjusted"]), same)
+        pairs[b, a] = (-float(test["mean_difference"]), float(test["p_adjusted"]), same)
+    names = [name for name in methods if any(name in pair for pair in pairs)]
+    rows = []
+    for a in names:
+        cells = [Cell(_heading(a))]
+        for b in names:
+            if a == b:
+                cells.append(Cell("·"))
+            elif (a, b) not in pairs:
+                cells.append(Cell("–"))
+            else:
+                difference, p, same = pairs[a, b]
+                if same:
+                    cells.append(Cell("identical"))
+                else:
+                    cells.append(Cell(number(difference), f"p {p_value(p)}", strong=bool(p < 0.05)))
+        rows.append(cells)
+    unit, n = str(tests["unit"].iloc[0]), tests["n"].max()
+    return Table(
+        f"Tests between methods on the confidence increase, {model}",
+        ["Row − column", *(_heading(name) for name in names)],
+        rows,
+        note=(
+            f"Paired t-tests over {int(n)} {unit}s; p corrected over all pairs of the study, below 0.05 in bold. "
+            "“identical”: the maps are the same up to scale on this network, so there is nothing to test. † Control."
+        ),
+    )
+
+
+def times_table(dataset: DatasetResult) -> Table | None:
+    """The paper's table: seconds per image and method, and its ratio to the shared forward pass."""
+    models = [model for model in dataset.models if any(cell.times.get("explain") for cell in dataset.of_model(model))]
+    methods = list(
+        dict.fromkeys(
+            name for model in models for cell in dataset.of_model(model) for name in cell.times.get("explain", {})
+        )
+    )
+    if not methods:
+        return None
+    methods = [name for name in methods if not is_control(name)] + [name for name in methods if is_control(name)]
+    forward = {
+        model: _mean([cell.times.get("forward_seconds_per_image") for cell in dataset.of_model(model)])
+        for model in models
+    }
+    rows = [[Cell("Shared: forward pass and gradient"), *(Cell(seconds(forward[model]), "× 1") for model in models)]]
+    for method in methods:
+        cells = [Cell(_heading(method))]
+        for model in models:
+            value = _mean([cell.times.get("explain", {}).get(method) for cell in dataset.of_model(model)])
+            known = np.isfinite(value) and np.isfinite(forward[model]) and forward[model] > 0
+            cells.append(Cell(seconds(value), f"× {value / forward[model]:.2g}" if known else ""))
+        rows.append(cells)
+    rows.append(
+        [
+            Cell("Scoring, all methods and metrics"),
+            *(
+                Cell(seconds(_mean([cell.times.get("evaluate_seconds_per_image") for cell in dataset.of_model(model)])))
+                for model in models
+            ),
+        ]
+    )
+    devices = sorted({str(cell.times.get("device")) for cell in dataset.cells if cell.times.get("device")})
+    return Table(
+        "Time per image",
+        ["Method", *models],
+        rows,
+        note=(
+            f"On {', '.join(devices) or 'an unknown device'}; a method’s row is what it adds to the pass that all "
+            "share, and under each time stands its ratio to that pass. † Control."
+        ),
+        sizes=(1, len(methods), 1),
+    )
+
+
+def lesion_share(cells: Sequence[CellResult], images: str = "all") -> tuple[float, int]:
+    """Mean share of the image that a lesion covers, and how many explained images have one."""
+    shares = []
+    for cell in cells:
+        rows = cell.explained["has_mask"].astype(bool)
+        if images != "all":
+            rows &= ~cell.explained["copy_in_train"].astype(bool)
+        shares.append(cell.explained.loc[rows, "lesion_share"].astype(float))
+    values = pd.concat(shares)
+    values = values[values > 0]
+    return (float(values.mean()), len(values)) if len(values) else (0.0, 0)
+
+
+def _by_method(caption: str, part: pd.DataFrame, metrics: Sequence[str], better: dict[str, str], note: str) -> Table:
+    methods = method_order(part)
+    known = {(row["method"], row["metric"]): row for _, row in part.iterrows()}
+    best = {}
+    for metric in metrics:
+        sign = -1.0 if better.get(metric) == "↓" else 1.0
+        best[metric] = _best(
+            {
+                method: sign * float(known[method, metric]["mean"])
+                for method in methods
+                if not is_control(method) and (method, metric) in known
+            }
+        )
+    rows = []
+    for method in methods:
+        cells = [Cell(_heading(method))]
+        for metric in metrics:
+            row = known.get((method, metric))
+            cells.append(
+                Cell("–")
+                if row is None
+                else interval(row["mean"], row["low"], row["high"], strong=method in best[metric])
+            )
+        rows.append(cells)
+    columns = ["Method", *(f"{metric_title(metric)} {better.get(metric, '')}".strip() for metric in metrics)]
+    return Table(
+        caption, columns, rows, note=f"{note} In brackets intervals; the best method in bold. † Control.".strip()
+    )
+
+
+def _overall(scores: pd.DataFrame) -> pd.DataFrame:
+    return scores[(scores["label"] == "all") & (scores["correct"] == "all")]
+
+
+def _best(means: dict[str, float]) -> set[str]:
+    """The methods with the greatest mean, ties to three digits together."""
+    finite = {name: value for name, value in means.items() if np.isfinite(value)}
+    if not finite:
+        return set()
+    top = round(max(finite.values()), 3)
+    return {name for name, value in finite.items() if round(value, 3) == top}
+
+
+def _heading(method: str) -> str:
+    return method_title(method) + (" †" if is_control(method) else "")
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    present = [value for value in values if value is not None]
+    return float(np.mean(present)) if present else float("nan")

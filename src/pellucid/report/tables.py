@@ -1,0 +1,246 @@
+"""The tables on data, models and their mistakes, as the report prints them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from pellucid.drawing import colour_of
+from pellucid.report.names import METRIC_TITLES, counted, listed, number, p_value, percent, seconds
+from pellucid.report.read import CellResult, DatasetResult
+
+SPLITS = ("train", "val", "test")
+SPLIT_TITLES = {"train": "Training", "val": "Validation", "test": "Test"}
+MODEL_METRICS = ("accuracy", "macro_f1", "auroc", "kappa")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry: its main text, a smaller second line, emphasis, and colours where a table is also a picture."""
+
+    text: str
+    small: str = ""
+    strong: bool = False
+    colours: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table ready to print: the first `heads` entries of each row are its heading."""
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    note: str = ""
+    heads: int = 1
+    upright: bool = False  # long column names written upwards
+    sizes: Sequence[int] = field(default_factory=tuple)  # rows per block, a rule between blocks
+
+
+def texts(*words: str) -> list[Cell]:
+    """Plain entries."""
+    return [Cell(word) for word in words]
+
+
+def counts_table(dataset: DatasetResult) -> Table | None:
+    """Images per class and split; with several folds the smallest and largest count."""
+    records = pd.DataFrame(dataset.facts.get("counts", []), columns=["fold", "split", "label", "images"])
+    if records.empty:
+        return None
+    wide = records.pivot_table(index=["fold", "label"], columns="split", values="images", fill_value=0, aggfunc="sum")
+    wide = wide.reindex(columns=list(SPLITS), fill_value=0).astype(int)
+
+    def entry(values: pd.Series) -> str:
+        low, high = int(values.min()), int(values.max())
+        return str(low) if low == high else f"{low}–{high}"
+
+    rows = []
+    for label in dataset.classes:
+        of_class = wide[wide.index.get_level_values("label") == label]
+        of_class = of_class if len(of_class) else pd.DataFrame([dict.fromkeys(SPLITS, 0)])
+        total = of_class.sum(axis=1)
+        rows.append(texts(label, *(entry(of_class[split]) for split in SPLITS), entry(total)))
+    totals = wide.groupby(level="fold").sum()
+    rows.append([Cell(cell.text, strong=True) for cell in texts(
+        "All", *(entry(totals[split]) for split in SPLITS), entry(totals.sum(axis=1))
+    )])  # fmt: skip
+    folds = records["fold"].nunique()
+    return Table(
+        "Images per class and part",
+        ["Class", *(SPLIT_TITLES[split] for split in SPLITS), "All"],
+        rows,
+        note=f"Smallest and largest count over {folds} folds." if folds > 1 else "",
+        sizes=(len(rows) - 1, 1),
+    )
+
+
+def models_table(models: pd.DataFrame, chances: dict[tuple[str, str], float], confidence: float) -> Table | None:
+    """Accuracy, macro F1, AUROC and kappa with intervals, on all test images and without the copies."""
+    if models.empty:
+        return None
+    pooled = models[models["fold"] == "all"] if (models["fold"] == "all").any() else models
+    rows, notes, units = [], [], set()
+    for (model, images), part in pooled.groupby(["model", "images"], sort=False):
+        by_metric = part.drop_duplicates("metric").set_index("metric")
+        cells = [Cell(str(model)), Cell(str(images))]
+        for metric in MODEL_METRICS:
+            if metric not in by_metric.index:
+                cells.append(Cell(number(None)))
+                continue
+            row = by_metric.loc[metric]
+            cells.append(interval(row["value"], row["low"], row["high"]))
+            if str(row["note"]) not in ("", "nan"):
+                notes.append(f"{METRIC_TITLES[metric]}, {model}, {images}: {str(row['note']).rstrip('.')}.")
+        units.add(str(part["unit"].iloc[0]))
+        n, clusters = int(part["n"].iloc[0]), part["clusters"].iloc[0]
+        cells.append(Cell(percent(chances.get((str(model), str(images))))))
+        grouped = np.isfinite(clusters) and int(clusters) != n
+        cells.append(Cell(str(n), f"{int(clusters)} {part['unit'].iloc[0]}s" if grouped else ""))
+        rows.append(cells)
+    note = (
+        f"In brackets {percent(confidence, 0)} intervals from a bootstrap that resamples {listed(sorted(units))}s. "
+        "Commonest class: the accuracy of always naming it. “Without copies” leaves out the test images that are "
+        "pixel-identical to a training image."
+    )
+    return Table(
+        "Models on the test images",
+        ["Model", "Test images", *(METRIC_TITLES[metric] for metric in MODEL_METRICS), "Commonest class", "n"],
+        rows,
+        note=" ".join([note, *dict.fromkeys(notes)]),
+        heads=2,
+    )
+
+
+def folds_table(models: pd.DataFrame) -> Table | None:
+    """Accuracy fold by fold, where there are several."""
+    rows = models[(models["fold"] != "all") & (models["metric"] == "accuracy") & (models["images"] == "all")]
+    folds = sorted(rows["fold"].unique(), key=lambda fold: (len(fold), fold))
+    if len(folds) < 2:
+        return None
+    wide = rows.pivot_table(index="model", columns="fold", values="value", sort=False)
+    body = [texts(str(model), *(percent(values.get(fold)) for fold in folds)) for model, values in wide.iterrows()]
+    return Table("Accuracy per fold, all test images", ["Model", *(f"Fold {fold}" for fold in folds)], body)
+
+
+def model_tests_table(tests: pd.DataFrame) -> Table | None:
+    """Every pair of models with its test, corrected p and effect size."""
+    if tests.empty:
+        return None
+    rows = []
+    for _, test in tests.iterrows():
+        same = str(test["identical"]) == "True"
+        effect = Cell(number(test["effect_size"], 2), between(test["effect_low"], test["effect_high"], 2))
+        rows.append(
+            [
+                Cell(f"{test['a']} − {test['b']}"),
+                Cell(str(test["images"])),
+                Cell(test_title(str(test["test"]))),
+                Cell(number(test["mean_difference"]), between(test["low"], test["high"])),
+                Cell("identical" if same else f"{number(test['statistic'], 2)}", "" if same else degrees(test["df"])),
+                Cell("–" if same else p_value(test["p_value"])),
+                Cell(
+                    "–" if same else p_value(test["p_adjusted"]), strong=not same and _significant(test["p_adjusted"])
+                ),
+                Cell("–") if same else effect,
+                Cell(f"{int(test['n'])}" if np.isfinite(test["n"]) else "–", str(test["unit"]) + "s"),
+            ]
+        )
+    columns = ["Pair", "Test images", "Test", "Difference in accuracy", "t", "p", "p corrected", "Effect size", "n"]
+    note = "p corrected for all tests of this kind in the study, below 0.05 in bold. In brackets intervals."
+    return Table("Tests between models", columns, rows, note=note)
+
+
+def confusion_table(cells: Sequence[CellResult], classes: Sequence[str], images: str) -> Table | None:
+    """Test images by true and predicted class over all folds of one model."""
+    test = pd.concat([cell.test for cell in cells], ignore_index=True)
+    if images != "all":
+        test = test[~test["copy_in_train"].astype(bool)]
+    if test.empty:
+        return None
+    counts = confusion(test, classes)
+    rows = []
+    for label, row in zip(classes, counts, strict=True):
+        total = int(row.sum())
+        shares = row / total if total else np.zeros(len(row))
+        entries = [
+            Cell(
+                str(int(count)),
+                percent(share, 0) if total else "",
+                colours=colour_of(0.1 + 0.9 * share) if total else None,
+            )
+            for count, share in zip(row, shares, strict=True)
+        ]
+        rows.append([Cell(label, f"n = {total}"), *entries])
+    never = [label for label, column in zip(classes, counts.T, strict=True) if column.sum() == 0]
+    caption = f"{cells[0].model}, {counted(len(test), 'test image')}" + ("" if images == "all" else f" {images}")
+    return Table(
+        caption,
+        ["True class ↓ predicted →", *classes],
+        rows,
+        note=f"Never predicted: {listed(never)}." if never else "",
+        upright=True,
+    )
+
+
+def confusion(test: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
+    """Counts (true, predicted) in the order of `classes`."""
+    position = {label: index for index, label in enumerate(classes)}
+    counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
+    for label, predicted in zip(test["label"], test["predicted"], strict=True):
+        counts[position[label], position[predicted]] += 1
+    return counts
+
+
+def training_table(dataset: DatasetResult) -> Table | None:
+    """How each network was trained: size, epochs, layer, time."""
+    rows = []
+    for cell in dataset.cells:
+        card, times = cell.card, cell.times
+        grid = card.get("grid")
+        mean, std = (", ".join(number(value) for value in card["normalisation"][part]) for part in ("mean", "std"))
+        rows.append(
+            [
+                Cell(cell.model, f"fold {cell.fold}" if len(dataset.of_model(cell.model)) > 1 else ""),
+                Cell(f"{card['parameters'] / 1e6:.2f} M"),
+                Cell(f"{card['channels']} × {card['image_size']} × {card['image_size']}"),
+                Cell(str(card["normalisation"]["origin"]), f"mean {mean}; sd {std}"),
+                Cell(f"{card['best_epoch']} of {card['epochs']}", "stopped early" if card.get("stopped_early") else ""),
+                Cell(seconds(times.get("train_seconds"))),
+                Cell(str(card.get("layer") or "–"), " × ".join(map(str, grid)) + " grid" if grid else ""),
+            ]
+        )
+    columns = ["Model", "Parameters", "Input", "Normalisation", "Best epoch", "Training time", "Explained layer"]
+    return Table("The networks", columns, rows) if rows else None
+
+
+def interval(value: float, low: float, high: float, digits: int = 3, *, strong: bool = False) -> Cell:
+    """A value over its interval."""
+    return Cell(number(value, digits), between(low, high, digits), strong=strong)
+
+
+def between(low: float, high: float, digits: int = 3) -> str:
+    """An interval in brackets, or nothing where there is none."""
+    if low is None or high is None or not (np.isfinite(low) and np.isfinite(high)):
+        return ""
+    return f"[{number(low, digits)}, {number(high, digits)}]"
+
+
+def degrees(df: float) -> str:
+    """Degrees of freedom."""
+    return f"df {df:g}" if df is not None and np.isfinite(df) else ""
+
+
+def test_title(name: str) -> str:
+    """A test's name in words.
+
+    >>> test_title("corrected-resampled-t")
+    'corrected resampled t'
+    """
+    return name.replace("-", " ")
+
+
+def _significant(value: float) -> bool:
+    return bool(np.isfinite(value) and value < 0.05)
