@@ -16,7 +16,7 @@ name = "chest"
 path = "phantom:chest"
 image_size = 64
 channels = 1
-images = 60
+images = 120
 
 [training]
 epochs = 2

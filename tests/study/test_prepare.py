@@ -33,8 +33,8 @@ def test_the_choice_follows_the_seed_and_not_the_order_of_rows() -> None:
 def test_a_data_set_is_described_for_the_report(finished_study: Path) -> None:
     facts = json.loads((finished_study / "data" / "chest.json").read_text())
     splits = pd.read_parquet(finished_study / "splits.parquet")
-    assert facts["images"] == len(splits) == 60
-    assert sum(row["images"] for row in facts["counts"]) == 60
+    assert facts["images"] == len(splits) == 120
+    assert sum(row["images"] for row in facts["counts"]) == 120
     assert facts["classes"] == ["covid19", "normal", "pneumonia"]
     assert facts["duplicates"]["groups"] == 0
     assert facts["masks"] > 0

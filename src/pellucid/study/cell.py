@@ -20,7 +20,7 @@ from pellucid.attribution.explanation import Explanation
 from pellucid.data.dataset import EpochSampler, ImageDataset, class_weights
 from pellucid.data.transforms import Augmentation, Normalisation, dataset_normalisation
 from pellucid.files import read_table, write_json, write_table
-from pellucid.metrics.evaluate import evaluate
+from pellucid.metrics.evaluate import EmptyMaskWarning, evaluate
 from pellucid.models.checkpoints import ModelCard, load_weights
 from pellucid.models.zoo import count_parameters, create_model, pretrained_normalisation
 from pellucid.progress import progress
@@ -187,7 +187,8 @@ def _explain_shard(
     masks, has_mask = prepared.masks(part)
     seed = _seed(config.seed, cell, shard, with_model=False)  # controls are the same for every model
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", GridWarning)  # the report says it once
+        for told_by_the_report in (GridWarning, EmptyMaskWarning):
+            warnings.simplefilter("ignore", told_by_the_report)
         explanation = explain(
             network,
             images,
@@ -197,17 +198,17 @@ def _explain_shard(
             batch_size=config.explain.batch_size,
             generator=torch.Generator().manual_seed(seed),
         )
-    started = time.perf_counter()
-    scores = evaluate(
-        network,
-        images,
-        explanation,
-        metrics=config.evaluate.metrics,
-        masks=masks if bool(has_mask.any()) else None,
-        batch_size=config.evaluate.batch_size,
-        generator=torch.Generator().manual_seed(seed + 1),
-    )
-    evaluate_seconds = time.perf_counter() - started
+        started = time.perf_counter()
+        scores = evaluate(
+            network,
+            images,
+            explanation,
+            metrics=config.evaluate.metrics,
+            masks=masks if bool(has_mask.any()) else None,
+            batch_size=config.evaluate.batch_size,
+            generator=torch.Generator().manual_seed(seed + 1),
+        )
+        evaluate_seconds = time.perf_counter() - started
     explained = _explained_rows(part, explanation, card, masks, has_mask)
     scores = scores.assign(sample=[part["sample"].iloc[position] for position in scores["sample"]])
     store.write_shard(

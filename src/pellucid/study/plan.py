@@ -33,3 +33,8 @@ def plan(config: StudyConfig) -> tuple[Cell, ...]:
         for model in config.models
         for fold in range(config.folds)
     )
+
+
+def cell_folders(config: StudyConfig, output: Path) -> tuple[Path, ...]:
+    """The folders of all cells, in the same order."""
+    return tuple(cell.folder(output) for cell in plan(config))

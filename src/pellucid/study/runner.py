@@ -16,7 +16,7 @@ from pellucid.models.zoo import fetch_weights
 from pellucid.study.cell import run_cell
 from pellucid.study.config import StudyConfig, read_config, write_config
 from pellucid.study.environment import environment
-from pellucid.study.plan import plan
+from pellucid.study.plan import cell_folders, plan
 from pellucid.study.prepare import prepare_dataset
 from pellucid.study.store import read_cells
 from pellucid.study.summary import summarise_study
@@ -34,12 +34,12 @@ class Study:
     @property
     def predictions(self) -> pd.DataFrame:
         """A row per validation or test image and cell."""
-        return read_cells(self.output, "predictions")
+        return read_cells(cell_folders(self.config, self.output), "predictions")
 
     @property
     def scores(self) -> pd.DataFrame:
         """A row per explained image, method, metric and cell."""
-        return read_cells(self.output, "scores")
+        return read_cells(cell_folders(self.config, self.output), "scores")
 
 
 def run_study(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +104,14 @@ class CellStore:
         return any(self._shards.glob("*.json"))
 
 
-def read_cells(output: Path, name: str) -> pd.DataFrame:
-    """One table, such as "predictions", of every finished cell below `output`, with dataset, model and fold."""
+def read_cells(folders: Iterable[Path], name: str) -> pd.DataFrame:
+    """One table, such as "predictions", of every finished cell among `folders`, with dataset, model and fold."""
     tables = []
-    for card_path in sorted(output.glob("*/*/fold-*/cell.json")):
-        card = read_json(card_path)
-        path = card_path.with_name(f"{name}.parquet")
-        if path.exists():
+    for folder in folders:
+        store = CellStore(folder)
+        path = folder / f"{name}.parquet"
+        if store.finished and path.exists():
+            card = read_json(store.card)
             table = read_table(path)
             for position, key in enumerate(("dataset", "model", "fold")):
                 table.insert(position, key, card[key])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from pellucid.statistics import (
     units_of,
 )
 from pellucid.study.config import StatisticsSettings, StudyConfig, read_config
+from pellucid.study.plan import cell_folders
 from pellucid.study.store import read_cells
 
 IMAGE_SETS = ("all", "without copies")
@@ -62,8 +63,9 @@ def summarise_study(config: StudyConfig, output: Path, *, show_progress: bool = 
     - `method_tests.csv`: every pair of methods by the ROAD confidence increase, corrected over the study.
     """
     folder, settings = output / "statistics", config.statistics
-    answers = read_cells(output, "predictions")
-    scored = _scored(output)
+    folders = cell_folders(config, output)
+    answers = read_cells(folders, "predictions")
+    scored = _scored(folders)
     steps: list[tuple[str, Callable[[], pd.DataFrame]]] = [
         ("models", lambda: _models(answers, settings)),
         ("model_tests", lambda: _model_tests(answers, config)),
@@ -155,9 +157,10 @@ def _model_tests(answers: pd.DataFrame, config: StudyConfig) -> pd.DataFrame:
 def _compared_models(rows: pd.DataFrame, config: StudyConfig) -> dict[str, tuple[Comparison, ...]]:
     """By folds where there are several, else by patients."""
     correction = config.statistics.correction
+    models = list(dict.fromkeys(rows["model"]))
     if config.folds > 1:
         accuracy = rows.groupby(["fold", "model"])["correct"].mean().unstack("model")
-        by_fold = {str(name): accuracy[name].to_numpy(float) for name in accuracy}
+        by_fold = {name: accuracy[name].to_numpy(float) for name in models}
         shares = (config.folds - 1, 1)
         return {
             "corrected-resampled-t": compare_all(by_fold, "fold", "corrected-resampled-t", correction, sizes=shares),
@@ -165,13 +168,13 @@ def _compared_models(rows: pd.DataFrame, config: StudyConfig) -> dict[str, tuple
         }
     right = rows.pivot(index="sample", columns="model", values="correct").astype(float)
     patients = rows.drop_duplicates("sample").set_index("sample")["patient_id"].loc[right.index]
-    by_sample = {str(name): right[name].to_numpy() for name in right}
+    by_sample = {name: right[name].to_numpy() for name in models}
     return {"paired-t": compare_all(by_sample, list(patients), "paired-t", correction)}
 
 
-def _scored(output: Path) -> pd.DataFrame:
+def _scored(folders: Sequence[Path]) -> pd.DataFrame:
     """Scores beside what is known of each explained image."""
-    scores, explained = read_cells(output, "scores"), read_cells(output, "explained")
+    scores, explained = read_cells(folders, "scores"), read_cells(folders, "explained")
     if scores.empty:
         return scores
     known = ["dataset", "model", "fold", "sample", "patient_id", "label", "correct", "copy_in_train"]
