@@ -15,7 +15,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from pellucid.attribution.head import Head
+from pellucid.attribution.head import CANT_RUN, Head
 from pellucid.attribution.linear import Forward, LinearLike, is_linear_on, matrix, shaped_like_output
 from pellucid.attribution.targets import Objective
 
@@ -38,6 +38,15 @@ class Ablation:
         self._mixing: LinearLike | None = None
         self._searched = False
 
+    @property
+    def way(self) -> str:
+        """How the last drops were found: affine, mixed, rescored, or whole where the network can't run in part."""
+        if self._affine:
+            return "affine"
+        if self._mixing is not None:
+            return "mixed"
+        return "rescored" if self._head.runs_alone else "whole"
+
     def drops(self, activations: Tensor, gradients: Tensor, objective: Objective) -> Tensor:
         """Fall of each of the T scores when a channel is set to zero, (T, B, K).
 
@@ -52,14 +61,27 @@ class Ablation:
             return _affine_drops(activations, gradients)
         live = activations.flatten(2).any(dim=2)  # setting the others to zero changes nothing
         first_time, self._searched = not self._searched, True
-        if first_time:
-            self._mixing = self._first_linear(activations[0]) if self._head.runs_alone else None
-        if self._mixing is not None:
-            drops = self._mixed(self._mixing, activations, live, objective)
-            if not first_time or self._confirms(drops, activations, objective):
+        if first_time and self._head.runs_alone:
+            drops = self._tried(activations, live, objective)
+            if drops is not None:
                 return drops
-            self._mixing = None
+        if self._mixing is not None:
+            return self._mixed(self._mixing, activations, live, objective)
         return self._rescored(activations, live, objective)
+
+    def _tried(self, activations: Tensor, live: Tensor, objective: Objective) -> Tensor | None:
+        """Drops by the second way, which is kept for later batches if the third confirms it; else None."""
+        try:
+            module = self._first_linear(activations[0])
+            if module is None:
+                return None
+            drops = self._mixed(module, activations, live, objective)
+            if not self._confirms(drops, activations, objective):
+                return None
+        except CANT_RUN:  # something else after the layer wants one row per image
+            return None
+        self._mixing = module
+        return drops
 
     def _is_affine(self, activations: Tensor, gradients: Tensor, objective: Objective) -> bool:
         everyone = _everyone(activations)

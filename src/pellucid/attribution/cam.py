@@ -75,7 +75,8 @@ def layer_cam(activations: Tensor, gradients: Tensor, *, positive: bool = True) 
 def eigen_grad_cam(activations: Tensor, gradients: Tensor, *, positive: bool = True, centred: bool = True) -> Tensor:
     """First principal component of activations times gradients, over positions.
 
-    The component's sign, which is arbitrary, is the one that correlates positively with Σ_k (G A)².
+    The component's sign, which is arbitrary, is the one that correlates positively with Σ_k (G A)²; where that
+    tells nothing, as in a flat layer, the largest entry is positive.
     `centred=False` leaves out the subtraction of each channel's mean, as Eigen-CAM's paper does.
 
     >>> activations = torch.tensor([[[[1.0, 2.0, 6.0]]]])
@@ -86,7 +87,10 @@ def eigen_grad_cam(activations: Tensor, gradients: Tensor, *, positive: bool = T
     component = _first_component(table, centred)
     energy = table.square().sum(dim=2)
     correlation = (component * (energy - energy.mean(dim=1, keepdim=True))).sum(dim=1, keepdim=True)
-    component = torch.where(correlation < 0, -component, component)
+    size = (component.abs() * energy).sum(dim=1, keepdim=True)
+    peak = component.gather(1, component.abs().argmax(dim=1, keepdim=True))
+    sign = torch.where(correlation.abs() <= 16 * torch.finfo(table.dtype).eps * size, peak, correlation)
+    component = torch.where(sign < 0, -component, component)
     return _finish(component.reshape(-1, *activations.shape[2:]), positive)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,8 +16,15 @@ from pellucid.errors import PellucidError
 
 _TOLERANCE = 1e-4  # between two ways to the same score, relative to the largest
 
+# how a stand-in of one row becomes what a module answers
+_WAYS: dict[str, Callable[..., Tensor]] = {
+    "view": lambda standin, rows: standin,
+    "copy": lambda standin, rows: standin.clone(memory_format=torch.contiguous_format),
+    "rows": lambda standin, rows: standin.expand(rows, *standin.shape[1:]),
+}
+
 # what a head raises when the network can't run on what was put in place of its beginning
-_CANT_RUN = (RuntimeError, ValueError, IndexError, TypeError)
+CANT_RUN = (RuntimeError, ValueError, IndexError, TypeError)
 
 
 @dataclass
@@ -47,9 +55,9 @@ def beside(model: nn.Module, layer: str) -> Iterator[nn.Module]:
 class Head:
     """The network after a layer: outputs from activations, for rows that derive from a batch of images.
 
-    Three ways are tried once, and the first that gives back the captured scores is kept: answer for all that lies
-    before the layer from memory; the same, with stand-ins that may be written to; run the whole network on the
-    rows' images and put the activations in place of the layer's output.
+    Several ways are tried once, and the first that gives back the captured scores is kept: answer for all that lies
+    before the layer by stand-ins; the same, with stand-ins that may be written to, or that have as many rows as the
+    activations; run the whole network on the rows' images and put the activations in place of the layer's output.
     """
 
     def __init__(self, model: nn.Module, layer: str, upstream: Upstream) -> None:
@@ -57,7 +65,7 @@ class Head:
         self._layer = model.get_submodule(layer)
         self._upstream = upstream
         self._images: Tensor | None = None
-        self._ways = ["views", "copies", "whole"]
+        self._ways = [*_WAYS, "whole"]
         self._trusted = False
         skipped = {part for module in (self._layer, *upstream.standins) for part in module.modules()}
         self.linear_modules = [m for m in model.modules() if m not in skipped and is_linear_like(m)]
@@ -77,7 +85,7 @@ class Head:
         while not self._trusted:
             try:
                 again = objective.scores(self(activations[first], first), first)
-            except _CANT_RUN:
+            except CANT_RUN:
                 if not self.runs_alone:
                     raise
                 self._ways.pop(0)
@@ -101,9 +109,10 @@ class Head:
         with torch.no_grad():
             replaced: dict[nn.Module, Forward] = {m: quick_forward(m) for m in self.linear_modules}
             if self.runs_alone:
-                images = _standin(self._images)
+                change = partial(_WAYS[self._ways[0]], rows=len(activations))
+                images = change(_standin(self._images))
                 for module, outputs in self._upstream.standins.items():
-                    replaced[module] = _recall(outputs, module.forward, copy=self._ways[0] == "copies")
+                    replaced[module] = _recall(outputs, module.forward, change)
             else:
                 images = self._images[sample]
             replaced |= answers or {}
@@ -127,33 +136,28 @@ def _that_run(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _standin(output: Any) -> Any:
+    def blank(tensor: Tensor) -> Tensor:
+        return tensor.new_full((), torch.nan if tensor.is_floating_point() else 0).expand(1, *tensor.shape[1:])
+
+    return _on_tensors(output, blank)
+
+
+def _on_tensors(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The output with each tensor in it changed."""
     if isinstance(output, Tensor):
-        blank = torch.nan if output.is_floating_point() else 0
-        return output.new_full((), blank).expand(1, *output.shape[1:])
+        return change(output)
     if type(output) in (tuple, list):
-        return type(output)(_standin(part) for part in output)
+        return type(output)(_on_tensors(part, change) for part in output)
     if type(output) is dict:
-        return {key: _standin(part) for key, part in output.items()}
+        return {key: _on_tensors(part, change) for key, part in output.items()}
     return output
 
 
-def _copied(standin: Any) -> Any:
-    if isinstance(standin, Tensor):
-        return standin.clone(memory_format=torch.contiguous_format)
-    if type(standin) in (tuple, list):
-        return type(standin)(_copied(part) for part in standin)
-    if type(standin) is dict:
-        return {key: _copied(part) for key, part in standin.items()}
-    return standin
-
-
-def _recall(outputs: list[Any], original: Forward, *, copy: bool) -> Forward:
+def _recall(outputs: list[Any], original: Forward, change: Callable[[Tensor], Tensor]) -> Forward:
     """Answer the first calls by what was recorded, later ones by the module itself."""
     left = list(outputs)
 
     def forward(*args: Any, **options: Any) -> Any:
-        if not left:
-            return original(*args, **options)
-        return _copied(left.pop(0)) if copy else left.pop(0)
+        return _on_tensors(left.pop(0), change) if left else original(*args, **options)
 
     return forward

@@ -1,0 +1,432 @@
+"""`explain` as a whole: every registered method on small networks, and everything that a caller may do to it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import gc
+import resource
+import threading
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import pellucid
+from pellucid.attribution import METHODS, GridWarning, explain, method, resize_maps
+from pellucid.attribution.engine import PAPER_METHODS
+from pellucid.errors import InputError, UnknownNameError
+from references import cam as reference
+from references.cam_networks import affine_net, deep_head_net, seeded
+
+NETS = {
+    "affine": (affine_net, "2", (7, 1, 16, 18)),
+    "affine 3-D": (lambda: affine_net(axes=3), "2", (7, 1, 14, 16, 14)),
+    "deep head": (deep_head_net, "1", (7, 1, 8, 8)),
+    "deep head 3-D": (lambda: deep_head_net(axes=3), "1", (7, 1, 8, 8, 8)),
+}
+EVERY = METHODS.names()
+CAMS = METHODS.names("cam") + METHODS.names("rescoring-cam")
+
+
+@pytest.fixture(params=NETS)
+def case(request: pytest.FixtureRequest) -> tuple[nn.Module, str, Tensor]:
+    build, layer, shape = NETS[request.param]
+    return seeded(build()), layer, torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def small() -> tuple[nn.Module, Tensor]:
+    return seeded(affine_net()), torch.randn(5, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def slow_layer_map(name: str, model: nn.Module, layer: str, image: Tensor, wanted: int) -> np.ndarray:
+    activations, gradient, logit = reference.activations_and_gradients(model, layer, image, wanted)
+    given = {
+        "activations": activations.double().numpy(),
+        "gradients": gradient.double().numpy(),
+        "scores": np.array([logit]),
+        "drops": reference.channel_drops(model, layer, image, wanted)[None].double().numpy(),
+    }
+    return getattr(reference, name.replace("-", "_"))(*(given[need] for need in METHODS[name].needs))[0]
+
+
+@pytest.mark.parametrize("name", CAMS)
+def test_every_cam_is_its_papers_on_the_whole_network(name: str, case: tuple[nn.Module, str, Tensor]) -> None:
+    model, layer, images = case
+    images = images[:3]
+    explanation = explain(model, images, name, target="all", layer=layer, batch_size=2)
+    with torch.no_grad():
+        torch.testing.assert_close(explanation.score, model(images), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(explanation.probability, model(images).softmax(dim=1), rtol=1e-5, atol=1e-6)
+    for b in range(3):
+        for wanted in range(3):
+            slow = slow_layer_map(name, model, layer, images[b : b + 1], wanted)
+            ours = explanation.layer_maps[name][b, wanted].numpy()
+            np.testing.assert_allclose(ours, slow, atol=1e-4 * max(slow.max(), 1e-3))
+    assert explanation.layer_maps[name].max() > 0
+    enlarged = resize_maps(explanation.layer_maps[name], images.shape[2:])
+    torch.testing.assert_close(explanation.maps[name], enlarged)
+    assert explanation.grid == explanation.layer_maps[name].shape[2:]
+
+
+def test_shapes_types_and_keys(case: tuple[nn.Module, str, Tensor]) -> None:
+    model, layer, images = case
+    explanation = explain(model, images, EVERY, layer=layer, batch_size=3)
+    assert tuple(explanation.maps) == EVERY
+    assert tuple(explanation.layer_maps) == CAMS
+    for maps in explanation.maps.values():
+        assert (maps.shape, maps.dtype) == ((7, *images.shape[2:]), torch.float32)
+        assert not maps.requires_grad
+    assert (explanation.target.shape, explanation.target.dtype) == ((7,), torch.int64)
+    with torch.no_grad():
+        outputs = model(images)
+    assert torch.equal(explanation.target, outputs.argmax(dim=1))
+    torch.testing.assert_close(explanation.score, outputs.amax(dim=1), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(explanation.probability, outputs.softmax(dim=1).amax(dim=1), rtol=1e-5, atol=1e-6)
+    assert explanation.layer == layer
+    assert set(explanation.seconds) == {"forward", *EVERY}
+    assert all(value > 0 for value in explanation.seconds.values())
+    everything = explain(model, images, EVERY, target="all", layer=layer)
+    for name, maps in everything.maps.items():
+        assert maps.shape == (7, 3, *images.shape[2:])
+        own = maps[torch.arange(7), explanation.target]
+        torch.testing.assert_close(own, explanation.maps[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_the_batch_size_changes_nothing_but_rounding(case: tuple[nn.Module, str, Tensor], batch_size: int) -> None:
+    model, layer, images = case
+    whole = explain(model, images, EVERY, layer=layer, batch_size=7)
+    parts = explain(model, images, EVERY, layer=layer, batch_size=batch_size)
+    for name in EVERY:
+        torch.testing.assert_close(parts.maps[name], whole.maps[name], rtol=1e-4, atol=1e-5)
+    assert torch.equal(parts.maps["random"], whole.maps["random"])
+
+
+def test_an_image_alone_is_the_image_in_a_batch(case: tuple[nn.Module, str, Tensor]) -> None:
+    model, layer, images = case
+    whole = explain(model, images, EVERY, layer=layer)
+    alone = explain(model, images[4:5], EVERY, layer=layer)
+    for name in set(EVERY) - {"random"}:
+        torch.testing.assert_close(alone.maps[name][0], whole.maps[name][4], rtol=1e-4, atol=1e-5)
+
+
+def test_the_same_call_gives_the_same_bytes_and_says_its_seed(small: tuple[nn.Module, Tensor]) -> None:
+    first, again = (explain(*small, EVERY, layer="2") for _ in range(2))
+    assert all(torch.equal(first.maps[name], again.maps[name]) for name in EVERY)
+    assert first.seed == 0
+    other = explain(*small, "random", generator=torch.Generator().manual_seed(5))
+    assert other.seed == 5
+    assert not torch.equal(other.maps["random"], first.maps["random"])
+    assert not torch.equal(first.maps["random"][0], first.maps["random"][1])
+
+
+def test_methods_that_coincide_on_this_network_are_named(small: tuple[nn.Module, Tensor]) -> None:
+    model, images = small
+    explanation = explain(model, images, ["grad-cam", *PAPER_METHODS], layer="2")
+    assert ("grad-cam", "xgrad-cam") in explanation.coinciding
+    assert explain(seeded(deep_head_net()), images[:, :, :8, :8], CAMS, layer="1").coinciding == ()
+
+
+@pytest.mark.parametrize("target", [1, torch.tensor([2, 0, 1, 1, 0])])
+def test_a_class_may_be_named_for_all_or_for_each(small: tuple[nn.Module, Tensor], target: int | Tensor) -> None:
+    model, images = small
+    explanation = explain(model, images, "grad-cam", target=target, layer="2", batch_size=2)
+    every = explain(model, images, "grad-cam", target="all", layer="2")
+    classes = target if isinstance(target, Tensor) else torch.full((5,), target)
+    assert torch.equal(explanation.target, classes)
+    torch.testing.assert_close(explanation.maps["grad-cam"], every.maps["grad-cam"][torch.arange(5), classes])
+
+
+def test_a_function_of_the_output_is_explained(small: tuple[nn.Module, Tensor]) -> None:
+    model, images = small
+    explanation = explain(model, images, CAMS, target=lambda outputs: outputs[:, 2], layer="2")
+    by_index = explain(model, images, CAMS, target=2, layer="2")
+    for name in CAMS:
+        torch.testing.assert_close(explanation.maps[name], by_index.maps[name])
+    assert (explanation.target == -1).all()
+    assert explanation.probability.isnan().all()
+    torch.testing.assert_close(explanation.score, by_index.score)
+
+
+@pytest.mark.parametrize("squeezed", [True, False])
+def test_a_single_logit_is_explained_as_two_classes(squeezed: bool) -> None:
+    model = seeded(affine_net(classes=1))
+    if squeezed:
+        model.append(nn.Flatten(0))
+    images = torch.randn(6, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        logit = model(images).flatten()
+    assert (logit > 0).any()
+    assert (logit < 0).any()
+    explanation = explain(model, images, CAMS, layer="2")
+    assert torch.equal(explanation.target, (logit > 0).long())
+    torch.testing.assert_close(explanation.score, logit.abs())
+    torch.testing.assert_close(explanation.probability, logit.abs().sigmoid())
+    signed = [explain(model, images, method("grad-cam", positive=False), target=k, layer="2") for k in (0, 1)]
+    name = "grad-cam[positive=False]"
+    torch.testing.assert_close(signed[0].maps[name], -signed[1].maps[name])
+
+
+def snapshot(model: nn.Module) -> list[object]:
+    return [
+        [module.training for module in model.modules()],
+        [(len(m._forward_hooks), len(m._forward_pre_hooks), "forward" in m.__dict__) for m in model.modules()],
+        [(p.requires_grad, None if p.grad is None else p.grad.tolist(), p._version) for p in model.parameters()],
+        {name: value.tolist() for name, value in model.state_dict().items()},
+    ]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_model_comes_back_as_it_was(case: tuple[nn.Module, str, Tensor], fails: bool) -> None:
+    model, layer, images = case
+    model.train()
+    model.get_submodule(layer).eval()
+    first = next(iter(model.parameters()))
+    first.grad = torch.ones_like(first)
+    next(reversed(list(model.parameters()))).requires_grad_(False)
+    before = snapshot(model)
+    calls = [0]
+
+    def score(outputs: Tensor) -> Tensor:
+        calls[0] += 1
+        if fails and calls[0] > 2:  # in the midst of ablation
+            raise RuntimeError("inside")
+        return outputs[:, 0]
+
+    with pytest.raises(RuntimeError, match="inside") if fails else contextlib.nullcontext():
+        explain(model, images, EVERY, target=score, layer=layer)
+    assert calls[0] > 2
+    assert snapshot(model) == before
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_works_whatever_the_callers_grad_mode(case: tuple[nn.Module, str, Tensor], mode: type) -> None:
+    model, layer, images = case
+    plain = explain(model, images, EVERY, target=torch.arange(7) % 3, layer=layer)
+    with mode():
+        inside = explain(model, images * 1, EVERY, target=torch.arange(7) % 3, layer=layer)
+        assert not torch.is_grad_enabled()
+    for name in EVERY:
+        torch.testing.assert_close(inside.maps[name], plain.maps[name])
+        assert not inside.maps[name].is_inference()
+
+
+def test_four_threads_on_one_model_agree_with_one(small: tuple[nn.Module, Tensor]) -> None:
+    model, images = small
+    model.train()
+    expected = explain(model, images, EVERY, layer="2")
+    results: list[dict[str, Tensor]] = []
+
+    def run() -> None:
+        for _ in range(3):
+            maps = explain(model, images, EVERY, layer="2").maps
+            results.append(dict(maps))
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 12
+    assert all(torch.equal(each[name], expected.maps[name]) for each in results for name in EVERY)
+    assert all(module.training for module in model.modules())
+
+
+def test_a_hundred_calls_leave_nothing_behind() -> None:
+    def held() -> tuple[int, float]:
+        gc.collect()
+        count = sum(issubclass(type(each), Tensor) for each in gc.get_objects())
+        return count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    model, images = seeded(affine_net()), torch.randn(16, 1, 64, 64)
+    for _ in range(5):
+        explain(model, images, EVERY, layer="2")
+    tensors, megabytes = held()
+    for _ in range(100):  # the activations of every call would add up to 40 MB
+        explain(model, images, EVERY, layer="2")
+    after_tensors, after_megabytes = held()
+    assert after_tensors <= tensors
+    assert after_megabytes < megabytes + 15
+
+
+def test_images_are_left_alone_and_may_lie_in_any_layout(small: tuple[nn.Module, Tensor]) -> None:
+    model, images = small
+    images = torch.cat([images, images], dim=3)[:, :, :, ::2]
+    kept = images.clone()
+    plain = explain(model, kept, CAMS, layer="2")
+    strided = explain(model, images, CAMS, layer="2")
+    assert torch.equal(images, kept)
+    for name in CAMS:
+        torch.testing.assert_close(strided.maps[name], plain.maps[name])
+
+
+def test_double_precision_networks_are_explained_in_it() -> None:
+    model = seeded(deep_head_net())
+    images = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    single = explain(model, images, CAMS, layer="1")
+    double = explain(copy.deepcopy(model).double(), images.double(), CAMS, layer="1")
+    for name in CAMS:
+        assert double.maps[name].dtype == torch.float32
+        torch.testing.assert_close(double.maps[name], single.maps[name], rtol=1e-3, atol=1e-4)
+
+
+def test_the_layer_may_be_named_given_found_or_several(small: tuple[nn.Module, Tensor]) -> None:
+    model, images = small
+    named = explain(model, images, ["grad-cam", "sobel"], layer="2")
+    for layer in (model[2], "auto"):
+        again = explain(model, images, ["grad-cam", "sobel"], layer=layer)
+        assert again.layer == "2"
+        assert torch.equal(again.maps["grad-cam"], named.maps["grad-cam"])
+    several = explain(model, images, ["grad-cam", "xgrad-cam", "sobel"], layer=("0", model[2]))
+    assert tuple(several.maps) == ("grad-cam@0", "xgrad-cam@0", "sobel", "grad-cam@2", "xgrad-cam@2")
+    assert tuple(several.layer_maps) == ("grad-cam@0", "xgrad-cam@0", "grad-cam@2", "xgrad-cam@2")
+    assert torch.equal(several.maps["grad-cam@2"], named.maps["grad-cam"])
+    assert several.layer == "0, 2"
+    assert ("grad-cam@2", "xgrad-cam@2") in several.coinciding
+    assert set(several.seconds) == {"forward", *several.maps}
+
+
+def test_controls_alone_need_no_layer() -> None:
+    tokens = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    explanation = explain(tokens, torch.rand(2, 1, 8, 8), METHODS.names("control"))
+    assert (explanation.layer, explanation.grid, dict(explanation.layer_maps)) == ("", (), {})
+    assert explanation.score.shape == (2,)
+
+
+def test_options_are_part_of_the_label(small: tuple[nn.Module, Tensor]) -> None:
+    model, images = small
+    signed = method("layer-cam", positive=False)
+    explanation = explain(model, images, ["layer-cam", signed, method("ablation-cam", relative=False)], layer="0")
+    assert tuple(explanation.maps) == ("layer-cam", "layer-cam[positive=False]", "ablation-cam[relative=False]")
+    assert explanation.layer_maps["layer-cam[positive=False]"].min() < 0
+    torch.testing.assert_close(
+        explanation.layer_maps["layer-cam[positive=False]"].relu(), explanation.layer_maps["layer-cam"]
+    )
+
+
+def test_negatives_are_cut_before_the_resize(small: tuple[nn.Module, Tensor]) -> None:
+    model, images = small
+    signed = explain(model, images, method("grad-cam", positive=False), layer="0").layer_maps[
+        "grad-cam[positive=False]"
+    ]
+    assert signed.min() < 0 < signed.max()
+    maps = explain(model, images, "grad-cam", layer="0").maps["grad-cam"]
+    torch.testing.assert_close(maps, resize_maps(signed.relu(), (16, 16)))
+
+
+def test_a_coarse_grid_is_warned_of_by_a_category_of_its_own() -> None:
+    model, images = seeded(affine_net()), torch.rand(1, 1, 12, 16)
+    with pytest.warns(GridWarning, match=r"'2' has a grid of 6 × 8, so that maps are coarse\."):
+        explain(model, images, "grad-cam", layer="2")
+    with warnings.catch_warnings(action="ignore", category=GridWarning):
+        assert explain(model, images, "grad-cam", layer="2").grid == (6, 8)
+
+
+def test_progress_goes_to_standard_error(small: tuple[nn.Module, Tensor], capsys: pytest.CaptureFixture[str]) -> None:
+    explain(*small, "grad-cam", layer="2", progress=True)
+    assert capsys.readouterr().out == ""
+
+
+def bad_calls() -> Iterator[tuple[str, dict[str, object], str]]:
+    images = torch.rand(2, 1, 16, 16)
+    nan = images.clone()
+    nan[1, 0, 3, 3] = torch.nan
+    yield "no tensor", {"images": [[1.0]]}, r"images: expected a tensor \(B, C, \*S\), got list"
+    yield "one image", {"images": images[0]}, r"images: expected \(B, C, H, W\) or .*, got shape \(1, 16, 16\)"
+    yield "none", {"images": images[:0]}, "images: expected at least one image and pixel"
+    yield (
+        "whole numbers",
+        {"images": images.long()},
+        "images: expected the weights' dtype torch.float32, got torch.int64",
+    )
+    yield "double", {"images": images.double()}, "images: expected the weights' dtype torch.float32, got torch.float64"
+    yield "volume", {"images": images[:, :, None]}, r"images: expected 2 spatial axes.*got shape \(2, 1, 1, 16, 16\)"
+    yield "colour", {"images": images.expand(2, 3, 16, 16)}, "images: expected 1 channels, as .* got 3, shape"
+    yield "missing", {"images": nan}, "images: expected finite values, got infinite or missing ones for the images at 1"
+    yield "class", {"target": 3}, "target: expected classes from 0 to 2, got 3"
+    yield "target", {"target": "best"}, "target: expected 'predicted'"
+    yield "no method", {"methods": []}, "methods: expected at least one, each once, got none"
+    yield "twice", {"methods": ["sobel", "sobel"]}, "methods: expected at least one, each once, got sobel, sobel"
+    yield "batch", {"batch_size": 0}, "batch_size: expected at least 1, got 0"
+    yield "no layer", {"layer": []}, "layer: expected at least one, each once, got none"
+    yield "layer twice", {"layer": ["2", "auto"]}, "layer: expected at least one, each once, got 2, 2"
+    yield "stranger", {"layer": nn.ReLU()}, "layer: expected a module inside the model, got ReLU"
+    yield "flat", {"layer": "4"}, "got '4' with output shape"
+
+
+@pytest.mark.parametrize(("given", "message"), [pytest.param(*call[1:], id=call[0]) for call in bad_calls()])
+def test_bad_input_is_refused_in_words(given: dict[str, object], message: str) -> None:
+    model = seeded(affine_net())
+    call = {"images": torch.rand(2, 1, 16, 16), "methods": ["grad-cam", "ablation-cam"], "layer": "2"} | given
+    before = snapshot(model)
+    with pytest.raises(InputError, match=message):
+        explain(model, **call)
+    assert snapshot(model) == before
+
+
+def test_unknown_names_suggest_the_nearest(small: tuple[nn.Module, Tensor]) -> None:
+    with pytest.raises(UnknownNameError, match="unknown method 'gradcam'. Did you mean 'grad-cam'"):
+        explain(*small, "gradcam")
+    with pytest.raises(UnknownNameError, match="unknown layer 'features.3'"):
+        explain(*small, "grad-cam", layer="features.3")
+    with pytest.raises(
+        UnknownNameError, match="unknown option of method 'grad-cam' 'positiv'. Did you mean 'positive'"
+    ):
+        method("grad-cam", positiv=True)
+
+
+def test_weights_that_overflow_are_noticed(small: tuple[nn.Module, Tensor]) -> None:
+    model, images = small
+    nn.init.constant_(model[5].bias, torch.inf)
+    with pytest.raises(InputError, match="model: expected finite scores"):
+        explain(model, images, "grad-cam", layer="2")
+
+
+def test_weights_made_in_inference_mode_are_refused() -> None:
+    with torch.inference_mode():
+        model = affine_net()
+    with pytest.raises(InputError, match="made in inference mode"):
+        explain(model, torch.rand(1, 1, 16, 16), "grad-cam", layer="2")
+
+
+def test_a_view_that_wants_the_usual_layout_is_obeyed() -> None:
+    class Viewing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(1, 4, 3, padding=1)
+            self.layer = nn.ReLU()
+            self.fc = nn.Linear(4, 3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            stem = self.stem(images)
+            flat = stem.view(len(images), -1)  # fails where channels lie last
+            return self.fc(self.layer(flat.view(stem.shape)).mean(dim=(2, 3)))
+
+    model = seeded(Viewing())
+    images = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    explanation = explain(model, images, CAMS, layer="layer", target=0, batch_size=2)
+    slow = slow_layer_map("ablation-cam", model, "layer", images[3:4], 0)
+    np.testing.assert_allclose(explanation.layer_maps["ablation-cam"][3].numpy(), slow, rtol=1e-3, atol=1e-5)
+
+
+def test_the_public_names_are_the_packages() -> None:
+    assert pellucid.explain is explain
+    assert pellucid.method("random").label == "random"
+    assert set(pellucid.methods()["name"]) == set(EVERY)
+    assert set(PAPER_METHODS) <= set(EVERY)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_model_on_a_gpu_gives_the_same_maps(case: tuple[nn.Module, str, Tensor]) -> None:
+    model, layer, images = case
+    here = explain(model, images, EVERY, layer=layer)
+    there = explain(copy.deepcopy(model).cuda(), images, EVERY, layer=layer)
+    for name in EVERY:
+        assert there.maps[name].device.type == "cpu"
+        torch.testing.assert_close(there.maps[name], here.maps[name], rtol=1e-3, atol=1e-4)

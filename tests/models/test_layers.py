@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pellucid.errors import InputError
+from pellucid.models.layers import find_layer
+
+NAMED = {
+    "resnet18": "layer4",
+    "resnet50": "layer4",
+    "densenet121": "features.norm5",
+    "vgg16": "features.29",
+    "efficientnet_b0": "bn2",
+    "mobilenetv3_small_100": "blocks.5",
+}
+
+
+def outputs_of(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    kept: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[[object, object, Tensor], None]:
+        return lambda _module, _inputs, output: kept.__setitem__(name, output.clone())
+
+    handles = [module.register_forward_hook(keep(name)) for name, module in model.named_modules() if name]
+    with torch.no_grad():
+        model.eval()(images)
+    for handle in handles:
+        handle.remove()
+    return kept
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_is_the_last_activated_feature_map_before_pooling(name: str) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=3)
+    layer = find_layer(model)
+    assert layer == NAMED[name]
+    outputs = outputs_of(model, torch.randn(1, 3, 64, 64))
+    features = outputs[layer]
+    assert features.ndim == 4
+    assert features.shape[-1] > 1
+    if name not in ("efficientnet_b0", "mobilenetv3_small_100"):  # ReLU; the others' activations dip below zero
+        assert features.min() == 0
+    assert features.min() > -0.5
+    pools = [output for key, output in outputs.items() if key.endswith(("global_pool.pool", "features.30"))]
+    pooled = {tuple(pool.shape[:2]) for pool in pools}
+    assert tuple(features.shape[:2]) in pooled
+    if name != "vgg16":
+        torch.testing.assert_close(pools[-1].flatten(1), features.mean(dim=(2, 3)))
+    else:
+        torch.testing.assert_close(outputs["features.30"], functional.max_pool2d(features, 2))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "efficientnet_b0", "mobilenetv3_small_100"])
+def test_running_the_network_finds_the_same_feature_map(name: str) -> None:
+    class Wrapped(nn.Module):  # a class that isn't known
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = timm.create_model(name, num_classes=3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.network(images)
+
+    model, images = Wrapped(), torch.randn(2, 3, 64, 64)
+    outputs = outputs_of(model, images)
+    found = find_layer(model, images)
+    torch.testing.assert_close(outputs[found], outputs[f"network.{NAMED[name]}"])
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("resnet18", "layer4"),
+        ("vgg11", "features.19"),
+        ("efficientnet_b0", "features.8"),
+        ("mobilenet_v3_small", "features.12"),
+    ],
+)
+def test_torchvisions_networks_are_known_too(name: str, layer: str) -> None:
+    import torchvision
+
+    model = torchvision.models.get_model(name, weights=None, num_classes=3)
+    assert find_layer(model) == layer
+    assert outputs_of(model, torch.randn(1, 3, 64, 64))[layer].shape[-1] > 1
+
+
+def test_an_activation_that_is_a_function_cannot_be_hooked_and_is_named() -> None:
+    import torchvision
+
+    model = torchvision.models.densenet121(weights=None, num_classes=3)
+    with pytest.raises(InputError, match=r"a module for the activation that follows 'features', which is a function"):
+        find_layer(model, torch.randn(1, 3, 64, 64))
+
+
+class Plain(nn.Module):
+    def __init__(self, axes: int) -> None:
+        super().__init__()
+        convolution, pool = (nn.Conv2d, nn.MaxPool2d) if axes == 2 else (nn.Conv3d, nn.MaxPool3d)
+        self.trunk = nn.Sequential(convolution(1, 2, 3), nn.ReLU(inplace=True), convolution(2, 4, 3), nn.ELU(), pool(2))
+        self.head = nn.LazyLinear(2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.trunk(images).flatten(1))
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_any_network_is_run_to_see(axes: int) -> None:
+    model = Plain(axes).train()
+    images = torch.randn(3, 1, *(12,) * axes)
+    model(images)  # lazy weights
+    model.trunk[0].eval()
+    modes = [module.training for module in model.modules()]
+    assert find_layer(model, images) == "trunk.3"
+    assert [module.training for module in model.modules()] == modes
+    assert not any(module._forward_hooks for module in model.modules())
+    assert torch.is_grad_enabled()
+
+
+def test_networks_without_a_feature_map_say_what_was_seen() -> None:
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    with pytest.raises(
+        InputError, match=r"to take in Sequential for 'auto', got last outputs 0 \(1, 16\), 1 \(1, 2\)\. Pass"
+    ):
+        find_layer(flat, torch.randn(2, 1, 4, 4))
+    tokens = timm.create_model("vit_tiny_patch16_224", num_classes=2, img_size=32, depth=1)
+    with pytest.raises(InputError, match="no tokens after the last feature map"):
+        find_layer(tokens, torch.randn(1, 3, 32, 32))
+    with pytest.raises(InputError, match="images: expected images to run Sequential on"):
+        find_layer(flat)

@@ -1,0 +1,133 @@
+"""CAMs written from their papers with plain loops, and the whole network run for every gradient and ablation."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+Array = NDArray[np.float64]
+
+
+def grad_cam(activations: Array, gradients: Array) -> Array:
+    """Selvaraju 2017: the mean over positions of a channel's gradients weighs its activations."""
+    images, channels, *grid = activations.shape
+    saliency = np.zeros((images, *grid))
+    for b in range(images):
+        for k in range(channels):
+            weight = 0.0
+            for s in np.ndindex(*grid):
+                weight += gradients[(b, k, *s)]
+            weight /= np.prod(grid)
+            for s in np.ndindex(*grid):
+                saliency[(b, *s)] += weight * activations[(b, k, *s)]
+    return np.maximum(saliency, 0)
+
+
+def grad_cam_plus_plus(activations: Array, gradients: Array, epsilon: float = 0.0) -> Array:
+    """Chattopadhay 2018: alpha by equation 19, G² / (2 G² + Σ A · G³), where the gradient isn't zero."""
+    images, channels, *grid = activations.shape
+    saliency = np.zeros((images, *grid))
+    for b in range(images):
+        for k in range(channels):
+            total = sum(activations[(b, k, *s)] for s in np.ndindex(*grid))
+            weight = 0.0
+            for s in np.ndindex(*grid):
+                g = gradients[(b, k, *s)]
+                if g > 0:  # relu(G) is a factor
+                    weight += g**2 / (2 * g**2 + total * g**3 + epsilon) * g
+            for s in np.ndindex(*grid):
+                saliency[(b, *s)] += weight * activations[(b, k, *s)]
+    return np.maximum(saliency, 0)
+
+
+def xgrad_cam(activations: Array, gradients: Array) -> Array:
+    """Fu 2020: gradients averaged with the activations as weights."""
+    images, channels, *grid = activations.shape
+    saliency = np.zeros((images, *grid))
+    for b in range(images):
+        for k in range(channels):
+            total = sum(activations[(b, k, *s)] for s in np.ndindex(*grid))
+            if total == 0:
+                continue
+            weight = sum(activations[(b, k, *s)] / total * gradients[(b, k, *s)] for s in np.ndindex(*grid))
+            for s in np.ndindex(*grid):
+                saliency[(b, *s)] += weight * activations[(b, k, *s)]
+    return np.maximum(saliency, 0)
+
+
+def layer_cam(activations: Array, gradients: Array) -> Array:
+    """Jiang 2021: every position weighed by its own positive gradient."""
+    images, channels, *grid = activations.shape
+    saliency = np.zeros((images, *grid))
+    for b in range(images):
+        for s in np.ndindex(*grid):
+            for k in range(channels):
+                saliency[(b, *s)] += max(gradients[(b, k, *s)], 0.0) * activations[(b, k, *s)]
+    return np.maximum(saliency, 0)
+
+
+def eigen_grad_cam(activations: Array, gradients: Array, centred: bool = True) -> Array:
+    """Projection of positions on the first right singular vector of G·A, by the full decomposition."""
+    images, channels, *grid = activations.shape
+    saliency = np.zeros((images, *grid))
+    for b in range(images):
+        table = np.array([[(activations * gradients)[(b, k, *s)] for k in range(channels)] for s in np.ndindex(*grid)])
+        energy = (table**2).sum(axis=1)
+        if centred:
+            table = table - table.mean(axis=0)
+        projection = table @ np.linalg.svd(table, full_matrices=False)[2][0]
+        if ((projection - projection.mean()) * (energy - energy.mean())).sum() < 0:
+            projection = -projection
+        saliency[b] = projection.reshape(grid)
+    return np.maximum(saliency, 0)
+
+
+def ablation_cam(activations: Array, scores: Array, drops: Array) -> Array:
+    """Desai 2020, divided by the score's size."""
+    images, channels, *grid = activations.shape
+    saliency = np.zeros((images, *grid))
+    for b in range(images):
+        for k in range(channels):
+            for s in np.ndindex(*grid):
+                saliency[(b, *s)] += drops[b, k] / abs(scores[b]) * activations[(b, k, *s)]
+    return np.maximum(saliency, 0)
+
+
+def activations_and_gradients(model: nn.Module, layer: str, image: Tensor, wanted: int) -> tuple[Tensor, Tensor, float]:
+    """Layer output, the logit's gradient there, and the logit, for one image (1, C, *S), by the whole graph."""
+    kept: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        kept.append(output)
+        return output * 1.0  # what follows may work in place
+
+    handle = model.get_submodule(layer).register_forward_hook(keep)
+    with torch.enable_grad():
+        logit = model(image.clone().requires_grad_())[0, wanted]
+    handle.remove()
+    (gradient,) = torch.autograd.grad(logit, kept[0])
+    return kept[0].detach(), gradient, float(logit.detach())
+
+
+def channel_drops(model: nn.Module, layer: str, image: Tensor, wanted: int) -> Tensor:
+    """Fall of the logit for each channel set to zero, by a forward pass of the whole network each, (K,)."""
+    module = model.get_submodule(layer)
+    channels: list[int] = []
+    handle = module.register_forward_hook(lambda _module, _inputs, output: channels.append(output.shape[1]))
+    with torch.no_grad():
+        whole = model(image)[0, wanted]
+        handle.remove()
+        drops = []
+        for channel in range(channels[0]):
+
+            def without(_module: nn.Module, _inputs: object, output: Tensor, channel: int = channel) -> Tensor:
+                output = output.clone()
+                output[:, channel] = 0
+                return output
+
+            handle = module.register_forward_hook(without)
+            drops.append(whole - model(image)[0, wanted])
+            handle.remove()
+    return torch.stack(drops)
