@@ -128,6 +128,8 @@ def _decode(data: bytes, name: str) -> tuple[np.ndarray, int]:
     """Pixels (C, H, W) and the orientation tag."""
     if not data:
         raise DecodeError("the file is empty")
+    if data[128:132] == b"DICM":  # first, since its preamble may be that of a TIFF
+        raise DecodeError(f"a DICOM file; {READ}")
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         header = check_png(data)
         if header.depth == 16:  # Pillow would keep 8 bits of colour
@@ -143,7 +145,7 @@ def _decode(data: bytes, name: str) -> tuple[np.ndarray, int]:
         return _through_pillow(data, "BMP")
     if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return decode_tiff(data)
-    if data[128:132] == b"DICM" or name.lower().endswith((".dcm", ".dicom")):
+    if name.lower().endswith((".dcm", ".dicom")):
         raise DecodeError(f"a DICOM file; {READ}")
     if name.lower().endswith((".nii", ".nii.gz")):
         raise DecodeError(f"a NIfTI file; {READ}")

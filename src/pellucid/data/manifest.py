@@ -208,6 +208,9 @@ def _notes(
         notes.append("No patient ids are known, so that leakage between images of one patient can't be excluded.")
     elif unknown:
         notes.append(f"{unknown} of {len(table)} images have no patient id; each counts as a patient of its own.")
+    several = int((table[table["patient_id"] != ""].groupby("patient_id")["label"].nunique() > 1).sum())
+    if several:
+        notes.append(f"{several} patients have images of more than one class.")
     lost = sorted(set(listed["label"]) - set(table["label"]))
     if lost:
         notes.append(f"No image of {_named(lost)} could be read; the data set goes on without.")

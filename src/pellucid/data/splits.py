@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from sklearn.model_selection import StratifiedGroupKFold
 
 from pellucid.data.leakage import copy_in_train
 from pellucid.data.manifest import Manifest
-from pellucid.errors import InputError, expected
+from pellucid.errors import expected
 
 SPLIT_COLUMNS = ("sample", "label", "fold", "split", "copy_in_train", "patient_id")
 _GROUPING = ("patient_id", "pixel_hash", "lesion_id")
@@ -56,19 +56,18 @@ def assign_splits(
     if folds < 1:
         raise expected("folds", "1 or more", folds)
     table = manifest.table.sort_values("sample", ignore_index=True)
-    groups = independent_groups(table)
+    images = _Images(table["label"].to_numpy(str), independent_groups(table), seed)
     if _is_given(table, split):
         if folds > 1:
             raise expected(
                 "folds", "1 where the data set gives a split", folds,
                 do='Choose the split "random" to pool all images, or folds = 1.',
             )  # fmt: skip
-        parts = [_honour(table, groups, test, validation, seed)]
+        parts = [_honour(table, images, test, validation)]
     elif folds == 1:
-        _require(table, groups, 3, "training, validation and test")
-        parts = [_hold_out(table, groups, test, validation, seed)]
+        parts = [_hold_out(images, test, validation)]
     else:
-        parts = _fold(table, groups, folds, validation, seed)
+        parts = _fold(images, folds, validation)
     frames = []
     for fold, part in enumerate(parts):
         assigned = pd.Series(part, table.index, dtype="str")
@@ -136,133 +135,143 @@ def _is_given(table: pd.DataFrame, split: str) -> bool:
     return True
 
 
-def _honour(table: pd.DataFrame, groups: np.ndarray, test: float, validation: float, seed: int) -> np.ndarray:
+def _honour(table: pd.DataFrame, images: _Images, test: float, validation: float) -> np.ndarray:
     """The given parts, and those that are missing drawn from the training part."""
     _refuse_shared_patients(table)
     parts = table["split"].to_numpy(dtype=object, copy=True)
     missing = [part for part in ("test", "val") if part not in set(parts)]
-    _require(
-        table, groups, 1 + len(missing), "training" + "".join(f" and {part}" for part in missing), parts == "train"
-    )
+    images.require(1 + len(missing), "training" + "".join(f" and {part}" for part in missing), parts == "train")
     shares = {"test": test, "val": validation}
-    for number, part in enumerate(missing):
+    for stage, part in enumerate(missing):
         training = np.flatnonzero(parts == "train")
-        bound = np.isin(groups[training], groups[parts != "train"])
-        keep = len(missing) - number
-        chosen = _take(table, groups, training, shares[part], keep, seed, number, ~bound)
-        if chosen is None:  # a class has no image that isn't bound
-            chosen = _take(table, groups, training, shares[part], keep, seed, number)
-        parts[_found(chosen)] = part
+        free = ~np.isin(images.groups[training], images.groups[parts != "train"])
+        keep = len(missing) - stage
+        chosen = images.take(training, shares[part], stage=stage, keep=keep, free=free)
+        if chosen is None:  # all images of a class are bound to given ones
+            chosen = images.take(training, shares[part], stage=stage, keep=keep)
+        parts[_found(chosen, "training, validation and test")] = part
     return parts
 
 
-def _hold_out(table: pd.DataFrame, groups: np.ndarray, test: float, validation: float, seed: int) -> np.ndarray:
-    parts = np.full(len(table), "train", dtype=object)
-    parts[_found(_take(table, groups, np.arange(len(table)), test, 2, seed, 0))] = "test"
-    parts[_found(_take(table, groups, np.flatnonzero(parts == "train"), validation, 1, seed, 1))] = "val"
+def _hold_out(images: _Images, test: float, validation: float) -> np.ndarray:
+    wanted = "training, validation and test"
+    images.require(3, wanted)
+    parts = np.full(len(images.labels), "train", dtype=object)
+    for stage, (part, share) in enumerate((("test", test), ("val", validation))):
+        training = np.flatnonzero(parts == "train")
+        parts[_found(images.take(training, share, stage=stage, keep=2 - stage), wanted)] = part
     return parts
 
 
-def _fold(table: pd.DataFrame, groups: np.ndarray, folds: int, validation: float, seed: int) -> list[np.ndarray]:
-    _require(table, groups, max(folds, 3), f"{folds} folds")
-    labels = table["label"].to_numpy(str)
-    for attempt in range(_ATTEMPTS):
-        state = int(_generator(seed, 2, attempt).integers(2**31))
-        splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=state)
-        all_parts = []
-        for number, (rest, tested) in enumerate(splitter.split(labels, labels, groups)):
-            chosen = _take(table, groups, rest, validation, 1, seed, 3 + number)
-            if chosen is None or set(labels[tested]) != set(labels):
-                break
-            parts = np.full(len(table), "train", dtype=object)
-            parts[tested], parts[chosen] = "test", "val"
-            all_parts.append(parts)
-        if len(all_parts) == folds:
-            return all_parts
-    raise _no_parting(f"{folds} folds")
+def _fold(images: _Images, folds: int, validation: float) -> list[np.ndarray]:
+    # with two folds, what one fold tests must hold a group to train on and one to validate with for the other
+    least = 2 if folds == 2 else 1
+    images.require(max(3, folds * least), f"{folds} folds")
+    remaining = np.arange(len(images.labels))
+    all_parts = []
+    for fold in range(folds):
+        tested: np.ndarray | None = remaining
+        if (later := folds - 1 - fold) > 0:
+            tested = images.take(remaining, 1 / (later + 1), stage=2 * fold, keep=later * least, least=least)
+        tested = _found(tested, f"{folds} folds")
+        remaining = np.setdiff1d(remaining, tested)
+        parts = np.full(len(images.labels), "train", dtype=object)
+        parts[tested] = "test"
+        chosen = images.take(np.flatnonzero(parts == "train"), validation, stage=2 * fold + 1, keep=1)
+        parts[_found(chosen, f"{folds} folds")] = "val"
+        all_parts.append(parts)
+    return all_parts
 
 
-def _take(
-    table: pd.DataFrame,
-    groups: np.ndarray,
-    rows: np.ndarray,
-    share: float,
-    keep: int,
-    seed: int,
-    stage: int,
-    allowed: np.ndarray | None = None,
-) -> np.ndarray | None:
-    """Rows to part from `rows`: whole groups, near `share` of each class, at least one group of each.
+@dataclass(frozen=True, eq=False)
+class _Images:
+    """Label and group of each image, and the seed of what is drawn from them."""
 
-    At least `keep` groups of each class stay. None when no such choice is found.
-    """
-    classes, labels = np.unique(table["label"].to_numpy(str)[rows], return_inverse=True)
-    names, members = np.unique(groups[rows], return_inverse=True)
-    counts = np.zeros((len(names), len(classes)))
-    np.add.at(counts, (members, labels), 1)
-    free = np.ones(len(names), bool)
-    if allowed is not None:
-        free[members[~allowed]] = False
-    for attempt in range(_ATTEMPTS):
-        taken = _draw(counts, share, keep, free, _generator(seed, stage, attempt))
-        if taken is not None:
-            chosen: np.ndarray = rows[taken[members]]
-            return chosen
-    return None
+    labels: np.ndarray
+    groups: np.ndarray
+    seed: int
+
+    def require(self, needed: int, parts: str, pool: np.ndarray | None = None) -> None:
+        """Refuse a class with fewer independent groups than there are parts."""
+        where = "" if pool is None else " in the training part"
+        for name in sorted(set(self.labels.tolist())):
+            here = (self.labels == name) & (True if pool is None else pool)
+            independent = len(np.unique(self.groups[here]))
+            if independent < needed:
+                bound = f" ({here.sum()}, bound by patient, lesion or identical pixels)"
+                raise expected(
+                    "label", f"at least {needed} independent images of each class{where}, for {parts}",
+                    f"{independent} of {name!r}{bound if here.sum() > independent else ''}",
+                    do=f"Add images of {name!r}, merge it into another class, or leave it out.",
+                )  # fmt: skip
+
+    def take(
+        self, rows: np.ndarray, share: float, *, stage: int, keep: int, least: int = 1, free: np.ndarray | None = None
+    ) -> np.ndarray | None:
+        """Some of `rows`: whole groups, near `share` of each class, `least` groups or more of each.
+
+        At least `keep` groups of each class stay; only rows that are `free` are taken. None when no such choice is
+        found. `stage` tells the draws of one seed apart.
+        """
+        classes, labels = np.unique(self.labels[rows], return_inverse=True)
+        names, members = np.unique(self.groups[rows], return_inverse=True)
+        counts = np.zeros((len(names), len(classes)))
+        np.add.at(counts, (members, labels), 1)
+        may = np.ones(len(names), bool)
+        if free is not None:
+            may[members[~free]] = False
+        for attempt in range(_ATTEMPTS):
+            generator = np.random.default_rng(np.random.SeedSequence((self.seed, stage, attempt)))
+            taken = _draw(counts, share, keep, least, may, generator)
+            if taken is not None:
+                chosen: np.ndarray = rows[taken[members]]
+                return chosen
+        return None
 
 
 def _draw(
-    counts: np.ndarray, share: float, keep: int, free: np.ndarray, generator: np.random.Generator
+    counts: np.ndarray, share: float, keep: int, least: int, may: np.ndarray, generator: np.random.Generator
 ) -> np.ndarray | None:
-    """Choose groups (G,) so that their class counts (G, K) come near `share`: each in turn, the large ones first, is
-    taken or given back when that brings them nearer, until none does."""
+    """Choose groups (G,) so that their class counts (G, K) come near `share`.
+
+    Each group in turn, the large ones first, is taken or given back when that brings the counts nearer, until none
+    does; then classes that got too few groups get the least harmful ones.
+    """
     present = counts > 0
     wanted = np.maximum(share * counts.sum(axis=0), 1)
-    got = np.zeros(counts.shape[1])
-    staying = present.sum(axis=0)
+    got, groups_got, groups_left = np.zeros(counts.shape[1]), np.zeros(counts.shape[1], int), present.sum(axis=0)
     taken = np.zeros(len(counts), bool)
     order = generator.permutation(len(counts))
     order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
 
-    def spared(group: int) -> bool:
-        return bool(free[group] and (staying[present[group]] > keep).all())
+    def allowed(group: int) -> bool:
+        return bool(taken[group] or (may[group] and (groups_left[present[group]] > keep).all()))
 
-    def distance(change: np.ndarray) -> float:
-        return float(((got + change - wanted) ** 2 / wanted).sum())
+    def gain(group: int) -> float:
+        after = got - counts[group] if taken[group] else got + counts[group]
+        return float((((got - wanted) ** 2 - (after - wanted) ** 2) / wanted).sum())
+
+    def turn(group: int) -> None:
+        nonlocal got, groups_got, groups_left
+        sign = -1 if taken[group] else 1
+        taken[group] = not taken[group]
+        got, groups_got = got + sign * counts[group], groups_got + sign * present[group]
+        groups_left = groups_left - sign * present[group]
 
     for _ in range(_PASSES):
         before = taken.copy()
         for group in order:
-            sign = -1 if taken[group] else 1
-            if (taken[group] or spared(group)) and distance(sign * counts[group]) < distance(np.zeros_like(got)):
-                taken[group] = not taken[group]
-                got, staying = got + sign * counts[group], staying - sign * present[group]
-        if (taken == before).all():
+            if allowed(group) and gain(group) > 1e-9:
+                turn(group)
+        if np.array_equal(taken, before):
             break
-    for missing in np.flatnonzero(got == 0):
-        candidates = [group for group in order if present[group, missing] and not taken[group] and spared(group)]
-        if got[missing] == 0 and candidates:
-            nearest = min(candidates, key=lambda group: distance(counts[group]))
-            taken[nearest] = True
-            got, staying = got + counts[nearest], staying - present[nearest]
-    return taken if (got > 0).all() else None
-
-
-def _require(table: pd.DataFrame, groups: np.ndarray, needed: int, parts: str, pool: np.ndarray | None = None) -> None:
-    """Refuse a class with fewer independent groups than there are parts."""
-    pool = np.ones(len(table), bool) if pool is None else pool
-    labels = table["label"].to_numpy(str)
-    for name in np.unique(labels):
-        here = pool & (labels == name)
-        independent = len(np.unique(groups[here]))
-        if independent < needed:
-            bound = f" ({here.sum()} bound by patient, lesion or identical pixels)" if here.sum() > independent else ""
-            where = "" if pool.all() else " in the training part"
-            raise expected(
-                "label", f"at least {needed} independent images of each class{where}, for {parts}",
-                f"{independent} of {name!r}{bound}",
-                do=f"Add images of {name!r}, merge it into another class, or leave it out.",
-            )  # fmt: skip
+    for name in range(counts.shape[1]):
+        while groups_got[name] < least:
+            candidates = [group for group in order if present[group, name] and not taken[group] and allowed(group)]
+            if not candidates:
+                return None
+            turn(max(candidates, key=gain))
+    return taken
 
 
 def _refuse_shared_patients(table: pd.DataFrame) -> None:
@@ -279,21 +288,13 @@ def _refuse_shared_patients(table: pd.DataFrame) -> None:
         )  # fmt: skip
 
 
-def _found(chosen: np.ndarray | None) -> np.ndarray:
+def _found(chosen: np.ndarray | None, parts: str) -> np.ndarray:
     if chosen is None:
-        raise _no_parting("training, validation and test")
+        raise expected(
+            "label", f"classes that can each be in {parts}", "classes bound to each other by patients or copies",
+            do="Merge the small classes, or lower the number of folds.",
+        )  # fmt: skip
     return chosen
-
-
-def _no_parting(parts: str) -> InputError:
-    return expected(
-        "label", f"classes that can be in each of {parts}", "classes bound to each other by patients or copies",
-        do="Merge the small classes, or lower the number of folds.",
-    )  # fmt: skip
-
-
-def _generator(*key: int) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence(key))
 
 
 def _named(names: Sequence[str]) -> str:
