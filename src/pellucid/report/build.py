@@ -26,6 +26,7 @@ from pellucid.report.figures import Drawn, drawn, learning_curves
 from pellucid.report.findings_of import IMAGE_SETS, DatasetFindings, dataset_findings, model_accuracies
 from pellucid.report.gallery import Gallery, Group, duplicates, examples, gallery
 from pellucid.report.names import counted, percent
+from pellucid.report.overview import overview_table
 from pellucid.report.read import DatasetResult, StudyResult, hide_patient, read_study
 from pellucid.report.scores import (
     confidence_table,
@@ -117,6 +118,7 @@ def render(study: StudyResult) -> str:
         version=pellucid.__version__,
         parts=[_dataset_part(study, dataset) for dataset in study.datasets],
         intro=_intro(study),
+        overview=overview_table(study),
         environment_rows=environment_rows(study),
         config=shown_config(study.config),
         protocol=PROTOCOL,
@@ -152,6 +154,7 @@ def _dataset_part(study: StudyResult, dataset: DatasetResult) -> DatasetPart:
     patients = sorted(set(dataset.patient_ids.values()) - {""})
     unreadable = [(hide_patient(str(path), patients), str(reason)) for path, reason in facts.get("unreadable", ())]
     models = study.table("models", dataset.name)
+    models = models.sort_values("model", key=lambda names: names.map(dataset.models.index), kind="stable")
     chances = {
         (model, images): accuracy.chance
         for model in dataset.models

@@ -96,7 +96,7 @@ def model_findings(
             Finding(
                 f"Without the copies {model} is near chance: {clean.told()} of {counted(clean.n, 'image')}, where the "
                 f"commonest class has {percent(clean.chance)}. Its maps may show memory and not evidence.",
-                "alarm",
+                "against",
             )
         )
     if never_predicted:

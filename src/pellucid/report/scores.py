@@ -13,7 +13,7 @@ from pellucid.report.tables import Cell, Table, interval
 
 CURVES = ("road", "road-morf", "road-lerf")
 LOCALISATION = ("pointing-game", "energy-pointing")
-PREDICTIONS = (("all", "all predictions"), ("right", "right"), ("wrong", "wrong"))
+PREDICTIONS = (("all", "all"), ("right", "right"), ("wrong", "wrong"))
 
 
 def method_order(scores: pd.DataFrame) -> list[str]:

@@ -14,6 +14,7 @@ from pellucid.report.read import CellResult, DatasetResult
 
 SPLITS = ("train", "val", "test")
 SPLIT_TITLES = {"train": "Training", "val": "Validation", "test": "Test"}
+LONG_NAMES = 50  # letters of all class names, above which column names are written upwards
 MODEL_METRICS = ("accuracy", "macro_f1", "auroc", "kappa")
 
 
@@ -36,7 +37,7 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     note: str = ""
     heads: int = 1
-    upright: bool = False  # long column names written upwards
+    kind: str = ""  # "matrix", or "matrix upright" for column names written upwards
     sizes: Sequence[int] = field(default_factory=tuple)  # rows per block, a rule between blocks
 
 
@@ -181,7 +182,7 @@ def confusion_table(cells: Sequence[CellResult], classes: Sequence[str], images:
         ["True class ↓ predicted →", *classes],
         rows,
         note=f"Never predicted: {listed(never)}." if never else "",
-        upright=True,
+        kind="matrix" if len("".join(classes)) < LONG_NAMES else "matrix upright",
     )
 
 
