@@ -95,13 +95,14 @@ def test_predict_writes_a_row_per_image_and_names_what_it_skips(
     ("arguments", "status", "told"),
     [
         (["run", "none.toml", "-o", "out"], 2, "can't read none.toml"),
-        (["run"], 2, "STUDY"),
+        (["run"], 2, "Missing argument"),
         (["trian"], 2, "trian"),
         (["train", "nowhere", "-o", "out"], 2, "nowhere"),
         (["train", "nowhere", "-o", "out", "--model", "resnet81"], 2, "Did you mean 'resnet18'"),
         (["train", "phantom:brian", "-o", "out"], 2, "Did you mean 'brain'"),
         (["train", "phantom:brain", "-o", "out", "--device", "cuda:77"], 2, "device: expected"),
-        (["predict", "x.png", "--model", "none.safetensors"], 2, "none.safetensors"),
+        (["predict", "x.png", "--model", "none.safetensors"], 2, "x.png"),
+        (["predict", ".", "--model", "none.safetensors"], 2, "no image file in ."),
         (["report", "nowhere"], 2, "nowhere"),
     ],
 )

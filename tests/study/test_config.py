@@ -30,14 +30,14 @@ def test_the_written_config_reads_back_the_same(tmp_path: Path) -> None:
     ("changes", "told"),
     [
         ({"trainning": {}}, "unknown key 'trainning'. Did you mean 'training'"),
-        ({"training": {"epoch": 3}}, "unknown key 'training.epoch'. Did you mean 'training.epochs'"),
+        ({"training": {"epoch": 3}}, "unknown key 'training.epoch'. Did you mean 'epochs'"),
         (
             {"training": {"augmentation": {"rotate": 3}}},
-            "unknown key 'training.augmentation.rotate'. Did you mean 'training.augmentation.rotation'",
+            "unknown key 'training.augmentation.rotate'. Did you mean 'rotation'",
         ),
         (
             {"datasets": [{"name": "a", "path": "b", "imagesize": 3}]},
-            r"unknown key 'datasets\[1\].imagesize'. Did you mean 'datasets\[1\].image_size'",
+            r"unknown key 'datasets\[1\].imagesize'. Did you mean 'image_size'",
         ),
         ({"models": ["resnet81"]}, r"models\[1\].name: unknown model 'resnet81'. Did you mean 'resnet18'"),
         ({"models": [{"name": "resnet18", "lr": 1}]}, r"unknown key 'models\[1\].lr'. Known: "),
@@ -73,5 +73,5 @@ def test_a_file_that_is_not_toml_or_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"can't read .*none.toml: No such file"):
         read_config(tmp_path / "none.toml")
     (tmp_path / "bad.toml").write_text("models = [")
-    with pytest.raises(InputError, match=r"bad.toml isn't valid TOML: .*line 1"):
+    with pytest.raises(InputError, match=r"bad.toml isn't valid TOML: ."):
         read_config(tmp_path / "bad.toml")

@@ -3,16 +3,49 @@
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, ParamSpec
 
-import click
 import typer
 
 import pellucid
 from pellucid.cli import demo, methods, predict, report, run, train
 from pellucid.errors import InputError, PellucidError
+
+Arguments = ParamSpec("Arguments")
+
+
+def told(verb: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """The verb, with pellucid's own errors as one line and an exit status.
+
+    1 something failed on the way, 2 the user's input can't be used, 130 stopped by Ctrl-C.
+    """
+
+    @functools.wraps(verb)
+    def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        try:
+            verb(*args, **kwargs)
+        except PellucidError as error:
+            _say(f"error: {error}")
+            raise typer.Exit(2 if isinstance(error, InputError) else 1) from error
+        except KeyboardInterrupt as error:
+            _say("\nstopped. What was finished is kept; run the same command to go on.")
+            raise typer.Exit(130) from error
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            _say(f"error: {error}. What was finished is kept; make room, then run the same command to go on.")
+            raise typer.Exit(1) from error
+
+    return wrapped
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+
 
 app = typer.Typer(
     name="pellucid",
@@ -22,12 +55,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(demo.demo)
-app.command()(run.run)
-app.command()(train.train)
-app.command()(predict.predict)
-app.command()(report.report)
-app.command()(methods.methods)
+app.command()(told(demo.demo))
+app.command()(told(run.run))
+app.command()(told(train.train))
+app.command()(told(predict.predict))
+app.command()(told(report.report))
+app.command()(told(methods.methods))
 
 
 def _print_version(wanted: bool) -> None:
@@ -46,42 +79,19 @@ def _root(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit status.
-
-    0 success, 1 something failed on the way, 2 the user's input can't be used, 130 stopped by Ctrl-C.
-    """
+    """Run the command; returns the exit status."""
     log = logging.getLogger("pellucid")
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
-        return int(app(arguments, standalone_mode=False) or 0)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except InputError as error:
-        return _failed(error, 2)
-    except PellucidError as error:
-        return _failed(error, 1)
-    except (KeyboardInterrupt, click.Abort):
-        _say("\nstopped. What was finished is kept; run the same command to go on.")
-        return 130
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        return _failed(f"{error}. What was finished is kept; make room, then run the same command to go on.", 1)
+        app(arguments, prog_name="pellucid")
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else 0
     finally:
         log.removeHandler(handler)
-
-
-def _failed(error: object, status: int) -> int:
-    _say(f"error: {error}")
-    return status
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
+    return 0
 
 
 def entry_point() -> None:

@@ -211,7 +211,8 @@ def _told(fields: dict[str, Any], loc: tuple[int | str, ...], kind: str, message
     loc = tuple(part for part in loc if part not in ("bool", "str"))  # which arm of a union isn't the user's concern
     key = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
     if kind == "extra_forbidden":
-        return str(unknown_name("key", key, _siblings(loc))).replace("unknown key", "unknown key", 1)
+        last = str(loc[-1])
+        return str(unknown_name("key", last, _siblings(loc))).replace(repr(last), repr(key), 1)
     if kind == "missing":
         return f"{key}: expected a value, got none. Add it."
     message = message.removeprefix("Value error, ")
@@ -221,17 +222,15 @@ def _told(fields: dict[str, Any], loc: tuple[int | str, ...], kind: str, message
 
 
 def _siblings(loc: tuple[int | str, ...]) -> list[str]:
-    """The valid keys beside the unknown one, written with the same prefix."""
+    """The valid keys beside the unknown one."""
     model: Any = StudyConfig
-    prefix = ""
     for part in loc[:-1]:
-        if isinstance(part, int):
-            prefix += f"[{part + 1}]"
-            continue
-        prefix += f".{part}"
-        annotation = model.model_fields[part].annotation
-        model = next((arm for arm in getattr(annotation, "__args__", ()) if hasattr(arm, "model_fields")), annotation)
-    return [f"{prefix}.{name}".lstrip(".") for name in model.model_fields]
+        if isinstance(part, str):
+            annotation = model.model_fields[part].annotation
+            model = next(
+                (arm for arm in getattr(annotation, "__args__", ()) if hasattr(arm, "model_fields")), annotation
+            )
+    return list(model.model_fields)
 
 
 def _at(fields: Any, loc: tuple[int | str, ...]) -> object:
