@@ -21,6 +21,7 @@ Picture = npt.NDArray[np.uint8]
 
 POSITIVE = "viridis"
 SIGNED = "RdBu_r"
+MATRIX = "Blues"
 
 # Okabe & Ito 2008, dark enough on white first
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -134,7 +135,8 @@ def outline(image: npt.ArrayLike, mask: npt.ArrayLike, *, colour: tuple[int, int
 def colour_bar(scale: str = POSITIVE, *, width: int = 256, height: int = 14) -> Picture:
     """A Matplotlib colour scale from its least to its greatest value, left to right, (height, width, 3) uint8."""
     colours = matplotlib.colormaps[scale](np.linspace(0.0, 1.0, width))[None, :, :3]
-    return np.rint(255 * np.repeat(colours, height, axis=0)).astype(np.uint8)
+    bar: Picture = np.rint(255 * np.repeat(colours, height, axis=0)).astype(np.uint8)
+    return bar
 
 
 def legend(*, signed: bool = False, width: int = 256, height: int = 18) -> Picture:
@@ -161,11 +163,11 @@ def encode(picture: npt.ArrayLike, form: Literal["png", "webp", "jpeg"] = "png",
     return buffer.getvalue()
 
 
-def colour_of(share: float, scale: str = "cividis") -> tuple[str, str]:
+def colour_of(share: float, scale: str = MATRIX) -> tuple[str, str]:
     """Background and readable text colour, as CSS hex, for a share in [0, 1].
 
     >>> colour_of(1.0)
-    ('#fee838', '#000000')
+    ('#08306b', '#ffffff')
     """
     red, green, blue = (round(255 * part) for part in matplotlib.colormaps[scale](min(max(share, 0.0), 1.0))[:3])
     luminance = (0.2126 * red + 0.7152 * green + 0.0722 * blue) / 255
@@ -177,7 +179,8 @@ def _stretched(values: npt.NDArray[np.float64]) -> Picture:
     low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
     filled = np.where(finite, values, low)
     scaled = (filled - low) / (high - low) if high > low else np.zeros_like(filled)
-    return np.rint(scaled * 255).astype(np.uint8)
+    stretched: Picture = np.rint(scaled * 255).astype(np.uint8)
+    return stretched
 
 
 def _grown(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

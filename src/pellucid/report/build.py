@@ -10,7 +10,7 @@ from pathlib import Path
 import jinja2
 
 import pellucid
-from pellucid.drawing import colour_bar
+from pellucid.drawing import MATRIX, colour_bar
 from pellucid.files import write_table, write_text
 from pellucid.report.about import (
     PROTOCOL,
@@ -125,7 +125,7 @@ def render(study: StudyResult) -> str:
         road=ROAD,
         methods=method_terms(methods),
         glossary=glossary(metrics),
-        share_scale=drawn(colour_bar(scale="cividis"), "Colour scale from 0 to 100 % of the true class", exact=True),
+        share_scale=drawn(colour_bar(MATRIX), "Colour scale from 0 to 100 % of the true class", exact=True),
     )
 
 

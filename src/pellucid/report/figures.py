@@ -17,22 +17,24 @@ from pellucid.drawing import LINES, Picture, encode
 from pellucid.report.names import percent
 from pellucid.report.read import CellResult
 
-_STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "pellucid",
-    "font.family": "sans-serif",
-    "font.size": 9.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "axes.edgecolor": "#555555",
-    "axes.grid": True,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.6,
-    "xtick.color": "#333333",
-    "ytick.color": "#333333",
-    "legend.frameon": False,
-}
+_STYLE = mpl.RcParams(
+    {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "pellucid",
+        "font.family": "sans-serif",
+        "font.size": 9.0,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.linewidth": 0.6,
+        "axes.edgecolor": "#555555",
+        "axes.grid": True,
+        "grid.color": "#e6e6e6",
+        "grid.linewidth": 0.6,
+        "xtick.color": "#333333",
+        "ytick.color": "#333333",
+        "legend.frameon": False,
+    }
+)
 
 
 @dataclass(frozen=True)

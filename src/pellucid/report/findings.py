@@ -303,9 +303,9 @@ def accuracy_of(models: pd.DataFrame, test: pd.DataFrame, images: str) -> Accura
         return None
     labels = test["label"] if images == "all" else test.loc[~test["copy_in_train"].astype(bool), "label"]
     chance = float(labels.value_counts(normalize=True).max()) if len(labels) else 0.0
-    row = rows.iloc[0]
-    low, high = (float(row[side]) if np.isfinite(row[side]) else float(row["value"]) for side in ("low", "high"))
-    return Accuracy(float(row["value"]), low, high, int(row["n"]), chance)
+    value, low, high = (float(rows[name].iloc[0]) for name in ("value", "low", "high"))
+    low, high = (bound if np.isfinite(bound) else value for bound in (low, high))
+    return Accuracy(value, low, high, int(rows["n"].iloc[0]), chance)
 
 
 def _same(names: Sequence[str]) -> str:
@@ -313,5 +313,5 @@ def _same(names: Sequence[str]) -> str:
 
 
 def _range(table: pd.DataFrame, name: str) -> str:
-    row = table.loc[name]
-    return f"{number(float(row['mean']))} ({number(float(row['low']))} to {number(float(row['high']))})"
+    mean, low, high = (number(float(table[column][name])) for column in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})"

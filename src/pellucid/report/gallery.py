@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -166,14 +166,16 @@ def _strip(
     return Strip(label, predicted, probability, str(row["target"]), bool(row["correct"]), pictures)
 
 
-def _scales(signed: Sequence[bool] | object) -> list[Drawn]:
-    kinds = set(signed)  # type: ignore[call-overload]
+def _scales(signed: Iterable[bool]) -> list[Drawn]:
+    kinds = set(signed)
     scales = []
     if False in kinds:
-        scales.append(drawn(legend(), "Colour scale from no evidence to the map’s maximum", "0 | maximum", exact=True))
+        scales.append(
+            drawn(legend(), "Colour scale from no evidence to the map’s maximum", "0 | the map’s maximum", exact=True)
+        )
     if True in kinds:
         alt = "Colour scale of signed maps, from evidence against to evidence for the class"
-        scales.append(drawn(legend(signed=True), alt, "against | 0 | for", exact=True))
+        scales.append(drawn(legend(signed=True), alt, "against | for the class", exact=True))
     return scales
 
 

@@ -41,6 +41,7 @@ def overview_table(study: StudyResult) -> Table | None:
         ),
         heads=2,
         sizes=sizes,
+        spanning=True,
     )
 
 

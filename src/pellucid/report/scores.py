@@ -60,6 +60,7 @@ def confidence_table(model: str, scores: pd.DataFrame, classes: Sequence[str], t
         ),
         heads=2,
         sizes=sizes,
+        spanning=True,
     )
 
 
@@ -147,11 +148,9 @@ def method_tests_table(model: str, tests: pd.DataFrame, methods: Sequence[str]) 
 def times_table(dataset: DatasetResult) -> Table | None:
     """The paper's table: seconds per image and method, and its ratio to the shared forward pass."""
     models = [model for model in dataset.models if any(cell.times.get("explain") for cell in dataset.of_model(model))]
-    methods = list(
-        dict.fromkeys(
-            name for model in models for cell in dataset.of_model(model) for name in cell.times.get("explain", {})
-        )
-    )
+    timed = {name for cell in dataset.cells for name in cell.times.get("explain", {})}
+    asked = dict.fromkeys(name for cell in dataset.cells for name in cell.card.get("methods", ()))
+    methods = [name for name in asked if name in timed]
     if not methods:
         return None
     methods = [name for name in methods if not is_control(name)] + [name for name in methods if is_control(name)]

@@ -39,6 +39,7 @@ class Table:
     heads: int = 1
     kind: str = ""  # "matrix", or "matrix upright" for column names written upwards
     sizes: Sequence[int] = field(default_factory=tuple)  # rows per block, a rule between blocks
+    spanning: bool = False  # the first heading of a block stands for all its rows
 
 
 def texts(*words: str) -> list[Cell]:
@@ -91,10 +92,11 @@ def models_table(models: pd.DataFrame, chances: dict[tuple[str, str], float], co
             if metric not in by_metric.index:
                 cells.append(Cell(number(None)))
                 continue
-            row = by_metric.loc[metric]
-            cells.append(interval(row["value"], row["low"], row["high"]))
-            if str(row["note"]) not in ("", "nan"):
-                notes.append(f"{METRIC_TITLES[metric]}, {model}, {images}: {str(row['note']).rstrip('.')}.")
+            value, low, high = (float(by_metric[name][metric]) for name in ("value", "low", "high"))
+            cells.append(interval(value, low, high))
+            note = str(by_metric["note"][metric])
+            if note not in ("", "nan"):
+                notes.append(f"{METRIC_TITLES[metric]}, {model}, {images}: {note.rstrip('.')}.")
         units.add(str(part["unit"].iloc[0]))
         n, clusters = int(part["n"].iloc[0]), part["clusters"].iloc[0]
         cells.append(Cell(percent(chances.get((str(model), str(images))))))
@@ -151,7 +153,7 @@ def model_tests_table(tests: pd.DataFrame) -> Table | None:
         )
     columns = ["Pair", "Test images", "Test", "Difference in accuracy", "t", "p", "p corrected", "Effect size", "n"]
     note = "p corrected for all tests of this kind in the study, below 0.05 in bold. In brackets intervals."
-    return Table("Tests between models", columns, rows, note=note)
+    return Table("Tests between models", columns, rows, note=note, heads=2)
 
 
 def confusion_table(cells: Sequence[CellResult], classes: Sequence[str], images: str) -> Table | None:
@@ -170,7 +172,7 @@ def confusion_table(cells: Sequence[CellResult], classes: Sequence[str], images:
             Cell(
                 str(int(count)),
                 percent(share, 0) if total else "",
-                colours=colour_of(0.1 + 0.9 * share) if total else None,
+                colours=colour_of(share) if total else None,
             )
             for count, share in zip(row, shares, strict=True)
         ]
