@@ -45,7 +45,7 @@ def fill_batched(images: Tensor, removed: Tensor, *, tolerance: float, most: int
         _fill(images[start : start + rows], removed[start : start + rows], tolerance, most)
         for start in range(0, len(images), rows)
     ]
-    return torch.cat([filled for filled, _ in parts]), max(error for _, error in parts)
+    return torch.cat([filled for filled, _ in parts]), float(torch.tensor([error for _, error in parts]).max())
 
 
 def _fill(images: Tensor, removed: Tensor, tolerance: float, most: int) -> tuple[Tensor, float]:
@@ -63,7 +63,7 @@ def _fill(images: Tensor, removed: Tensor, tolerance: float, most: int) -> tuple
     right = -_times(full, known, axes) * unknown
     solution, error = _conjugate_gradients(solver, right, unknown, tolerance * span, most)
     filled = images * kept + (solution + mean) * unknown
-    relative = torch.where(span > 0, error / span.clamp(min=torch.finfo(span.dtype).tiny), 0)
+    relative = torch.where(span == 0, 0, error / span)
     return filled, float(relative.max())
 
 

@@ -143,7 +143,7 @@ def fill_compiled(
     for _ in range(count):
         spaces.put(_Workspace(*removed.shape[1:]))
 
-    def solve(row: int) -> float:
+    def solve(row: int) -> list[float]:
         space = spaces.get()
         space.prepare(removed[row])
         errors = [
@@ -151,9 +151,9 @@ def fill_compiled(
             for image, target in zip(images[row], filled[row], strict=True)
         ]
         spaces.put(space)
-        return max(errors)
+        return errors
 
     if count == 1:
-        return filled, max(map(solve, range(len(images))))
+        return filled, float(np.max([solve(row) for row in range(len(images))]))  # np.max lets NaN through
     with ThreadPoolExecutor(count) as pool:
-        return filled, max(pool.map(solve, range(len(images))))
+        return filled, float(np.max(list(pool.map(solve, range(len(images))))))

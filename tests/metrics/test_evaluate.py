@@ -1,0 +1,350 @@
+"""`evaluate`: the table, what is shared, how the model is treated, and what is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import warnings
+from collections.abc import Callable, Iterator
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pellucid.attribution import explain
+from pellucid.attribution.explanation import Explanation
+from pellucid.errors import InputError, UnknownNameError
+from pellucid.metrics import metric
+from pellucid.metrics.evaluate import EmptyMaskWarning, evaluate
+from pellucid.metrics.road import road, road_curves
+
+
+def network(classes: int = 3, channels: int = 2, axes: int = 2) -> nn.Module:
+    """A small network with batch normalisation and dropout, left in training mode."""
+    convolution, norm, pool = {
+        2: (nn.Conv2d, nn.BatchNorm2d, nn.AdaptiveAvgPool2d),
+        3: (nn.Conv3d, nn.BatchNorm3d, nn.AdaptiveAvgPool3d),
+    }[axes]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            convolution(channels, 6, 3),
+            norm(6),
+            nn.ReLU(),
+            pool(2),
+            nn.Flatten(),
+            nn.Dropout(),
+            nn.Linear(6 * 2**axes, classes),
+        )
+
+
+class Counting(nn.Module):
+    """Says how many rows it was shown, batch by batch."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.batches: list[int] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.batches.append(len(images))
+        outputs: Tensor = self.inner(images)
+        return outputs
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def explanation_of(images: Tensor, methods: int = 2, classes: int = 3) -> Explanation:
+    count, size = len(images), images.shape[2:]
+    return Explanation(
+        maps={f"method-{place}": drawn(count, *size, seed=place + 1).relu() for place in range(methods)},
+        target=torch.arange(count) % classes,
+        score=torch.zeros(count),
+        probability=torch.zeros(count),
+        layer="layer",
+        grid=tuple(size),
+        seconds={},
+    )
+
+
+def value(table: pd.DataFrame, sample: int, method: str, name: str) -> float:
+    row = table[(table["sample"] == sample) & (table["method"] == method) & (table["metric"] == name)]
+    assert len(row) == 1
+    return float(row["value"].iloc[0])
+
+
+def central_masks(count: int, size: int = 14) -> Tensor:
+    masks = torch.zeros(count, size, size, dtype=torch.bool)
+    masks[:, 4:9, 4:9] = True
+    return masks
+
+
+def test_the_table_has_a_row_per_image_method_and_metric() -> None:
+    images = drawn(3, 2, 14, 14)
+    table = evaluate(network(), images, explanation_of(images), masks=central_masks(3))
+    assert list(table.columns) == ["sample", "method", "metric", "value"]
+    assert len(table) == 3 * 2 * 3
+    assert table["sample"].tolist() == [0] * 6 + [1] * 6 + [2] * 6
+    assert table["metric"].tolist()[:3] == ["road", "pointing-game", "energy-pointing"]
+    assert table["value"].dtype == "float64"
+    assert not table["value"].isna().any()
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_road_is_that_of_the_softmax_of_the_explained_class(axes: int) -> None:
+    images = drawn(2, 2, *(7,) * axes)
+    model, explanation = network(axes=axes), explanation_of(images)
+    table = evaluate(model, images, explanation, metrics=["road", "road-morf", "road-lerf"])
+    model.eval()
+
+    @torch.no_grad()
+    def score_of(rows: Tensor, sample: Tensor) -> Tensor:
+        probabilities: Tensor = model(rows).softmax(dim=1)
+        return probabilities[torch.arange(len(rows)), explanation.target[sample]]
+
+    for method, maps in explanation.maps.items():
+        curves = road_curves(score_of, images, maps)
+        for sample in range(2):
+            morf, lerf = (value(table, sample, method, name) for name in ("road-morf", "road-lerf"))
+            assert morf == pytest.approx(curves.morf[sample].mean().item(), abs=1e-5)
+            assert lerf == pytest.approx(curves.lerf[sample].mean().item(), abs=1e-5)
+            assert value(table, sample, method, "road") == pytest.approx((lerf - morf) / 2, abs=1e-6)
+            assert value(table, sample, method, "road") == pytest.approx(
+                road(lambda fractions, noise, curves=curves: curves)[sample].item(), abs=1e-5
+            )
+
+
+def test_a_single_logit_is_two_classes_by_the_sigmoid() -> None:
+    images = drawn(2, 2, 14, 14)
+    explanation = explanation_of(images, methods=1, classes=2)
+    model = network(classes=1)
+    table = evaluate(model, images, explanation, metrics="road-morf")
+    flipped = dataclasses.replace(explanation, target=1 - explanation.target)
+    other = evaluate(model, images, flipped, metrics="road-morf")
+    torch.testing.assert_close(torch.tensor((table["value"] + other["value"]).to_numpy()), torch.ones(2).double())
+    assert table["value"].between(0, 1).all()
+
+
+def test_multi_label_takes_the_sigmoid_of_each_logit() -> None:
+    images, model = drawn(2, 2, 14, 14), network()
+    explanation = explanation_of(images, methods=1)
+    zero = metric("road-morf", fractions=(0.0,))
+    by_label = evaluate(model, images, explanation, metrics=[zero], multi_label=True)["value"]
+    softmax = evaluate(model, images, explanation, metrics=[zero])["value"]
+    with torch.no_grad():
+        logits = model.eval()(images)[torch.arange(2), explanation.target]
+    torch.testing.assert_close(torch.tensor(by_label.to_numpy()), logits.sigmoid().double(), rtol=0, atol=1e-6)
+    assert not torch.allclose(torch.tensor(softmax.to_numpy()), logits.sigmoid().double())
+
+
+def test_all_road_metrics_share_one_pass_and_equal_maps_too() -> None:
+    images = drawn(2, 2, 14, 14)
+    explanation = explanation_of(images, methods=1)
+    counting = Counting(network())
+
+    def rows(*metrics: object, maps: int = 1) -> int:
+        counting.batches.clear()
+        same = {f"copy-{place}": (place + 1) * explanation.maps["method-0"] for place in range(maps)}
+        evaluate(counting, images, dataclasses.replace(explanation, maps=same), metrics=metrics)
+        return sum(counting.batches)
+
+    assert rows("road") == 2 * 19
+    assert rows("road", "road-morf", "road-lerf") == 2 * 19
+    assert rows("road", maps=3) == 2 * 19
+    assert rows("road", metric("road", noise=0.0)) == 2 * 2 * 19
+    assert rows("pointing-game") == 0
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 64])
+def test_the_batch_size_changes_values_by_rounding_alone(batch_size: int) -> None:
+    images = drawn(3, 2, 14, 14)
+    counting, explanation = Counting(network()), explanation_of(images)
+    usual = evaluate(network(), images, explanation, metrics=["road", "road-lerf"])
+    table = evaluate(counting, images, explanation, metrics=["road", "road-lerf"], batch_size=batch_size)
+    assert max(counting.batches) <= batch_size
+    assert (table["value"] - usual["value"]).abs().max() < 1e-5
+    assert table.drop(columns="value").equals(usual.drop(columns="value"))
+
+
+def test_an_image_scores_the_same_whatever_comes_after_it() -> None:
+    images = drawn(20, 2, 9, 9)  # more than run at once
+    explanation = explanation_of(images)
+    whole = evaluate(network(), images, explanation, metrics="road")
+    few = dataclasses.replace(
+        explanation,
+        maps={name: maps[:3] for name, maps in explanation.maps.items()},
+        target=explanation.target[:3],
+    )
+    part = evaluate(network(), images[:3], few, metrics="road")
+    assert (whole[whole["sample"] < 3]["value"] - part["value"]).abs().max() < 1e-5
+    assert whole["sample"].max() == 19
+
+
+def test_seeds_repeat_and_none_means_0() -> None:
+    images = drawn(2, 2, 14, 14)
+    explanation = explanation_of(images)
+    default = evaluate(network(), images, explanation, metrics="road")
+    seeded = evaluate(network(), images, explanation, metrics="road", generator=torch.Generator().manual_seed(0))
+    other = evaluate(network(), images, explanation, metrics="road", generator=torch.Generator().manual_seed(1))
+    assert default.equals(seeded)
+    assert not default.equals(other)
+
+
+def test_options_make_a_metric_of_their_own() -> None:
+    images = drawn(1, 2, 14, 14)
+    table = evaluate(
+        network(), images, explanation_of(images), metrics=["road", metric("road", noise=0.0, fractions=(0.5,))]
+    )
+    assert table["metric"].unique().tolist() == ["road", "road[fractions=(0.5,),noise=0.0]"]
+    assert table["value"].nunique() == 4
+
+
+def test_an_empty_mask_is_missing_and_counted() -> None:
+    images, masks = drawn(4, 2, 14, 14), central_masks(4)
+    masks[1] = masks[3] = False
+    names = ["pointing-game", "energy-pointing"]
+    message = "2 of 4 masks are empty; pointing-game and energy-pointing have no value there"
+    with pytest.warns(EmptyMaskWarning, match=message):
+        table = evaluate(network(), images, explanation_of(images), metrics=names, masks=masks)
+    assert table[table["sample"].isin([1, 3])]["value"].isna().all()
+    assert not table[table["sample"].isin([0, 2])]["value"].isna().any()
+
+
+def test_without_masks_what_needs_them_is_missing() -> None:
+    images = drawn(2, 2, 14, 14)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        table = evaluate(network(), images, explanation_of(images))
+    missing = table.set_index("metric")["value"].isna()
+    assert missing[["pointing-game", "energy-pointing"]].all()
+    assert not missing["road"].any()
+
+
+def test_a_map_without_evidence_is_missing_where_it_must_be() -> None:
+    images = drawn(1, 2, 14, 14)
+    explanation = dataclasses.replace(explanation_of(images), maps={"empty": torch.zeros(1, 14, 14)})
+    table = evaluate(network(), images, explanation, masks=central_masks(1))
+    assert math.isnan(value(table, 0, "empty", "energy-pointing"))
+    assert value(table, 0, "empty", "pointing-game") == pytest.approx(25 / 196)  # what a blind guess gets
+    assert value(table, 0, "empty", "road") == 0.0
+
+
+class Failing(nn.Module):
+    """Breaks at its third batch."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.calls = inner, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls == 3:
+            raise KeyboardInterrupt
+        outputs: Tensor = self.inner(images)
+        return outputs
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_model_is_given_back_as_it_was(fails: bool) -> None:
+    inner = network()
+    inner[1].eval()  # one part in evaluation mode
+    inner[0].weight.requires_grad_(False)
+    model = Failing(inner) if fails else Counting(inner)
+    modes = [module.training for module in model.modules()]
+    wants = [parameter.requires_grad for parameter in model.parameters()]
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    images = drawn(2, 2, 14, 14)
+    if fails:
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(model, images, explanation_of(images), metrics="road", batch_size=4)
+    else:
+        evaluate(model, images, explanation_of(images), metrics="road", batch_size=4)
+    assert [module.training for module in model.modules()] == modes
+    assert [parameter.requires_grad for parameter in model.parameters()] == wants
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_images_and_maps_are_left_alone() -> None:
+    images = drawn(2, 2, 14, 14)
+    explanation = explanation_of(images)
+    before = images.clone(), {name: maps.clone() for name, maps in explanation.maps.items()}
+    evaluate(network(), images, explanation, metrics="road")
+    assert torch.equal(images, before[0])
+    assert all(torch.equal(maps, before[1][name]) for name, maps in explanation.maps.items())
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_works_where_gradients_are_off(mode: type[torch.no_grad]) -> None:
+    plain = evaluate(network(), drawn(1, 2, 14, 14), explanation_of(drawn(1, 2, 14, 14)), metrics="road")
+    model = network()
+    with mode():
+        images = drawn(1, 2, 14, 14)
+        table = evaluate(model, images, explanation_of(images), metrics="road")
+    assert table.equals(plain)
+
+
+def test_progress_goes_by_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+
+    @contextlib.contextmanager
+    def shown(title: str, total: int, *, show: bool) -> Iterator[Callable[[int], None]]:
+        assert (title, total, show) == ("Removing pixels", 20, True)
+        yield steps.append
+
+    monkeypatch.setattr("pellucid.metrics.evaluate.progress_bar", shown)
+    monkeypatch.setattr("pellucid.metrics.road._BLOCK_BYTES", 30 * 2 * 9 * 9 * 4)
+    images = drawn(20, 2, 9, 9)
+    evaluate(network(), images, explanation_of(images), metrics=["road", metric("road", noise=0.0)], progress=True)
+    assert sum(steps) == 20
+    assert len(steps) > 10
+
+
+def test_runs_on_what_explain_gives() -> None:
+    images, model = drawn(2, 2, 14, 14), network()
+    explanation = explain(model, images, methods=["grad-cam", "layer-cam", "random"], layer="2")
+    table = evaluate(model, images, explanation, metrics=["road"])
+    assert table["method"].unique().tolist() == ["grad-cam", "layer-cam", "random"]
+    assert table["value"].between(-0.5, 0.5).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "message"),
+    [
+        ({"maps": {}}, {}, "explanation: expected at least one map"),
+        (
+            {"maps": {"a": torch.zeros(2, 7, 7)}},
+            {},
+            r"explanation: expected maps \(2, 14, 14\), got \(2, 7, 7\) for 'a'",
+        ),
+        ({"maps": {"a": torch.zeros(2, 3, 14, 14)}}, {}, "Evaluate one class's maps at a time"),
+        ({"maps": {"a": torch.full((2, 14, 14), torch.nan)}}, {}, "NaN or infinity for 'a', image 0"),
+        ({"target": torch.tensor([0, -1])}, {}, "explanation: expected one class per image"),
+        ({"target": torch.zeros(2, 3).long()}, {}, "explanation: expected one class per image"),
+        ({"target": torch.tensor([0, 3])}, {}, "classes from 0 to 2, as the model has, got 3"),
+        ({}, {"masks": torch.zeros(2, 14, 14)}, "masks: expected a bool tensor"),
+        ({}, {"masks": torch.zeros(1, 14, 14, dtype=torch.bool)}, "masks: expected a bool tensor"),
+        ({}, {"batch_size": 0}, "batch_size: expected at least 1, got 0"),
+        ({}, {"metrics": []}, "metrics: expected at least one, each once, got none"),
+        ({}, {"metrics": ["road", "road"]}, "metrics: expected at least one, each once, got road, road"),
+        ({}, {"images": drawn(2, 5, 14, 14)}, "images: expected 2 channels"),
+        ({}, {"images": drawn(0, 2, 14, 14)}, "images: expected a tensor"),
+        ({}, {"images": [1, 2]}, "images: expected a tensor .* got list"),
+    ],
+)
+def test_bad_input_is_named(changes: dict[str, object], arguments: dict[str, object], message: str) -> None:
+    images = drawn(2, 2, 14, 14)
+    explanation = dataclasses.replace(explanation_of(images), **changes)
+    with pytest.raises(InputError, match=message):
+        evaluate(**({"model": network(), "images": images, "explanation": explanation} | arguments))
+
+
+def test_an_unknown_metric_names_the_nearest() -> None:
+    images = drawn(1, 2, 14, 14)
+    with pytest.raises(UnknownNameError, match="unknown metric 'raod'. Did you mean 'road'"):
+        evaluate(network(), images, explanation_of(images), metrics="raod")
