@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from typing import Literal
 
-import matplotlib
+import matplotlib.colors
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -22,6 +22,7 @@ Picture = npt.NDArray[np.uint8]
 POSITIVE = "viridis"
 SIGNED = "RdBu_r"
 MATRIX = "Blues"
+OUTLINE = (255, 176, 0)  # stands out on grey, on viridis and, with its black edge, on white
 
 # Okabe & Ito 2008, dark enough on white first
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -113,7 +114,7 @@ def overlay(
     return blended if mask is None else outline(blended, mask)
 
 
-def outline(image: npt.ArrayLike, mask: npt.ArrayLike, *, colour: tuple[int, int, int] = (255, 255, 255)) -> Picture:
+def outline(image: npt.ArrayLike, mask: npt.ArrayLike, *, colour: tuple[int, int, int] = OUTLINE) -> Picture:
     """An image with the outline of a mask: a line of `colour` inside its edge and a black one outside.
 
     Arguments:
@@ -169,9 +170,12 @@ def colour_of(share: float, scale: str = MATRIX) -> tuple[str, str]:
     >>> colour_of(1.0)
     ('#08306b', '#ffffff')
     """
-    red, green, blue = (round(255 * part) for part in matplotlib.colormaps[scale](min(max(share, 0.0), 1.0))[:3])
-    luminance = (0.2126 * red + 0.7152 * green + 0.0722 * blue) / 255
-    return f"#{red:02x}{green:02x}{blue:02x}", "#000000" if luminance > 0.45 else "#ffffff"
+    colour = np.rint(255 * np.array(matplotlib.colormaps[scale](min(max(share, 0.0), 1.0))[:3])) / 255
+    linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
+    luminance = float(linear @ np.array([0.2126, 0.7152, 0.0722]))
+    # WCAG 2: contrast is (lighter + 0.05) / (darker + 0.05)
+    black_reads_better = (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05)
+    return matplotlib.colors.to_hex(tuple(colour)), "#000000" if black_reads_better else "#ffffff"
 
 
 def _stretched(values: npt.NDArray[np.float64]) -> Picture:

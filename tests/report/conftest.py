@@ -86,7 +86,7 @@ def _study_toml(output: Path, made: Made) -> None:
             for name in made.datasets
         ],
         "explain": {"methods": list(made.methods), "images": made.explained},
-        "statistics": {"resamples": 200},
+        "statistics": {"resamples": 100},
     }
     write_text(output / "study.toml", tomli_w.dumps(study))
 
@@ -282,7 +282,7 @@ def _answers(made: Made, test: pd.DataFrame, draws: np.random.Generator) -> pd.D
     right = draws.random(len(test)) < chance
     predicted = []
     for label, hit in zip(test["label"], right, strict=True):
-        others = [name for name in classes if name != label]
+        others = [name for name in classes if name not in (label, made.never_predicted)]
         name = label if hit else others[int(draws.integers(len(others)))]
         predicted.append(name if name != made.never_predicted else others[0])
     table = test[["sample", "patient_id"]].assign(split="test", label=test["label"], predicted=predicted)

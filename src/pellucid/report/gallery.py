@@ -161,7 +161,7 @@ def _strip(
         title = method_title(method)
         laid = overlay(shown, saliency, mask=mask, signed=signed[method])
         empty = not raw.any()
-        caption = title + (" †" if is_control(method) else "") + (" (no evidence)" if empty else "")
+        caption = title + ("\u00a0†" if is_control(method) else "") + (" (no evidence)" if empty else "")
         pictures.append(drawn(laid, f"{title} map over the image, {of}", caption))
     return Strip(label, predicted, probability, str(row["target"]), bool(row["correct"]), pictures)
 

@@ -245,7 +245,7 @@ def _best(means: dict[str, float]) -> set[str]:
 
 
 def _heading(method: str) -> str:
-    return method_title(method) + (" †" if is_control(method) else "")
+    return method_title(method) + ("\u00a0†" if is_control(method) else "")
 
 
 def _mean(values: Sequence[float | None]) -> float:

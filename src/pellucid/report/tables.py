@@ -171,7 +171,7 @@ def confusion_table(cells: Sequence[CellResult], classes: Sequence[str], images:
         entries = [
             Cell(
                 str(int(count)),
-                percent(share, 0) if total else "",
+                percent(share, 0) if count else "",
                 colours=colour_of(share) if total else None,
             )
             for count, share in zip(row, shares, strict=True)
