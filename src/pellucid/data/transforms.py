@@ -185,6 +185,15 @@ def augment(image: Tensor, settings: Augmentation, seed: int | Sequence[int]) ->
     What is moved in from outside is black. Every draw is made whether or not it is used, so that one setting
     doesn't change what another does.
     """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # waking others costs more than an image of this size takes
+    try:
+        return _augmented(image, settings, seed)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _augmented(image: Tensor, settings: Augmentation, seed: int | Sequence[int]) -> Tensor:
     from torchvision.transforms.v2 import functional  # takes a second to import, and only training needs it
 
     draws = np.random.default_rng(np.random.SeedSequence(seed)).random(8).tolist()
