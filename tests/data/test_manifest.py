@@ -181,10 +181,13 @@ def test_no_patient_ids_are_noted(folder: Path) -> None:
     assert any(note.startswith("No patient ids are known") for note in load_manifest(folder).notes)
 
 
-def test_patients_of_several_classes_are_noted(folder: Path, shared_data: Path) -> None:
+def test_patients_of_several_classes_are_noted(folder: Path) -> None:
     rows = "a/0.png,x,p\na/1.png,x,q\nb/1.png,y,p\nb/2.png,y,\n"
     (folder / "manifest.csv").write_text("path,label,patient_id\n" + rows)
     assert "1 patients have images of more than one class." in load_manifest(folder).notes
+
+
+def test_what_a_real_pack_hides_is_noted(shared_data: Path) -> None:
     assert load_manifest(shared_data / "chest_xray").notes == ("21 patients have images of more than one class.",)
 
 

@@ -40,6 +40,14 @@ def test_png_must_begin_with_its_header() -> None:
         check_png(b"\x89PNG\r\n\x1a\n" + chunk(b"IEND", b""))
 
 
+def test_png_checksums_are_verified_in_every_chunk() -> None:
+    data = saved("PNG")
+    text = chunk(b"tEXt", b"Title\0brain")
+    check_png(data[:33] + text + data[33:])
+    with pytest.raises(DecodeError, match="block at byte 33"):
+        check_png(data[:33] + text.replace(b"brain", b"brawn") + data[33:])
+
+
 def test_jpeg_end_marker_inside_a_thumbnail_is_not_the_end() -> None:
     data = saved("JPEG")
     thumbnail = b"\xff\xe1" + struct.pack(">H", len(data) + 2) + data
