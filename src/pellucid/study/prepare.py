@@ -14,7 +14,7 @@ from pellucid.data.dataset import ImageDataset
 from pellucid.data.leakage import find_copies
 from pellucid.data.manifest import Manifest, load_manifest
 from pellucid.data.phantoms import write_phantoms
-from pellucid.data.splits import assign_splits
+from pellucid.data.splits import assign_splits, split_notes
 from pellucid.data.transforms import prepare_mask
 from pellucid.files import read_json, write_json, write_table
 from pellucid.study.config import PHANTOM, DatasetSettings, ExplainSettings, StudyConfig
@@ -131,7 +131,8 @@ def _describe(prepared: Prepared, config: StudyConfig, folder: Path, show_progre
             "patients": int(manifest.table["patient_id"].replace("", np.nan).nunique()),
             "counts": counts.to_dict("records"),
             "unreadable": [list(entry) for entry in manifest.unreadable],
-            "notes": list(manifest.notes),
+            "mask_problems": [list(entry) for entry in manifest.mask_problems],
+            "notes": [*manifest.notes, *split_notes(manifest, prepared.splits)],
             "given_split": bool((manifest.table["split"] != "").any() and prepared.settings.split.use != "random"),
             "image_size": prepared.settings.image_size,
             "channels": prepared.settings.channels,
