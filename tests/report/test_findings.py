@@ -120,6 +120,11 @@ def test_a_control_that_does_as_well_is_named_with_the_methods_it_equals() -> No
     assert found[1].tone == "against"
 
 
+def test_controls_that_equal_the_same_methods_share_a_sentence() -> None:
+    found = faithfulness_findings("net", scores(layer_cam=0.1, sobel=0.3, random=0.2), NO_TESTS, [])
+    assert "Sobel edges (0.300) and Random map (0.200) do as well as every method" in found[1].text
+
+
 def test_controls_that_all_lose_are_a_result() -> None:
     found = faithfulness_findings("net", scores(layer_cam=0.1, random=0.0), NO_TESTS, [])
     assert found[1].tone == "result"
@@ -143,7 +148,8 @@ def test_without_scores_nothing_is_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mass", "against"), [(0.09, "no more than"), (0.1, "no more than"), (0.19, "less than twice"), (0.21, "")]
+    ("mass", "against"),
+    [(0.09, "No map of net puts more"), (0.1, "No map of net puts more"), (0.19, "less than twice"), (0.21, "")],
 )
 def test_relevance_mass_is_read_beside_the_lesions_share(mass: float, against: str) -> None:
     found = lesion_findings("net", scores("energy-pointing", layer_cam=mass, random=0.01), 0.1, 30)

@@ -177,18 +177,19 @@ def faithfulness_findings(
 def _controls_finding(
     model: str, road: pd.DataFrame, tests: pd.DataFrame, methods: Sequence[str], controls: Sequence[str]
 ) -> Finding:
-    beaten_by = {
-        control: [method for method in methods if not clearly_better(method, control, road, tests)]
-        for control in controls
-    }
-    beaten_by = {control: names for control, names in beaten_by.items() if names}
-    if not beaten_by:
+    equals: dict[tuple[str, ...], list[str]] = {}
+    for control in controls:
+        names = tuple(method for method in methods if not clearly_better(method, control, road, tests))
+        if names:
+            equals.setdefault(names, []).append(control)
+    if not equals:
         return Finding(f"On {model} every method scores clearly above every control.")
     parts = []
-    for control, names in beaten_by.items():
+    for names, rivals in equals.items():
         which = "every method" if len(names) == len(methods) else listed([method_title(name) for name in names])
-        parts.append(f"{method_title(control)} ({number(float(road['mean'][control]))}) does as well as {which}")
-    everything = any(len(names) == len(methods) for names in beaten_by.values())
+        told = listed([f"{method_title(rival)} ({number(float(road['mean'][rival]))})" for rival in rivals])
+        parts.append(f"{told} {'does' if len(rivals) == 1 else 'do'} as well as {which}")
+    everything = any(len(names) == len(methods) for names in equals)
     close = (
         "A map that has never seen the network explains it no worse, so these scores are no evidence for the methods."
         if everything
@@ -232,11 +233,17 @@ def lesion_findings(model: str, scores: pd.DataFrame, lesion_share: float, masks
     found = [Finding(text)]
     if ratio <= 1:
         found.append(
-            Finding(f"That is no more than a map spread evenly would put there: {model} looks elsewhere.", "against")
+            Finding(
+                f"No map of {model} puts more of its evidence in the lesion than an even map would: it looks elsewhere.",
+                "against",
+            )
         )
     elif ratio < CLEAR_RATIO:
         found.append(
-            Finding(f"That is less than twice the lesion’s share: {model}’s maps hardly single it out.", "against")
+            Finding(
+                f"The relevance mass on {model} is less than twice the lesion’s share: the maps hardly single it out.",
+                "against",
+            )
         )
     rivals = [name for name in mass.index if is_control(name) and means[name] >= means[best]]
     if rivals:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -129,7 +130,7 @@ def _choose(explained: pd.DataFrame, classes: Sequence[str], per_kind: int) -> l
     return rows
 
 
-def _read_maps(cell: CellResult) -> dict[str, zarr.Array]:  # type: ignore[type-arg]
+def _read_maps(cell: CellResult) -> dict[str, zarr.Array[Any]]:
     group = zarr.open_group(cell.store.maps, mode="r")
     arrays = dict(group.arrays())
     asked = [name for name in cell.card.get("methods", ()) if name in arrays]
@@ -143,7 +144,7 @@ def _strip(
     arrays: Mapping[str, np.ndarray],
     place: int,
     number: int,
-    maps: Mapping[str, zarr.Array],  # type: ignore[type-arg]
+    maps: Mapping[str, zarr.Array[Any]],
     signed: Mapping[str, bool],
 ) -> Strip:
     image = to_picture(arrays["images"][place])

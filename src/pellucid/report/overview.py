@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from pellucid.report.findings_of import model_accuracies
+from pellucid.report.findings_of import IMAGE_SETS, model_accuracies
 from pellucid.report.names import is_control, method_title, number, percent
 from pellucid.report.read import DatasetResult, StudyResult
 from pellucid.report.scores import lesion_share
@@ -48,14 +48,15 @@ def overview_table(study: StudyResult) -> Table | None:
 def _row(study: StudyResult, dataset: DatasetResult, model: str) -> list[Cell]:
     accuracies = model_accuracies(study, dataset, model)
     cells = [Cell(dataset.name), Cell(model)]
-    for images in ("all", "without copies"):
+    for images in IMAGE_SETS:
         known = accuracies.get(images)
         if known is None:
-            cells.append(Cell("–"))
+            clean = images != "all" and dataset.facts.get("duplicates", {}).get("cross_split") == 0
+            cells.append(Cell("no copies" if clean else "–"))
         else:
             cells.append(Cell(percent(known.value), f"{percent(known.low)} to {percent(known.high)}"))
-    shown = accuracies.get("without copies") or accuracies.get("all")
-    cells.append(Cell(percent(shown.chance if shown else None)))
+    chances = [percent(known.chance if known else None) for known in map(accuracies.get, IMAGE_SETS)]
+    cells.append(Cell(chances[0], f"without copies {chances[1]}" if "without copies" in accuracies else ""))
     scores = study.table("scores", dataset.name, model, "all")
     scores = scores[(scores["label"] == "all") & (scores["correct"] == "all")]
     road = _means(scores, "road")

@@ -105,6 +105,7 @@ def localisation_table(model: str, scores: pd.DataFrame, share: float, better: d
             + f". The lesion covers {number(100 * share, 1)}\u00a0% of these images on average: an even map has that "
             "relevance mass and a ratio of 1. Both measures: higher is better. † Control."
         ),
+        kind="small",
     )
 
 
@@ -226,9 +227,8 @@ def _by_method(caption: str, part: pd.DataFrame, metrics: Sequence[str], better:
             )
         rows.append(cells)
     columns = ["Method", *(f"{metric_title(metric)} {better.get(metric, '')}".strip() for metric in metrics)]
-    return Table(
-        caption, columns, rows, note=f"{note} In brackets intervals; the best method in bold. † Control.".strip()
-    )
+    note = f"{note} In brackets intervals; the best method in bold. † Control.".strip()
+    return Table(caption, columns, rows, note=note, kind="small")
 
 
 def _overall(scores: pd.DataFrame) -> pd.DataFrame:
@@ -236,12 +236,13 @@ def _overall(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _best(means: dict[str, float]) -> set[str]:
-    """The methods with the greatest mean, ties to three digits together."""
+    """The methods with the greatest mean, ties to three digits together; none where all are tied."""
     finite = {name: value for name, value in means.items() if np.isfinite(value)}
     if not finite:
         return set()
     top = round(max(finite.values()), 3)
-    return {name for name, value in finite.items() if round(value, 3) == top}
+    best = {name for name, value in finite.items() if round(value, 3) == top}
+    return best if len(best) < len(finite) or len(finite) == 1 else set()
 
 
 def _heading(method: str) -> str:

@@ -37,7 +37,9 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     note: str = ""
     heads: int = 1
-    kind: str = ""  # "matrix", or "matrix upright" for column names written upwards
+    kind: str = (
+        ""  # "small" may stand beside another in print; "matrix", or "matrix upright" for column names written upwards
+    )
     sizes: Sequence[int] = field(default_factory=tuple)  # rows per block, a rule between blocks
     spanning: bool = False  # the first heading of a block stands for all its rows
 
@@ -105,9 +107,10 @@ def models_table(models: pd.DataFrame, chances: dict[tuple[str, str], float], co
         rows.append(cells)
     note = (
         f"In brackets {percent(confidence, 0)} intervals from a bootstrap that resamples {listed(sorted(units))}s. "
-        "Commonest class: the accuracy of always naming it. “Without copies” leaves out the test images that are "
-        "pixel-identical to a training image."
+        "Commonest class: the accuracy of always naming it."
     )
+    if (pooled["images"] != "all").any():
+        note += " “Without copies” leaves out the test images that are pixel-identical to a training image."
     return Table(
         "Models on the test images",
         ["Model", "Test images", *(METRIC_TITLES[metric] for metric in MODEL_METRICS), "Commonest class", "n"],
