@@ -234,7 +234,7 @@ def lesion_findings(model: str, scores: pd.DataFrame, lesion_share: float, masks
     if ratio <= 1:
         found.append(
             Finding(
-                f"No map of {model} puts more of its evidence in the lesion than an even map would: it looks elsewhere.",
+                f"No map of {model} puts more of its evidence in the lesion than an even map: it looks elsewhere.",
                 "against",
             )
         )
