@@ -137,6 +137,22 @@ def test_no_patient_and_no_path_is_told(whole: Path, page: Page) -> None:
         assert "PAT-" not in sheet.read_text()
 
 
+def test_notes_reasons_and_names_of_skipped_files_tell_no_patient(made_study: Make, tmp_path: Path) -> None:
+    output = made_study(
+        tmp_path,
+        methods=FEW,
+        models=("resnet18",),
+        explained=4,
+        notes=["Masks missing for 3 images, e.g. PAT-0000/scan.png."],
+        unreadable=[("train/glioma/PAT-9999.png", "can't open /home/someone/secret/PAT-0001.png")],
+    )
+    page = page_of(output)
+    assert "PAT-" not in page.text
+    assert "/home/someone" not in page.text
+    assert "Masks missing for 3 images, e.g. …/scan.png." in page.text
+    assert "train/glioma/….png" in page.text
+
+
 def test_sections_of_the_issue_are_there(page: Page) -> None:
     for words in (
         "Images per class and part", "Examples of each class", "Copies", "Files that couldn’t be read", "The networks",

@@ -125,6 +125,12 @@ def test_controls_that_equal_the_same_methods_share_a_sentence() -> None:
     assert "Sobel edges (0.300) and Random map (0.200) do as well as every method" in found[1].text
 
 
+def test_a_control_below_a_method_without_a_clear_test_is_only_not_shown_to_be_below() -> None:
+    found = faithfulness_findings("net", scores(layer_cam=0.1, sobel=0.09), NO_TESTS, [])
+    assert "Sobel edges (0.090) is not shown to be below every method" in found[1].text
+    assert "as well" not in found[1].text
+
+
 def test_controls_that_all_lose_are_a_result() -> None:
     found = faithfulness_findings("net", scores(layer_cam=0.1, random=0.0), NO_TESTS, [])
     assert found[1].tone == "result"

@@ -27,7 +27,8 @@ from pellucid.report.findings_of import IMAGE_SETS, DatasetFindings, dataset_fin
 from pellucid.report.gallery import Gallery, Group, duplicates, examples, gallery
 from pellucid.report.names import counted, percent
 from pellucid.report.overview import overview_table
-from pellucid.report.read import DatasetResult, StudyResult, hide_patient, read_study
+from pellucid.report.privacy import hide_file, hide_in_prose
+from pellucid.report.read import DatasetResult, StudyResult, read_study
 from pellucid.report.scores import (
     confidence_table,
     curves_table,
@@ -152,7 +153,10 @@ def _intro(study: StudyResult) -> str:
 def _dataset_part(study: StudyResult, dataset: DatasetResult) -> DatasetPart:
     facts = dataset.facts
     patients = sorted(set(dataset.patient_ids.values()) - {""})
-    unreadable = [(hide_patient(str(path), patients), str(reason)) for path, reason in facts.get("unreadable", ())]
+    unreadable = [
+        (hide_file(str(path), dataset.classes) if patients else str(path), hide_in_prose(str(reason), patients))
+        for path, reason in facts.get("unreadable", ())
+    ]
     models = study.table("models", dataset.name)
     models = models.sort_values("model", key=lambda names: names.map(dataset.models.index), kind="stable")
     chances = {
@@ -178,7 +182,7 @@ def _dataset_part(study: StudyResult, dataset: DatasetResult) -> DatasetPart:
         source=last_part(str(dataset.settings.get("path", dataset.name))),
         summary=_summary(dataset),
         findings=dataset_findings(study, dataset),
-        notes=[str(note) for note in facts.get("notes", ())],
+        notes=[hide_in_prose(str(note), patients) for note in facts.get("notes", ())],
         unreadable=unreadable[:UNREADABLE_SHOWN],
         unreadable_more=max(0, len(unreadable) - UNREADABLE_SHOWN),
         counts=counts_table(dataset),

@@ -177,24 +177,35 @@ def faithfulness_findings(
 def _controls_finding(
     model: str, road: pd.DataFrame, tests: pd.DataFrame, methods: Sequence[str], controls: Sequence[str]
 ) -> Finding:
-    equals: dict[tuple[str, ...], list[str]] = {}
+    means = road["mean"].astype(float)
+    groups: dict[tuple[bool, tuple[str, ...]], list[str]] = {}
     for control in controls:
-        names = tuple(method for method in methods if not clearly_better(method, control, road, tests))
-        if names:
-            equals.setdefault(names, []).append(control)
-    if not equals:
+        open_ones = [method for method in methods if not clearly_better(method, control, road, tests)]
+        for equal in (True, False):
+            names = tuple(name for name in open_ones if bool(means[control] >= means[name]) is equal)
+            if names:
+                groups.setdefault((equal, names), []).append(control)
+    if not groups:
         return Finding(f"On {model} every method scores clearly above every control.")
     parts = []
-    for names, rivals in equals.items():
+    for (equal, names), rivals in groups.items():
         which = "every method" if len(names) == len(methods) else listed([method_title(name) for name in names])
-        told = listed([f"{method_title(rival)} ({number(float(road['mean'][rival]))})" for rival in rivals])
-        parts.append(f"{told} {'does' if len(rivals) == 1 else 'do'} as well as {which}")
-    everything = any(len(names) == len(methods) for names in equals)
-    close = (
-        "A map that has never seen the network explains it no worse, so these scores are no evidence for the methods."
-        if everything
-        else "Where a control does as well, a method’s score is no evidence that it explains the network."
-    )
+        told = listed([f"{method_title(rival)} ({number(float(means[rival]))})" for rival in rivals])
+        one = len(rivals) == 1
+        verb = (
+            ("does as well as" if one else "do as well as")
+            if equal
+            else f"{'is' if one else 'are'} not shown to be below"
+        )
+        parts.append(f"{told} {verb} {which}")
+    if any(equal and len(names) == len(methods) for equal, names in groups):
+        close = (
+            "A map that has never seen the network explains it no worse: these scores are no evidence for the methods."
+        )
+    elif any(equal for equal, _ in groups):
+        close = "Where a control does as well, a method’s score is no evidence that it explains the network."
+    else:
+        close = "More images may tell them apart."
     return Finding(f"On {model} {'; '.join(parts)}. {close}", "against")
 
 

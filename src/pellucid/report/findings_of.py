@@ -122,7 +122,7 @@ def _of_model(
 def _between_models(study: StudyResult, dataset: DatasetResult) -> list[Finding]:
     tests = study.table("model_tests", dataset.name)
     if tests.empty:
-        if len(dataset.models) == 1:
+        if len(study.config.get("models", ())) == 1:
             return [Finding("One model only: nothing is compared between models.", "against")]
         return []
     found = []

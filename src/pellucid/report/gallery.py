@@ -15,7 +15,8 @@ from pellucid.attribution import resize_maps
 from pellucid.drawing import Picture, enlarge, is_signed, legend, outline, overlay, to_picture
 from pellucid.report.figures import Drawn, drawn
 from pellucid.report.names import is_control, method_title, percent
-from pellucid.report.read import CellResult, DatasetResult, hide_patient, open_pictures
+from pellucid.report.privacy import hide_patient
+from pellucid.report.read import CellResult, DatasetResult, open_pictures
 
 WIDTH = 160
 SMALL = 112
@@ -77,16 +78,15 @@ def duplicates(dataset: DatasetResult, most: int = 6) -> list[Group]:
         return []
     arrays, attributes = opened
     table = dataset.duplicates.drop_duplicates("sample").set_index("sample")
+    patients = set(dataset.patient_ids.values())
     groups: dict[int, list[Drawn]] = {}
     for index, (sample, number) in enumerate(zip(attributes["samples"], attributes["groups"], strict=True)):
         if int(number) not in groups and len(groups) == most:
             continue
         known = table.loc[sample] if sample in table.index else None
-        label, split = (str(known["label"]), str(known["split"])) if known is not None else ("", "")
-        path = hide_patient(
-            str(sample),
-            list(dataset.patient_ids.values()) if sample not in dataset.patient_ids else [dataset.patient_ids[sample]],
-        )
+        label = str(known["label"]) if known is not None else ""
+        split = dataset.parts.get(str(sample)) or (str(known["split"]) if known is not None else "")
+        path = hide_patient(str(sample), patients)
         caption = " · ".join(word for word in (split, label, path) if word)
         picture = drawn(_small(arrays["images"][index]), f"Image of group {number}: {caption}", caption)
         groups.setdefault(int(number), []).append(picture)

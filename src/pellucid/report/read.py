@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -69,6 +68,7 @@ class DatasetResult:
     facts: Mapping[str, Any]
     duplicates: pd.DataFrame
     patient_ids: Mapping[str, str]
+    parts: Mapping[str, str]
     cells: tuple[CellResult, ...]
     missing: tuple[str, ...]
     folder: Path
@@ -135,13 +135,20 @@ def read_study(output: Path) -> StudyResult:
     config = tomllib.loads(path.read_text(encoding="utf-8"))
     models = [model if isinstance(model, str) else model["name"] for model in config.get("models", ())]
     folds = int(config.get("folds", 1))
-    patients = _patients(output / "splits.parquet")
+    patients, parts = _images(output / "splits.parquet")
     return StudyResult(
         output=output,
         config=config,
         environment=_json(output / "environment.json"),
         datasets=tuple(
-            _read_dataset(output, settings, models, folds, patients.get(settings["name"], {}))
+            _read_dataset(
+                output,
+                settings,
+                models,
+                folds,
+                patients.get(settings["name"], {}),
+                parts.get(settings["name"], {}),
+            )
             for settings in config.get("datasets", ())
         ),
         statistics={
@@ -158,21 +165,13 @@ def open_pictures(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | 
     return {name: np.asarray(array[:]) for name, array in group.arrays()}, dict(group.attrs)
 
 
-def hide_patient(path: str, patient_ids: Sequence[str]) -> str:
-    """A file's path with every whole-word patient identifier replaced by an ellipsis.
-
-    >>> hide_patient("glioma/P-07_slice12.png", ["P-07"])
-    'glioma/…_slice12.png'
-    >>> hide_patient("glioma/scan107.png", ["107"])
-    'glioma/scan107.png'
-    """
-    for patient in sorted({patient for patient in patient_ids if patient}, key=len, reverse=True):
-        path = re.sub(rf"(?<![A-Za-z0-9]){re.escape(patient)}(?![A-Za-z0-9])", "…", path)
-    return path
-
-
 def _read_dataset(
-    output: Path, settings: Mapping[str, Any], models: Sequence[str], folds: int, patient_ids: Mapping[str, str]
+    output: Path,
+    settings: Mapping[str, Any],
+    models: Sequence[str],
+    folds: int,
+    patient_ids: Mapping[str, str],
+    parts: Mapping[str, str],
 ) -> DatasetResult:
     name = str(settings["name"])
     folder = output / "data"
@@ -191,6 +190,7 @@ def _read_dataset(
         facts=_json(folder / f"{name}.json"),
         duplicates=duplicates,
         patient_ids=patient_ids,
+        parts=parts,
         cells=tuple(cells),
         missing=tuple(missing),
         folder=folder,
@@ -206,15 +206,17 @@ def _read_cell(store: CellStore, dataset: str, model: str, fold: int) -> CellRes
     return CellResult(dataset, model, fold, store, _json(store.card), _json(store.times), **tables)
 
 
-def _patients(path: Path) -> dict[str, dict[str, str]]:
-    """Patient per sample of each data set, only to keep the identifiers out of the report."""
+def _images(path: Path) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:
+    """Per data set: each sample's patient, only to keep it out of the report, and its part in the first fold."""
     if not path.exists():
-        return {}
-    table = pd.read_parquet(path, columns=["dataset", "sample", "patient_id"])
-    return {
-        str(name): dict(zip(rows["sample"], rows["patient_id"].astype(str), strict=True))
-        for name, rows in table.groupby("dataset")
-    }
+        return {}, {}
+    table = pd.read_parquet(path, columns=["dataset", "sample", "patient_id", "fold", "split"])
+    patients, parts = {}, {}
+    for name, rows in table.groupby("dataset"):
+        patients[str(name)] = dict(zip(rows["sample"], rows["patient_id"].astype(str), strict=True))
+        first = rows[rows["fold"] == rows["fold"].min()]
+        parts[str(name)] = dict(zip(first["sample"], first["split"].astype(str), strict=True))
+    return patients, parts
 
 
 def _json(path: Path) -> Any:
