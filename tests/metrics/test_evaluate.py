@@ -170,8 +170,9 @@ def test_the_batch_size_changes_values_by_rounding_alone(batch_size: int) -> Non
     assert table.drop(columns="value").equals(usual.drop(columns="value"))
 
 
-def test_an_image_scores_the_same_whatever_comes_after_it() -> None:
-    images = drawn(20, 2, 9, 9)  # more than run at once
+def test_an_image_scores_the_same_whatever_comes_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pellucid.metrics.evaluate._MAP_BYTES", 7 * 2 * 9 * 9 * 4)  # seven images at once
+    images = drawn(20, 2, 9, 9)
     explanation = explanation_of(images)
     whole = evaluate(network(), images, explanation, metrics="road")
     few = dataclasses.replace(
@@ -287,6 +288,18 @@ def test_works_where_gradients_are_off(mode: type[torch.no_grad]) -> None:
         images = drawn(1, 2, 14, 14)
         table = evaluate(model, images, explanation_of(images), metrics="road")
     assert table.equals(plain)
+
+
+@pytest.mark.gpu
+def test_a_network_on_a_gpu_scores_as_on_the_cpu() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    images, masks = drawn(3, 2, 14, 14), central_masks(3)
+    explanation = explanation_of(images)
+    here = evaluate(network(), images, explanation, masks=masks)
+    there = evaluate(network().cuda(), images, explanation, masks=masks)
+    assert there.drop(columns="value").equals(here.drop(columns="value"))
+    assert (there["value"] - here["value"]).abs().max() < 1e-3
 
 
 def test_progress_goes_by_images(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,6 +193,40 @@ def test_the_estimate_of_the_error_is_right_to_a_factor_of_a_few() -> None:
         assert np.abs(filled[0] - exact).max() / (known - known.mean()).abs().max() < 3 * tolerance
 
 
+@pytest.mark.parametrize("kind", saliency_maps(8))
+def test_few_steps_are_enough_at_every_fraction(kind: str) -> None:
+    """A preconditioner that is only nearly right still converges, in many steps; the right one needs 6 to 9."""
+    size = 130
+    orders = torch.cat(removal_orders(saliency_maps(size)[kind][None], torch.tensor([0])))
+    counts = [round(step / 10 * size**2) for step in range(1, 10)]
+    masks = torch.stack([removed_mask(order, count, (size, size)) for order in orders for count in counts])
+    images = smooth_image(1, size).expand(len(masks), -1, -1, -1).contiguous()
+    _, error = fill_compiled(images.numpy(), masks.numpy(), tolerance=1e-5, most=11, threads=1)
+    assert error <= 1e-5
+    _, error = fill_batched(images[::4], masks[::4], tolerance=1e-5, most=11)
+    assert error <= 1e-5
+
+
+def test_few_steps_are_enough_for_volumes() -> None:
+    shape = (20, 33, 18)
+    hole = torch.zeros(1, *shape, dtype=torch.bool)
+    hole[:, 2:-2, 2:-2, 2:-2] = True
+    masks = torch.cat([hole, scattered((3, *shape), 0.9), hole | scattered((1, *shape), 0.5)])
+    _, error = fill_batched(drawn(5, 1, *shape), masks, tolerance=1e-5, most=11)
+    assert error <= 1e-5
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", [(65, 40), (9, 12, 10)])
+def test_a_gpu_fills_as_the_cpu_does(shape: tuple[int, ...]) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    images, removed = drawn(4, 3, *shape), scattered((4, *shape), 0.7)
+    there = linear_imputation(images.cuda(), removed.cuda())
+    assert there.is_cuda
+    assert (there.cpu() - linear_imputation(images, removed)).abs().max() < 1e-4 * images.abs().max()
+
+
 def test_half_precision_is_computed_in_float32() -> None:
     images, removed = drawn(1, 1, 16, 16), scattered((1, 16, 16), 0.5)
     half = linear_imputation(images.bfloat16(), removed)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DEFAULT_METRICS = ("road", "pointing-game", "energy-pointing")
-_IMAGES_AT_ONCE = 16  # their maps are stacked; what is perturbed is bounded by `road_curves`
+_MAP_BYTES = 64 << 20  # of maps that lie on the device at once; perturbed images are bounded by `road_curves`
 
 MetricChoice = str | Choice[Metric]
 
@@ -132,6 +132,7 @@ def _removal_values(
     """Values (B, methods) of the metrics that read removal curves, which those with the same options share."""
     device = device_of(scorer.model) or images.device
     parts: dict[str, list[Tensor]] = {choice.label: [] for choice in choices}
+    step = max(1, _MAP_BYTES // sum(values[0].numel() * values.element_size() for values in maps.values()))
     done = 0
     with progress_bar("Removing pixels", len(images), show=show) as advance:
 
@@ -141,8 +142,8 @@ def _removal_values(
                 advance(image - done)
                 done = image
 
-        for start in range(0, len(images), _IMAGES_AT_ONCE):
-            rows = slice(start, start + _IMAGES_AT_ONCE)
+        for start in range(0, len(images), step):
+            rows = slice(start, start + step)
             stacked = torch.stack([values[rows].to(device) for values in maps.values()], dim=1)
 
             def score_of(rows: Tensor, sample: Tensor, start: int = start) -> Tensor:

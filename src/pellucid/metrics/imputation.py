@@ -44,6 +44,7 @@ def linear_imputation(images: Tensor, removed: Tensor) -> Tensor:
     tensor([[[0., 3., 6.]]])
     """
     _check(images, removed)
+    images = images.detach()
     positions = removed[0].numel()
     counts = removed.flatten(1).sum(dim=1)
     if bool(((counts > 0) & (counts < positions)).all()):
@@ -60,7 +61,7 @@ def linear_imputation(images: Tensor, removed: Tensor) -> Tensor:
 
 def _solved(images: Tensor, removed: Tensor) -> Tensor:
     """Solve where it is fastest: compiled for 2-D float32 on the CPU, else batched in PyTorch."""
-    work = images.detach()
+    work = images
     if work.device.type not in ("cpu", "cuda"):  # Apple's devices lack float64
         work = work.cpu()
     if work.dtype not in (torch.float32, torch.float64):

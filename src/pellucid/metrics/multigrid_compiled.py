@@ -145,13 +145,12 @@ def fill_compiled(
 
     def solve(row: int) -> list[float]:
         space = spaces.get()
-        space.prepare(removed[row])
-        errors = [
-            space.fill(image, removed[row], target, tolerance, most)
-            for image, target in zip(images[row], filled[row], strict=True)
-        ]
-        spaces.put(space)
-        return errors
+        try:
+            space.prepare(removed[row])
+            channels = zip(images[row], filled[row], strict=True)
+            return [space.fill(image, removed[row], target, tolerance, most) for image, target in channels]
+        finally:
+            spaces.put(space)
 
     if count == 1:
         return filled, float(np.max([solve(row) for row in range(len(images))]))  # np.max lets NaN through

@@ -82,7 +82,7 @@ def road_curves(
     shape, positions = images.shape[2:], images.shape[2:].numel()
     counts = [removal_count(fraction, positions) for fraction in fractions]
     numbers = _set_numbers(positions).to(maps.device)
-    rows = _Rows(score_of, images, noise, seeds)
+    rows = _Rows(score_of, images.detach(), noise, seeds)
     places = []
     for image, seed in enumerate(seeds):
         orders = torch.cat(removal_orders(several[image], seed.expand(several.shape[1])))

@@ -1,0 +1,350 @@
+"""ROAD against pytorch-grad-cam: the same perturbed images first, then the time of each, alternately, in one run.
+
+Weights are random, at a trained network's scale: no download, and neither side's time depends on them. Run it on a
+machine that does nothing else:
+
+    python benchmarks/bench_road.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.metadata
+import json
+import math
+import multiprocessing
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import pellucid.torchvision_schemas  # isort: skip  # before timm, which imports torchvision
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+import pellucid
+from pellucid.attribution import Explanation
+from pellucid.attribution.engine import PAPER_METHODS
+from pellucid.files import write_json
+from pellucid.metrics.imputation import linear_imputation
+from pellucid.metrics.ranking import removal_count, removal_orders, removed_mask
+from pellucid.metrics.road import FRACTIONS, road_curves
+
+TOLERANCE = 1e-3  # of the perturbed images, absolute
+PEER_RATIO = 3.0  # the peer takes at least so many times as long
+FORWARD_RATIO = 1.5  # one method over its forward passes
+METHODS_RATIO = 1.4  # eight methods over theirs
+EIGHT = (*PAPER_METHODS, "random", "center-gaussian", "sobel")
+BATCH = 32
+PEERS_TIES = 2  # pixels by which its threshold misses the share without ties
+RESULTS = Path(__file__).parent / "results" / "road.json"
+
+
+def build(name: str, size: int, device: torch.device) -> nn.Module:
+    """A network of timm with weights, norms and logits at a trained network's scale."""
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=4).to(device).train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.2)
+            module.momentum = 1.0
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    nn.init.normal_(model.get_classifier().weight, 0, 0.05)
+    with torch.no_grad():
+        model(torch.randn(8, 3, size, size, device=device))  # running statistics
+    return model.eval()
+
+
+def picture(size: int, device: torch.device) -> Tensor:
+    """An image (1, 3, size, size) with detail at several scales, normalised."""
+    draw = torch.Generator().manual_seed(1)
+    image = torch.zeros(1, 3, size, size)
+    for cells, strength in ((4, 1.0), (16, 0.5), (64, 0.3), (size, 0.1)):
+        coarse = torch.randn(1, 3, cells, cells, generator=draw)
+        image += strength * interpolate(coarse, size=(size, size), mode="bilinear", align_corners=False)
+    return ((image - image.mean()) / image.std()).to(device)
+
+
+def explained(model: nn.Module, image: Tensor) -> Explanation:
+    """The eight methods' maps, scaled to [0, 1] as the peer expects them."""
+    with warnings.catch_warnings(action="ignore"):
+        explanation = pellucid.explain(model, image, EIGHT)
+    scaled = {}
+    for name, maps in explanation.maps.items():
+        low, high = maps.min(), maps.max()
+        scaled[name] = (maps - low) / (high - low)
+    return dataclasses.replace(explanation, maps=scaled)
+
+
+def only(explanation: Explanation, method: str) -> Explanation:
+    return dataclasses.replace(explanation, maps={method: explanation.maps[method]})
+
+
+def compare(image: Tensor, explanation: Explanation) -> dict[str, Any]:
+    """Largest difference of our perturbed images from the peer's, noise off, over methods, fractions and orders."""
+    from pytorch_grad_cam.metrics.perturbation_confidence import RemoveLeastRelevantFirst, RemoveMostRelevantFirst
+    from pytorch_grad_cam.metrics.road import NoisyLinearImputer
+
+    imputer = NoisyLinearImputer(noise=0.0)
+    picture_, size = image[0].cpu(), image.shape[2:]
+    compared = tied = same_count = 0
+    on_its_masks = on_our_masks = 0.0
+    for maps in explanation.maps.values():
+        orders = removal_orders(maps, torch.tensor([0]))
+        sides = (RemoveMostRelevantFirst, maps[0]), (RemoveLeastRelevantFirst, 1 - maps[0])
+        for (removal, shown), order in zip(sides, orders, strict=True):
+            for fraction in FRACTIONS:
+                percentile = 100 * (1 - fraction)
+                removed = torch.from_numpy(shown.numpy() >= np.percentile(shown.numpy(), percentile))
+                count = removal_count(fraction, size.numel())
+                if abs(int(removed.sum()) - count) > PEERS_TIES:
+                    tied += 1
+                    continue
+                with warnings.catch_warnings(action="ignore"):
+                    theirs = removal(percentile, imputer)(picture_, maps[0])
+                ours = linear_imputation(image, removed[None].to(image.device))[0].cpu()
+                on_its_masks = max(on_its_masks, float((ours - theirs).abs().max()))
+                compared += 1
+                mine = removed_mask(order[0], count, size)
+                if torch.equal(mine, removed):
+                    same_count += 1
+                    alone = linear_imputation(image, mine[None].to(image.device))[0].cpu()
+                    on_our_masks = max(on_our_masks, float((alone - theirs).abs().max()))
+    return {
+        "perturbed_images_compared": compared,
+        "left_out_for_ties": tied,
+        "largest_difference": on_its_masks,
+        "of_these_our_mask_is_the_same": same_count,
+        "largest_difference_there": on_our_masks,
+        "image_range": [float(image.min()), float(image.max())],
+    }
+
+
+def peers_road(model: nn.Module, image: Tensor, explanation: Explanation, method: str) -> float:
+    """The peer's combined score of one image."""
+    from pytorch_grad_cam.metrics.road import ROADCombined
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
+
+    targets = [ClassifierOutputSoftmaxTarget(int(explanation.target[0]))]
+    with warnings.catch_warnings(action="ignore"):
+        return float(ROADCombined()(image, explanation.maps[method].numpy(), targets, model)[0])
+
+
+def our_road(model: nn.Module, image: Tensor, explanation: Explanation) -> float:
+    """Our score, from the public call; of the first method."""
+    table = pellucid.evaluate(model, image, explanation, metrics="road", batch_size=BATCH)
+    return float(table["value"].iloc[0])
+
+
+def rows_of(image: Tensor, explanation: Explanation) -> int:
+    """How many images the network sees: what methods and orders have in common is seen once."""
+    rows = 0
+
+    def count(images: Tensor, sample: Tensor) -> Tensor:
+        nonlocal rows
+        rows += len(images)
+        return torch.zeros(len(images))
+
+    road_curves(count, image, torch.stack(list(explanation.maps.values()), dim=1).to(image.device), noise=0.0)
+    return rows
+
+
+def forward(model: nn.Module, images: Tensor) -> None:
+    with torch.no_grad():
+        for start in range(0, len(images), BATCH):
+            model(images[start : start + BATCH])
+
+
+def imputations(image: Tensor, explanation: Explanation, method: str) -> Callable[[], Tensor]:
+    """Only the 18 imputations of one method."""
+    orders = removal_orders(explanation.maps[method], torch.tensor([0]))
+    counts = [removal_count(fraction, image.shape[2:].numel()) for fraction in FRACTIONS]
+    masks = torch.stack([removed_mask(order[0], count, image.shape[2:]) for order in orders for count in counts])
+    masks = masks.to(image.device)
+    return lambda: linear_imputation(image.expand(len(masks), -1, -1, -1), masks)
+
+
+def timed(run: Callable[[], object], device: torch.device) -> float:
+    """Seconds that a call takes."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait()
+    started = time.perf_counter()
+    run()
+    wait()
+    return time.perf_counter() - started
+
+
+def measure(
+    model: nn.Module, image: Tensor, explanation: Explanation, method: str, repeats: int, eight: bool
+) -> dict[str, Any]:
+    """Median seconds of each side, taken in turns."""
+    device = image.device
+    single = only(explanation, method)
+    rows, all_rows = rows_of(image, single), rows_of(image, explanation)
+    repeated = image.expand(all_rows, -1, -1, -1).clone()
+    sides: dict[str, Callable[[], object]] = {
+        f"{rows} plain forward passes": lambda: forward(model, repeated[:rows]),
+        "our road": lambda: our_road(model, image, single),
+        "our imputations alone": imputations(image, explanation, method),
+        "peer": lambda: peers_road(model, image, explanation, method),
+    }
+    if eight:
+        sides[f"eight methods: {all_rows} plain forward passes"] = lambda: forward(model, repeated)
+        sides["eight methods: our road"] = lambda: our_road(model, image, explanation)
+    times: dict[str, list[float]] = {side: [] for side in sides}
+    for turn in range(repeats + 1):
+        for side, run in sides.items():
+            seconds = timed(run, device)
+            if turn:  # the first turn warms up
+                times[side].append(seconds)
+    medians = {side: statistics.median(values) for side, values in times.items()}
+    plain, ours, imputing, peer, *more = medians.values()
+    result = {
+        "seconds": medians,
+        "all_seconds": times,
+        "peer_over_ours": peer / ours,
+        "ours_over_forward_passes": ours / plain,
+        "imputations_over_forward_passes": imputing / plain,
+    }
+    return result | ({"eight_methods_over_forward_passes": more[1] / more[0]} if eight else {})
+
+
+def peak(side: str, name: str, size: int, device_name: str, method: str, megabytes: Any) -> None:
+    """In a process of its own: how much one side adds to the memory that the network and image take."""
+    device = torch.device(device_name)
+    model, image = build(name, size, device), picture(size, device)
+    explanation = explained(model, image)
+    single = only(explanation, method)
+    forward(model, image)
+    before = used(device)
+    if side == "forward":
+        forward(model, image.expand(19, -1, -1, -1).clone())
+    elif side == "our road":
+        our_road(model, image, single)
+    elif side == "eight methods":
+        our_road(model, image, explanation)
+    else:
+        peers_road(model, image, explanation, method)
+    megabytes.value = used(device) - before
+
+
+def used(device: torch.device) -> float:
+    """Largest memory so far, in MB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def peaks(name: str, size: int, device: torch.device, method: str) -> dict[str, float]:
+    context, found = multiprocessing.get_context("spawn"), {}
+    for side in ("forward", "our road", "eight methods", "peer"):
+        megabytes = context.Value("d", math.nan)
+        process = context.Process(target=peak, args=(side, name, size, str(device), method, megabytes))
+        process.start()
+        process.join()
+        found[side] = megabytes.value
+    return found
+
+
+def surroundings(device: torch.device) -> dict[str, Any]:
+    """Versions and hardware."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    packages = ("torch", "timm", "grad-cam", "numpy", "scipy", "numba")
+    return {
+        "versions": {name: importlib.metadata.version(name) for name in packages}
+        | {"pellucid": pellucid.__version__, "python": platform.python_version()},
+        "processor": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load_at_start": os.getloadavg()[0],
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+    }
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", default="resnet50")
+    parser.add_argument("--method", default="eigen-grad-cam", help="whose map one method's time is taken on")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="one repeat of one method, no judgement of the ratios")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    if given.quick:
+        given.repeats = 1
+    return given
+
+
+def show(report: dict[str, Any]) -> None:
+    print("\nperturbed images, noise off")
+    for key, value in report["equality"].items():
+        print(f"  {key.replace('_', ' '):<48}{value if isinstance(value, int | list) else f'{value:.1e}'!s:>24}")
+    print("scores with noise")
+    for key, value in report["scores"].items():
+        print(f"  {key:<48}{value:>24.5f}")
+    print("seconds, median")
+    for side, seconds in report["times"]["seconds"].items():
+        print(f"  {side:<48}{seconds:>24.3f}")
+    print("ratios")
+    for key, value in report["times"].items():
+        if "over" in key:
+            print(f"  {key.replace('_', ' '):<48}{value:>24.2f}")
+    print("memory above the network and image, MB")
+    for side, megabytes in report["peak_megabytes"].items():
+        print(f"  {side:<48}{megabytes:>24.0f}")
+
+
+def main() -> int:
+    given = arguments()
+    device = torch.device(given.device)
+    print(json.dumps(surroundings(device), indent=2))
+    model, image = build(given.network, given.size, device), picture(given.size, device)
+    explanation = explained(model, image)
+    first = timed(imputations(image, explanation, given.method), device)
+    report: dict[str, Any] = {
+        "surroundings": surroundings(device),
+        "network": given.network,
+        "method": given.method,
+        "size": given.size,
+        "first_imputations_with_compilation_seconds": first,
+        "equality": compare(image, only(explanation, given.method) if given.quick else explanation),
+        "scores": {
+            "ours": our_road(model, image, only(explanation, given.method)),
+            "peer": peers_road(model, image, explanation, given.method),
+        },
+        "times": measure(model, image, explanation, given.method, given.repeats, eight=not given.quick),
+        "peak_megabytes": peaks(given.network, given.size, device, given.method),
+    }
+    equality, times = report["equality"], report["times"]
+    same = equality["perturbed_images_compared"] > 0 and equality["largest_difference"] <= TOLERANCE
+    fast = given.quick or (
+        times["peer_over_ours"] >= PEER_RATIO
+        and times["ours_over_forward_passes"] <= FORWARD_RATIO
+        and times["eight_methods_over_forward_passes"] <= METHODS_RATIO
+    )
+    report["passed"] = same and fast
+    show(report)
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    write_json(given.output, report)
+    print(f"\n{'passed' if report['passed'] else 'FAILED'}; written to {given.output}")
+    return 0 if report["passed"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
