@@ -414,6 +414,25 @@ def test_a_view_that_wants_the_usual_layout_is_obeyed() -> None:
     np.testing.assert_allclose(explanation.layer_maps["ablation-cam"][3].numpy(), slow, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", CAMS)
+def test_lower_precision_gives_the_map_to_its_rounding(small: tuple[nn.Module, Tensor], name: str) -> None:
+    model, images = small
+    full = explain(model, images, name, target=1, layer="2").maps[name]
+    half = explain(copy.deepcopy(model).bfloat16(), images.bfloat16(), name, target=1, layer="2").maps[name]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = explain(model, images, name, target=1, layer="2").maps[name]
+    for lower in (half, cast):
+        assert lower.dtype == torch.float32
+        assert (lower - full).abs().max() < 0.1 * full.max()
+
+
+def test_a_compiled_model_is_explained_by_the_one_it_wraps(small: tuple[nn.Module, Tensor]) -> None:
+    model, images = small
+    with warnings.catch_warnings(action="ignore"):  # of the compiler's import
+        compiled = torch.compile(model)
+    assert torch.equal(explain(compiled, images, layer="2").score, explain(model, images, layer="2").score)
+
+
 def test_the_public_names_are_the_packages() -> None:
     assert pellucid.explain is explain
     assert pellucid.method("random").label == "random"

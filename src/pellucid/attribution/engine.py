@@ -71,6 +71,7 @@ def explain(
     >>> explanation.layer, explanation.grid, explanation.maps["grad-cam"].shape
     ('1', (10, 10), torch.Size([3, 12, 12]))
     """
+    model = getattr(model, "_orig_mod", model)  # of a compiled model the one that hooks and gradients can enter
     choices = _choices(methods)
     _check_images(images)
     check_target(target, len(images))
