@@ -39,10 +39,17 @@ class ModelCard:
     std: tuple[float, ...]
     normalisation: str
     intensity: Literal["dtype", "image"] = "dtype"
+    output_stride: int | None = None
 
     def build(self) -> nn.Module:
         """The network with random weights."""
-        return create_model(self.architecture, classes=len(self.classes), channels=self.channels, size=self.image_size)
+        return create_model(
+            self.architecture,
+            classes=len(self.classes),
+            channels=self.channels,
+            size=self.image_size,
+            output_stride=self.output_stride,
+        )
 
 
 def save_weights(path: Path, model: nn.Module, card: ModelCard) -> None:

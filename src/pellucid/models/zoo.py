@@ -20,7 +20,13 @@ _HUB_ERRORS = (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OS
 
 
 def create_model(
-    name: str, *, classes: int, channels: int = 3, size: int = 224, pretrained: bool | Path = False
+    name: str,
+    *,
+    classes: int,
+    channels: int = 3,
+    size: int = 224,
+    pretrained: bool | Path = False,
+    output_stride: int | None = None,
 ) -> nn.Module:
     """A timm network with `classes` outputs for images of `channels` × `size` × `size`.
 
@@ -40,6 +46,15 @@ def create_model(
     if classes < 1:
         raise expected("classes", "at least 1", classes)
     options: dict[str, Any] = {"num_classes": classes, "in_chans": channels}
+    if output_stride is not None:
+        options["output_stride"] = output_stride
+        try:
+            with torch.device("meta"):
+                timm.create_model(name, pretrained=False, output_stride=output_stride)
+        except (TypeError, AssertionError) as error:
+            raise expected(
+                "output_stride", f"a stride that {name!r} can be built with", output_stride, do="Leave it out."
+            ) from error
     cfg = timm.get_pretrained_cfg(name)
     if cfg is not None and cfg.fixed_input_size:
         options["img_size"] = size

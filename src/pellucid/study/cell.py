@@ -82,6 +82,7 @@ def train_cell(
         std=normalisation.std,
         normalisation=normalisation.origin,
         intensity=cell.dataset.intensity,
+        output_stride=cell.model.output_stride,
     )
     seed = _seed(config.seed, cell)
     pretrained = cell.model.pretrained
@@ -93,6 +94,7 @@ def train_cell(
             channels=channels,
             size=size,
             pretrained=Path(pretrained) if isinstance(pretrained, str) else pretrained,
+            output_stride=card.output_stride,
         )
     labels = torch.tensor([card.classes.index(label) for label in train_rows["label"]])
     balance = settings.balance

@@ -53,13 +53,15 @@ class DatasetSettings(_Section):
 class ModelSettings(_Section):
     """One network by its timm name; `pretrained` is true, false, or a local weights file.
 
-    `learning_rate` and `epochs` replace those of the training section for this network.
+    `learning_rate` and `epochs` replace those of the training section for this network. A smaller `output_stride`
+    gives finer maps, at more cost, from networks that can dilate their last stages.
     """
 
     name: str
     pretrained: bool | str = False
     learning_rate: float | None = Field(None, gt=0)
     epochs: int | None = Field(None, ge=1)
+    output_stride: Literal[8, 16, 32] | None = None
     normalisation: Literal["auto", "imagenet", "data-set"] = "auto"
 
     @field_validator("name")
