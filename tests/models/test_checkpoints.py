@@ -40,6 +40,14 @@ def test_weights_come_back_with_all_that_is_needed_to_use_them(tmp_path: Path, n
         torch.testing.assert_close(loaded(images), network.eval()(images), rtol=0, atol=0)
 
 
+def test_the_output_stride_comes_back_with_the_weights(tmp_path: Path) -> None:
+    card = replace(CARD, architecture="resnet10t", output_stride=8)
+    save_weights(tmp_path / "w.safetensors", card.build(), card)
+    loaded, _ = load_weights(tmp_path / "w.safetensors")
+    with torch.no_grad():
+        assert loaded.forward_features(torch.zeros(1, 1, 64, 64)).shape[-2:] == (8, 8)
+
+
 def test_equal_weights_give_equal_bytes(tmp_path: Path, network: nn.Module) -> None:
     for name in ("a", "b"):
         save_weights(tmp_path / name, network, CARD)

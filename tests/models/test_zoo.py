@@ -18,6 +18,18 @@ def test_networks_take_the_channels_and_size_asked_for(name: str, channels: int,
         assert network(torch.zeros(2, channels, size, size)).shape == (2, 5)
 
 
+def test_a_smaller_output_stride_gives_a_finer_last_map() -> None:
+    for stride, side in ((None, 2), (16, 4), (8, 8)):
+        network = create_model("resnet10t", classes=2, channels=1, size=64, output_stride=stride).eval()
+        with torch.no_grad():
+            assert network.forward_features(torch.zeros(1, 1, 64, 64)).shape[-2:] == (side, side)
+
+
+def test_a_stride_that_the_network_cannot_have_is_refused() -> None:
+    with pytest.raises(InputError, match="output_stride: expected a stride that 'vgg16' can be built with, got 16"):
+        create_model("vgg16", classes=2, output_stride=16)
+
+
 def test_an_unknown_name_lists_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match=r"unknown model 'resnet81'. Did you mean 'resnet18'"):
         create_model("resnet81", classes=2)

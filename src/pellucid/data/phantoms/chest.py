@@ -264,4 +264,6 @@ def _letter_r(u: Field, v: Field, tall: float) -> Field:
     """Distance to a letter R, the marker of the patient's right side."""
     stem = stroke(u, v, (-0.5 * tall, -tall), (-0.5 * tall, tall))
     bow = np.abs(np.hypot(np.maximum(u, 0), v + 0.5 * tall) - 0.5 * tall) + np.maximum(-0.5 * tall - u, 0)
-    return np.minimum(np.minimum(stem, np.asarray(bow)), stroke(u, v, (0.0, 0.0), (0.6 * tall, tall)))
+    leg = stroke(u, v, (0.0, 0.0), (0.6 * tall, tall))
+    letter: Field = np.minimum(np.minimum(stem, bow), leg)
+    return letter
