@@ -152,9 +152,8 @@ def error_of_some_drops(model: nn.Module, layer: str, image: Tensor, wanted: int
         upstream, aim = Upstream(), Objective(torch.tensor([[wanted]], device=image.device))
         captured = capture(model, layer, image, upstream)
         activations, scores = captured.activations.detach(), captured.outputs[:, wanted : wanted + 1]
-        head = Head(model, layer, upstream)
-        head.use(image, activations, aim, scores.detach())
-        drops = Ablation(head, 32).drops(activations, gradients(scores, captured.activations), aim)[0, 0]
+        ablation, slopes = Ablation(Head(model, layer, upstream), 32), gradients(scores, captured.activations)
+        drops = ablation.drops(image, activations, slopes, scores.detach(), aim)[0, 0]
     chosen = drops.abs().topk(32).indices
 
     def without(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from pellucid.attribution.resize import resize_maps
 from pellucid.drawing import outline, overlay, to_picture
 from pellucid.report.names import method_title
 
-MODEL = "resnet18"
+MODEL = "resnet10t"
 METHODS = ("grad-cam-plus-plus", "xgrad-cam", "layer-cam", "eigen-grad-cam", "ablation-cam", "random")
 ROWS = (("brain", "glioma"), ("skin", "melanoma"), ("chest", "pneumonia"))
 

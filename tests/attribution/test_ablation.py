@@ -70,8 +70,7 @@ def drops_of(model: nn.Module, layer: str, images: Tensor, classes: Tensor, rows
                 ablation = Ablation(head, rows)
             scores = aim.scores(captured.outputs, torch.arange(len(batch)))
             slopes = gradients(scores, captured.activations)
-            head.use(batch, captured.activations.detach(), aim, scores.detach())
-            parts.append(ablation.drops(captured.activations.detach(), slopes, aim))
+            parts.append(ablation.drops(batch, captured.activations.detach(), slopes, scores.detach(), aim))
     return torch.cat(parts, dim=1), ablation, head
 
 

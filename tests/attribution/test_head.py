@@ -30,7 +30,7 @@ def test_gives_the_outputs_of_other_images_from_their_activations(build: type[nn
         captured = capture(model, layer, images[:3], upstream)
         head = Head(model, layer, upstream)
         aim = Objective(torch.tensor([[0, 1, 2]] * 3))
-        head.use(images[:3], captured.activations.detach(), aim, captured.outputs.detach())
+        head.use(images[:3], captured.activations.detach(), aim, captured.outputs.detach(), torch.tensor(1.0))
         others = capture(model, layer, images[3:])
         sample = torch.tensor([0, 1, 2])
         assert head.runs_alone

@@ -22,7 +22,7 @@ from pellucid.attribution.targets import Objective
 # error of the affine prediction relative to the largest fall: rounding stays below, networks that aren't affine above
 _AFFINE_TOLERANCE = 1e-4
 _AGREEMENT = 1e-3  # between the second way and the third, relative to the largest fall
-_ROUNDING = 1e-5  # of a score, between two ways to compute it
+_ROUNDING = 1e-5  # between two ways to the same score, relative to what adds up to it
 _PARTS = 2**24  # numbers in the channels' parts held at once: 64 MB in float32
 _ROWS = 2**22  # numbers in the rows that run at once: 16 MB in float32
 
@@ -47,14 +47,21 @@ class Ablation:
             return "mixed"
         return "rescored" if self._head.runs_alone else "whole"
 
-    def drops(self, activations: Tensor, gradients: Tensor, objective: Objective) -> Tensor:
+    def drops(
+        self, images: Tensor, activations: Tensor, gradients: Tensor, scores: Tensor, objective: Objective
+    ) -> Tensor:
         """Fall of each of the T scores when a channel is set to zero, (T, B, K).
 
         Arguments:
-            activations: (B, K, *s) of the images that the head is in use for.
-            gradients: (T, B, K, *s).
-            objective: the scores.
+            images: (B, C, *S).
+            activations: (B, K, *s), the layer's output for them.
+            gradients: (T, B, K, *s), of the scores.
+            scores: (B, T).
+            objective: what reads them off the network's output.
         """
+        # what adds up to a score, by which its rounding is judged: the sum itself may cancel
+        scale = (gradients * activations).abs().flatten(2).sum(dim=2).max() + scores.abs().max()
+        self._head.use(images, activations, objective, scores, scale)
         if self._affine is not False:
             self._affine = self._is_affine(activations, gradients, objective)
         if self._affine:
@@ -62,21 +69,21 @@ class Ablation:
         live = activations.flatten(2).any(dim=2)  # setting the others to zero changes nothing
         first_time, self._searched = not self._searched, True
         if first_time and self._head.runs_alone:
-            drops = self._tried(activations, live, objective)
+            drops = self._tried(activations, live, objective, scale)
             if drops is not None:
                 return drops
         if self._mixing is not None:
             return self._mixed(self._mixing, activations, live, objective)
         return self._rescored(activations, live, objective)
 
-    def _tried(self, activations: Tensor, live: Tensor, objective: Objective) -> Tensor | None:
+    def _tried(self, activations: Tensor, live: Tensor, objective: Objective, scale: Tensor) -> Tensor | None:
         """Drops by the second way, which is kept for later batches if the third confirms it; else None."""
         try:
             module = self._first_linear(activations[0])
             if module is None:
                 return None
             drops = self._mixed(module, activations, live, objective)
-            if not self._confirms(drops, activations, objective):
+            if not self._confirms(drops, activations, objective, scale):
                 return None
         except CANT_RUN:  # something else after the layer wants one row per image
             return None
@@ -84,9 +91,9 @@ class Ablation:
         return drops
 
     def _is_affine(self, activations: Tensor, gradients: Tensor, objective: Objective) -> bool:
-        everyone = _everyone(activations)
+        everyone = _everyone(activations).split(max(1, self._rows // 3))  # each image takes three rows
         # one image is enough to see that a network isn't affine; all are checked before it counts as one
-        groups = (everyone,) if self._affine else (everyone[:1], everyone)
+        groups = everyone if self._affine else (everyone[0][:1], *everyone)
         return all(self._foretold(activations[each], gradients[:, each], objective, each) for each in groups)
 
     def _foretold(self, activations: Tensor, gradients: Tensor, objective: Objective, sample: Tensor) -> bool:
@@ -109,14 +116,14 @@ class Ablation:
         ]
         return all(bool((error <= _AFFINE_TOLERANCE * largest).all()) for error in errors)
 
-    def _confirms(self, drops: Tensor, activations: Tensor, objective: Objective) -> bool:
+    def _confirms(self, drops: Tensor, activations: Tensor, objective: Objective, scale: Tensor) -> bool:
         """Whether running the network on the first image less its two strongest channels gives their drops."""
         strongest = drops[:, 0].abs().amax(dim=0).topk(min(2, drops.shape[2])).indices
         rows = activations[:1].repeat(1 + len(strongest), *(1,) * (activations.ndim - 1))
         rows[torch.arange(len(strongest), device=rows.device) + 1, strongest] = 0
         scores = objective.scores(self._head(rows, _zeros(len(rows), rows)), _zeros(len(rows), rows)).T
         error = (drops[:, 0, strongest] - (scores[:, :1] - scores[:, 1:])).abs().max()
-        return bool(error <= _AGREEMENT * drops[:, 0].abs().max() + _ROUNDING * scores.abs().max())
+        return bool(error <= _AGREEMENT * drops[:, 0].abs().max() + _ROUNDING * scale)
 
     def _first_linear(self, activations: Tensor) -> LinearLike | None:
         """The first linear layer to run, if a channel set to zero is its part of the input set to zero."""

@@ -14,7 +14,7 @@ from pellucid.attribution.linear import Forward, answered, is_linear_like, quick
 from pellucid.attribution.targets import Objective
 from pellucid.errors import PellucidError
 
-_TOLERANCE = 1e-4  # between two ways to the same score, relative to the largest
+_TOLERANCE = 1e-4  # between two ways to the same score, relative to what adds up to it
 
 # how a stand-in of one row becomes what a module answers
 _WAYS: dict[str, Callable[..., Tensor]] = {
@@ -75,10 +75,11 @@ class Head:
         """Whether the network before the layer is left out."""
         return self._ways[0] != "whole"
 
-    def use(self, images: Tensor, activations: Tensor, objective: Objective, scores: Tensor) -> None:
+    def use(self, images: Tensor, activations: Tensor, objective: Objective, scores: Tensor, scale: Tensor) -> None:
         """Take the images (B, C, *S) that rows derive from from now on; the first time, find the way that works.
 
-        Raises PellucidError when none gives back `scores` (B, T) for `activations` (B, K, *s).
+        `scale` is the size of what adds up to a score, by which rounding is judged. Raises PellucidError when no way
+        gives back `scores` (B, T) for `activations` (B, K, *s).
         """
         self._images = images
         first = torch.arange(min(2, len(images)), device=images.device)
@@ -91,7 +92,7 @@ class Head:
                 self._ways.pop(0)
                 continue
             error = (again - scores[first]).abs().max()
-            self._trusted = bool(error <= _TOLERANCE * scores[first].abs().max())  # NaN fails
+            self._trusted = bool(error <= _TOLERANCE * scale)  # NaN fails
             if not self._trusted and not self.runs_alone:
                 raise PellucidError(
                     "model: gives other scores when it runs again on the same activations, so no channel's effect can "

@@ -72,7 +72,6 @@ class LayerRun:
         self._device = device_of(model)
         self._channels_last = self._device == torch.device("cpu")  # convolutions there are faster in this layout
         self._needs = {need for choice in choices for need in choice.entry.needs}
-        self._head: Head | None = None
         self._ablation: Ablation | None = None
         self._grid: tuple[int, ...] = ()
         self._seconds = {"forward": 0.0} | {choice.label: 0.0 for choice in choices}
@@ -114,7 +113,7 @@ class LayerRun:
         )
 
     def _forward(self, images: Tensor, rows: slice) -> _Batch:
-        upstream = Upstream() if "drops" in self._needs and self._head is None else None
+        upstream = Upstream() if "drops" in self._needs and self._ablation is None else None
         captured = self._run(images, upstream)
         aim = objective(self._target, captured.outputs, rows)
         everyone = torch.arange(len(images), device=images.device)
@@ -122,8 +121,7 @@ class LayerRun:
         _check_finite(scores, rows, "model", "finite scores")
         slopes = gradients(scores, captured.activations) if self._needs & {"gradients", "drops"} else scores
         if upstream is not None:
-            self._head = Head(self._model, self._layer, upstream)
-            self._ablation = Ablation(self._head, self._batch_size)
+            self._ablation = Ablation(Head(self._model, self._layer, upstream), self._batch_size)
         classes = torch.full_like(scores, -1) if aim.classes is None else aim.classes
         probabilities = aim.probabilities(captured.outputs, everyone)
         kept = self._kept(classes, torch.long), self._kept(scores), self._kept(probabilities)
@@ -160,10 +158,10 @@ class LayerRun:
 
     def _drops(self, batch: _Batch) -> Tensor:
         if batch.drops is None:
-            assert self._head is not None
             assert self._ablation is not None
-            self._head.use(batch.images, batch.activations, batch.objective, batch.scores)
-            batch.drops = self._ablation.drops(batch.activations, batch.gradients, batch.objective)
+            batch.drops = self._ablation.drops(
+                batch.images, batch.activations, batch.gradients, batch.scores, batch.objective
+            )
         return batch.drops
 
     def _kept(self, values: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -67,7 +67,6 @@ def coarsen(fine: Floats, between: Floats, coarse: Floats, across: Floats, down:
             between[DOWN_LEFT, i, k + 1] = _HALF * (
                 fine[DOWN_LEFT, i, j] + fine[DOWN_LEFT, i, j + 1] + _HALF * fine[DOWN, i, j]
             )
-        between[DOWN_LEFT, i, 1] = _ZERO  # nothing lies left of the first column
     for k in range(coarse.shape[1] - 2):
         i = 2 * k
         r, n = down[0, k], down[1, k]
