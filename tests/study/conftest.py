@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from pellucid.report.build import build_report
+from pellucid.study.runner import run_study
+
 STUDY = """
 name = "small"
 seed = 3
@@ -42,10 +45,6 @@ def small_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def finished_study(small_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output folder of the small study, run undisturbed."""
-    from pellucid.report.build import build_report
-
-    from pellucid.study.runner import run_study
-
     output = tmp_path_factory.mktemp("finished")
     run_study(small_study, output, device="cpu")
     build_report(output)
