@@ -120,6 +120,17 @@ def test_a_network_that_is_random_in_evaluation_is_refused() -> None:
         drops_of(Noisy(), "layer", torch.rand(2, 1, 8, 8), torch.zeros(2, 1, dtype=torch.long), rows=4)
 
 
+@pytest.mark.parametrize("build", [affine_net, deep_head_net])
+def test_a_score_that_cancels_to_rounding_is_not_taken_for_a_random_one(build: Callable[[], nn.Sequential]) -> None:
+    model, layer = seeded(build()), "2" if build is affine_net else "1"
+    image = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        model[-1].bias -= model(image)[0] * (1 + 1e-6)
+    drops, ablation, _ = drops_of(model, layer, image, torch.tensor([[0, 1]]), rows=4)
+    assert ablation.way == ("affine" if build is affine_net else "mixed")
+    torch.testing.assert_close(drops[1, 0], channel_drops(model, layer, image, 1), rtol=1e-4, atol=1e-5)
+
+
 def test_a_users_hook_on_the_layer_counts_once() -> None:
     model = seeded(deep_head_net())
     model[1].register_forward_hook(lambda _module, _inputs, output: output * 0.5)

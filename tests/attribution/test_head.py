@@ -68,9 +68,8 @@ def test_a_module_used_before_and_after_the_layer_answers_only_its_first_calls()
         upstream = Upstream()
         captured = capture(model, "layer", images, upstream)
         head = Head(model, "layer", upstream)
-        head.use(
-            images, captured.activations.detach(), Objective(torch.tensor([[0]] * 2)), captured.outputs[:, :1].detach()
-        )
+        aim, scores = Objective(torch.tensor([[0]] * 2)), captured.outputs[:, :1].detach()
+        head.use(images, captured.activations.detach(), aim, scores, torch.tensor(1.0))
         assert head.runs_alone
         assert set(upstream.standins) == {model.act, model.stem}
         torch.testing.assert_close(
