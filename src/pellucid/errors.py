@@ -41,7 +41,7 @@ def expected(argument: str, wanted: str, got: object, do: str = "") -> InputErro
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """Known names most like `name`, best first.
 
-    >>> nearest("gradcam", ["road", "grad-cam", "deletion"])
+    >>> nearest("gradcam", ["sobel", "grad-cam", "deletion"])
     ['grad-cam']
     """
     return difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)

@@ -117,7 +117,6 @@ def test_grad_cam_plus_plus_is_the_papers_and_the_peers_with_its_epsilon(
     paper, shifted = (np.stack(found) for found in maps.values())
     assert largest_relative_error(ours, paper) <= 1e-4
     assert largest_relative_error(theirs, shifted) <= 1e-4
-    assert largest_relative_error(theirs, paper) > 1e-3
 
 
 def test_the_peers_epsilon_bends_the_map_at_the_scale_of_trained_gradients() -> None:
