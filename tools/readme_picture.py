@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 import zarr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from pellucid.attribution.resize import resize_maps
 from pellucid.drawing import outline, overlay, to_picture
@@ -45,7 +47,9 @@ def main(output: Path, target: Path) -> None:
         axis.set_yticks([])
     figure.tight_layout(pad=0.4)
     target.parent.mkdir(exist_ok=True)
-    figure.savefig(target, pil_kwargs={"optimize": True})
+    buffer = io.BytesIO()
+    figure.savefig(buffer)
+    Image.open(buffer).convert("RGB").quantize(256).save(target, optimize=True)
 
 
 if __name__ == "__main__":
