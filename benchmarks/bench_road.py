@@ -229,7 +229,7 @@ def peak(side: str, name: str, size: int, device_name: str, method: str, megabyt
     explanation = explained(model, image)
     single = only(explanation, method)
     forward(model, image)
-    before = used(device)
+    before = fresh_peak(device)
     if side == "forward":
         forward(model, image.expand(19, -1, -1, -1).clone())
     elif side == "our road":
@@ -238,13 +238,25 @@ def peak(side: str, name: str, size: int, device_name: str, method: str, megabyt
         our_road(model, image, explanation)
     else:
         peers_road(model, image, explanation, method)
-    megabytes.value = used(device) - before
+    megabytes.value = highest(device) - before
 
 
-def used(device: torch.device) -> float:
-    """Largest memory so far, in MB."""
+def fresh_peak(device: torch.device) -> float:
+    """Forget the largest memory so far; returns what is in use, in MB."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif sys.platform == "linux":
+        Path("/proc/self/clear_refs").write_text("5")
+    return highest(device)
+
+
+def highest(device: torch.device) -> float:
+    """Largest memory since, in MB; where the system can't forget, since the start."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "linux":
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
