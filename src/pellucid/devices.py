@@ -1,7 +1,8 @@
-"""Where tensors live: the one place that turns `--device` into a device."""
+"""Where tensors live: the one place that turns `--device` into a device, and that waits for one."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from pellucid.errors import expected
@@ -36,3 +37,12 @@ def pick_device(name: str = "auto") -> torch.device:
     if not available.get(device.type, False):
         raise expected("device", "a device of this machine", repr(name), do="Use 'auto' or 'cpu'.")
     return device
+
+
+def clock(device: torch.device | None) -> float:
+    """Seconds of a clock that runs on, read once `device` has done its work; differences are times."""
+    if device is not None and device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -244,6 +244,7 @@ def _cell(
             if len(chosen)
             else {},
             "forward_seconds_per_image": 0.0123 if len(chosen) else None,
+            "shared_seconds_per_image": 0.0287 if len(chosen) else None,
             "evaluate_seconds_per_image": 0.8,
             "device": "cpu",
             "images": len(chosen),

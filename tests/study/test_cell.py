@@ -52,6 +52,8 @@ def test_a_cell_says_what_it_was(finished_study: Path) -> None:
     times = json.loads((finished_study / CELL / "times.json").read_text())
     assert set(times["explain"]) == {"layer-cam", "eigen-grad-cam", "random"}
     assert all(seconds > 0 for seconds in times["explain"].values())
+    assert times["forward_seconds_per_image"] > 0
+    assert times["shared_seconds_per_image"] > 0  # the pass with its gradient, apart from a plain one
 
 
 def test_stored_maps_and_scores_are_those_of_the_stored_weights(finished_study: Path) -> None:

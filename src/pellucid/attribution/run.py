@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from pellucid.attribution.families import Method
 from pellucid.attribution.head import Head, Upstream
 from pellucid.attribution.resize import resize_maps
 from pellucid.attribution.targets import Objective, Target, objective
+from pellucid.devices import clock
 from pellucid.errors import expected
 from pellucid.registry import Choice
 
@@ -81,7 +81,7 @@ class LayerRun:
 
     def add(self, images: Tensor, rows: slice, seeds: Tensor) -> None:
         """Explain `images`, which have the places `rows` and the `seeds` (B,) in the whole call."""
-        started = self._now()
+        started = clock(self._device)
         images = images.to(self._device or images.device)
         _check_finite(images, rows, "images", "finite values")
         batch = self._forward(images, rows)
@@ -169,13 +169,8 @@ class LayerRun:
         every_class = isinstance(self._target, str) and self._target == "all"
         return (values if every_class else values.squeeze(1)).detach().to("cpu", dtype)
 
-    def _now(self) -> float:
-        if self._device is not None and self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()
-
     def _spent(self, label: str, since: float) -> float:
-        now = self._now()
+        now = clock(self._device)
         self._seconds[label] += now - since
         return now
 

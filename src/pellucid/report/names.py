@@ -92,13 +92,15 @@ def seconds(value: float | None) -> str:
 
 
 def p_value(value: float | None) -> str:
-    """A p as it is printed, with a floor.
+    """A p as it is printed, with a floor and a ceiling.
 
-    >>> p_value(0.00001), p_value(0.0213), p_value(float("nan"))
-    ('< 0.001', '0.021', '–')
+    >>> p_value(0.00001), p_value(0.0213), p_value(1.0), p_value(float("nan"))
+    ('< 0.001', '0.021', '> 0.99', '–')
     """
     if value is None or not math.isfinite(value):
         return NONE
+    if value > 0.99:
+        return "> 0.99"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 

@@ -147,7 +147,7 @@ def method_tests_table(model: str, tests: pd.DataFrame, methods: Sequence[str]) 
 
 
 def times_table(dataset: DatasetResult) -> Table | None:
-    """The paper's table: seconds per image and method, and its ratio to the shared forward pass."""
+    """The paper's table: seconds per image and method, and its ratio to a plain forward pass."""
     models = [model for model in dataset.models if any(cell.times.get("explain") for cell in dataset.of_model(model))]
     timed = {name for cell in dataset.cells for name in cell.times.get("explain", {})}
     asked = dict.fromkeys(name for cell in dataset.cells for name in cell.card.get("methods", ()))
@@ -159,14 +159,30 @@ def times_table(dataset: DatasetResult) -> Table | None:
         model: _mean([cell.times.get("forward_seconds_per_image") for cell in dataset.of_model(model)])
         for model in models
     }
-    rows = [[Cell("Shared: forward pass and gradient"), *(Cell(seconds(forward[model]), "× 1") for model in models)]]
-    for method in methods:
-        cells = [Cell(_heading(method))]
-        for model in models:
-            value = _mean([cell.times.get("explain", {}).get(method) for cell in dataset.of_model(model)])
-            known = np.isfinite(value) and np.isfinite(forward[model]) and forward[model] > 0
-            cells.append(Cell(seconds(value), f"× {value / forward[model]:.2g}" if known else ""))
-        rows.append(cells)
+
+    def timed_row(title: str, values: dict[str, float]) -> list[Cell]:
+        ratios = {model: values[model] / forward[model] if forward[model] > 0 else np.nan for model in models}
+        marks = {model: f"× {ratio:.2g}" if np.isfinite(ratio) else "" for model, ratio in ratios.items()}
+        return [Cell(title), *(Cell(seconds(values[model]), marks[model]) for model in models)]
+
+    shared = {
+        model: _mean([cell.times.get("shared_seconds_per_image") for cell in dataset.of_model(model)])
+        for model in models
+    }
+    own = {
+        method: {
+            model: _mean([cell.times.get("explain", {}).get(method) for cell in dataset.of_model(model)])
+            for model in models
+        }
+        for method in methods
+    }
+    total = {model: float(np.nansum([shared[model], *(own[method][model] for method in methods)])) for model in models}
+    rows = [
+        timed_row("Plain forward pass", forward),
+        timed_row("Shared: forward pass and gradient", shared),
+        *(timed_row(_heading(method), own[method]) for method in methods),
+        timed_row("Shared pass and all methods", total),
+    ]
     rows.append(
         [
             Cell("Scoring, all methods and metrics"),
@@ -183,9 +199,9 @@ def times_table(dataset: DatasetResult) -> Table | None:
         rows,
         note=(
             f"On {', '.join(devices) or 'an unknown device'}; a method’s row is what it adds to the pass that all "
-            "share, and under each time stands its ratio to that pass. † Control."
+            "share, and under each time stands its ratio to a plain forward pass. † Control."
         ),
-        sizes=(1, len(methods), 1),
+        sizes=(1, 1, len(methods), 1, 1),
     )
 
 
@@ -226,7 +242,7 @@ def _by_method(caption: str, part: pd.DataFrame, metrics: Sequence[str], better:
                 else interval(row["mean"], row["low"], row["high"], strong=method in best[metric])
             )
         rows.append(cells)
-    columns = ["Method", *(f"{metric_title(metric)} {better.get(metric, '')}".strip() for metric in metrics)]
+    columns = ["Method", *(f"{metric_title(metric)}\u00a0{better.get(metric, '')}".strip() for metric in metrics)]
     note = f"{note} In brackets intervals; the best method in bold. † Control.".strip()
     return Table(caption, columns, rows, note=note, kind="small")
 

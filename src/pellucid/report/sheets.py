@@ -77,7 +77,8 @@ def _times(study: StudyResult) -> pd.DataFrame:
     for dataset in study.datasets:
         for cell in dataset.cells:
             forward = cell.times.get("forward_seconds_per_image")
-            spent = {"forward": forward, **cell.times.get("explain", {})}
+            shared = cell.times.get("shared_seconds_per_image")
+            spent = {"forward": forward, "forward and gradient": shared, **cell.times.get("explain", {})}
             for method, value in spent.items():
                 if value is not None:
                     ratio = value / forward if forward else None

@@ -86,7 +86,8 @@ def models_table(models: pd.DataFrame, chances: dict[tuple[str, str], float], co
     if models.empty:
         return None
     pooled = models[models["fold"] == "all"] if (models["fold"] == "all").any() else models
-    rows, notes, units = [], [], set()
+    rows, units = [], set()
+    notes: dict[str, dict[str, list[str]]] = {}  # note, metric, the rows it holds for
     for (model, images), part in pooled.groupby(["model", "images"], sort=False):
         by_metric = part.drop_duplicates("metric").set_index("metric")
         cells = [Cell(str(model)), Cell(str(images))]
@@ -98,7 +99,8 @@ def models_table(models: pd.DataFrame, chances: dict[tuple[str, str], float], co
             cells.append(interval(value, low, high))
             note = str(by_metric["note"][metric])
             if note not in ("", "nan"):
-                notes.append(f"{METRIC_TITLES[metric]}, {model}, {images}: {note.rstrip('.')}.")
+                row = str(model) if images == "all" else f"{model} {images}"
+                notes.setdefault(note, {}).setdefault(METRIC_TITLES[metric], []).append(row)
         units.add(str(part["unit"].iloc[0]))
         n, clusters = int(part["n"].iloc[0]), part["clusters"].iloc[0]
         cells.append(Cell(percent(chances.get((str(model), str(images))))))
@@ -115,9 +117,18 @@ def models_table(models: pd.DataFrame, chances: dict[tuple[str, str], float], co
         "Models on the test images",
         ["Model", "Test images", *(METRIC_TITLES[metric] for metric in MODEL_METRICS), "Commonest class", "n"],
         rows,
-        note=" ".join([note, *dict.fromkeys(notes)]),
+        note=" ".join([note, *(_noted(text, rows_of) for text, rows_of in notes.items())]),
         heads=2,
     )
+
+
+def _noted(note: str, rows_of: dict[str, list[str]]) -> str:
+    """A note once for all metrics and rows that share it."""
+    metrics_of: dict[tuple[str, ...], list[str]] = {}
+    for metric, rows in rows_of.items():
+        metrics_of.setdefault(tuple(rows), []).append(metric)
+    where = "; ".join(f"{listed(metrics)} of {listed(rows)}" for rows, metrics in metrics_of.items())
+    return f"{where}: {note.rstrip('.')}."
 
 
 def folds_table(models: pd.DataFrame) -> Table | None:

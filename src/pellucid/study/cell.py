@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +16,10 @@ from torch.utils.data import DataLoader
 
 from pellucid.attribution.engine import GridWarning, explain
 from pellucid.attribution.explanation import Explanation
+from pellucid.attribution.run import device_of
 from pellucid.data.dataset import EpochSampler, ImageDataset, class_weights
 from pellucid.data.transforms import Augmentation, Normalisation, dataset_normalisation
+from pellucid.devices import clock
 from pellucid.files import read_table, write_json, write_table
 from pellucid.metrics.evaluate import EmptyMaskWarning, evaluate
 from pellucid.models.checkpoints import ModelCard, load_weights
@@ -200,7 +201,8 @@ def _explain_shard(
             batch_size=config.explain.batch_size,
             generator=torch.Generator().manual_seed(seed),
         )
-        started = time.perf_counter()
+        forward_seconds = _forward_seconds(network, images, config.explain.batch_size)
+        started = clock(device_of(network))
         scores = evaluate(
             network,
             images,
@@ -210,7 +212,7 @@ def _explain_shard(
             batch_size=config.evaluate.batch_size,
             generator=torch.Generator().manual_seed(seed + 1),
         )
-        evaluate_seconds = time.perf_counter() - started
+        evaluate_seconds = clock(device_of(network)) - started
     explained = _explained_rows(part, explanation, card, masks, has_mask)
     scores = scores.assign(sample=[part["sample"].iloc[position] for position in scores["sample"]])
     store.write_shard(
@@ -221,12 +223,24 @@ def _explain_shard(
             "layer": explanation.layer,
             "grid": list(explanation.grid),
             "coinciding": [list(group) for group in explanation.coinciding],
-            "seconds": dict(explanation.seconds),
+            "seconds": {name: value for name, value in explanation.seconds.items() if name != "forward"},
+            "shared_seconds": explanation.seconds["forward"],
+            "forward_seconds": forward_seconds,
             "evaluate_seconds": evaluate_seconds,
         },
         {method: explanation.layer_maps.get(method, explanation.maps[method]).numpy() for method in explanation.maps},
         total,
     )
+
+
+def _forward_seconds(network: nn.Module, images: Tensor, batch_size: int) -> float:
+    """What plain forward passes of the images take, without gradients: the floor under every explanation."""
+    device = device_of(network)
+    started = clock(device)
+    with torch.inference_mode():
+        for batch in images.split(batch_size):
+            network(batch.to(device))
+    return clock(device) - started
 
 
 def _explained_rows(
@@ -264,15 +278,19 @@ def _finish(
     test = predictions[predictions["split"] == "test"]
     images = max(len(explained), 1)
     methods = list(shards[0]["seconds"]) if shards else []
-    seconds = {name: sum(shard["seconds"][name] for shard in shards) / images for name in methods}
+
+    def per_image(name: str) -> float | None:
+        return sum(float(shard[name]) for shard in shards) / images if shards else None
+
     write_json(
         store.times,
         {
             "train_seconds": fitted.seconds,
             "epochs": len(fitted.history),
-            "explain": {name: value for name, value in seconds.items() if name != "forward"},
-            "forward_seconds_per_image": seconds.get("forward"),
-            "evaluate_seconds_per_image": sum(shard["evaluate_seconds"] for shard in shards) / images,
+            "explain": {name: sum(shard["seconds"][name] for shard in shards) / images for name in methods},
+            "forward_seconds_per_image": per_image("forward_seconds"),
+            "shared_seconds_per_image": per_image("shared_seconds"),
+            "evaluate_seconds_per_image": per_image("evaluate_seconds"),
             "device": str(device),
             "images": len(explained),
         },
