@@ -19,7 +19,7 @@ from pellucid.report.build import build_report
 
 Make = Callable[..., Path]
 FEW = ("xgrad-cam", "grad-cam", "sobel")  # methods where the case isn't about them
-VOID = {"meta", "link", "img", "br", "hr", "input"}
+VOID = {"meta", "link", "img", "br", "wbr", "hr", "input"}
 
 
 class Page(HTMLParser):

@@ -60,8 +60,9 @@ def save_weights(path: Path, model: nn.Module, card: ModelCard) -> None:
         safetensors.torch.save_file(tensors, aside, metadata=metadata)
 
 
-def read_card(path: Path) -> ModelCard:
+def read_card(path: Path | str) -> ModelCard:
     """The card of a weights file; raises UnreadableFileError when the file has none."""
+    path = Path(path)
     if not path.is_file():
         raise InputError(f"weights: expected a file, got {str(path)!r}, which isn't there.")
     try:
@@ -77,7 +78,7 @@ def read_card(path: Path) -> ModelCard:
         raise UnreadableFileError(f"the model card of {path} has another form than this version reads.") from error
 
 
-def load_weights(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, ModelCard]:
+def load_weights(path: Path | str, device: torch.device | str = "cpu") -> tuple[nn.Module, ModelCard]:
     """The network of a weights file, in evaluation mode on `device`, with its card."""
     card = read_card(path)
     model = card.build()
@@ -85,8 +86,9 @@ def load_weights(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Mod
     return model.eval().to(device), card
 
 
-def read_state(path: Path) -> dict[str, torch.Tensor]:
+def read_state(path: Path | str) -> dict[str, torch.Tensor]:
     """Named tensors from safetensors, or from a torch file that loads without unpickling objects."""
+    path = Path(path)
     if not path.is_file():
         raise InputError(f"weights: expected a file, got {str(path)!r}, which isn't there.")
     try:

@@ -228,7 +228,7 @@ def _summary(dataset: DatasetResult) -> str:
         return "This data set wasn’t read yet."
     patients = int(facts.get("patients", 0))
     known = f" from {counted(patients, 'patient')}" if patients else ""
-    size, channels = facts["image_size"], facts["channels"]
+    size, channels, masks = facts["image_size"], facts["channels"], int(facts.get("masks", 0))
     split = (
         "The split is the one that the data give."
         if facts.get("given_split")
@@ -238,7 +238,7 @@ def _summary(dataset: DatasetResult) -> str:
         f"{counted(int(facts['images']), 'image')} of {counted(len(dataset.classes), 'class', 'classes')}"
         f"{known}, "
         f"seen by the networks at {size} × {size} pixels in {counted(int(channels), 'channel')}; "
-        f"{counted(int(facts.get('masks', 0)), 'lesion mask')}. {split}"
+        f"{counted(masks, 'lesion mask') if masks else 'no lesion masks'}. {split}"
     )
 
 

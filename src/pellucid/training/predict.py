@@ -41,7 +41,12 @@ def predict(network: nn.Module, loader: DataLoader[Item], *, show_progress: bool
 
 
 def predict_files(
-    paths: Sequence[Path], weights: Path, *, device: torch.device, strict: bool = False, show_progress: bool = False
+    paths: Sequence[Path | str],
+    weights: Path | str,
+    *,
+    device: torch.device,
+    strict: bool = False,
+    show_progress: bool = False,
 ) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
     """Predict image files by a weights file that says how to prepare them.
 
@@ -60,7 +65,7 @@ def predict_files(
         InputError: a path that isn't there, or no image among them.
         UnreadableFileError: the weights can't be read; or, when `strict`, an image.
     """
-    files = _image_files(paths)
+    files = _image_files([Path(path) for path in paths])
     network, card = load_weights(weights, device)
     normalisation = Normalisation(card.mean, card.std, card.normalisation)
     rows: list[dict[str, object]] = []
