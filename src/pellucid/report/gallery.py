@@ -15,7 +15,7 @@ from pellucid.attribution import resize_maps
 from pellucid.drawing import Picture, enlarge, is_signed, legend, outline, overlay, to_picture
 from pellucid.report.figures import Drawn, drawn
 from pellucid.report.names import is_control, method_title, percent
-from pellucid.report.privacy import hide_patient
+from pellucid.report.privacy import hide_in_path
 from pellucid.report.read import CellResult, DatasetResult, open_pictures
 
 WIDTH = 160
@@ -86,7 +86,7 @@ def duplicates(dataset: DatasetResult, most: int = 6) -> list[Group]:
         known = table.loc[sample] if sample in table.index else None
         label = str(known["label"]) if known is not None else ""
         split = dataset.parts.get(str(sample)) or (str(known["split"]) if known is not None else "")
-        path = hide_patient(str(sample), patients)
+        path = hide_in_path(str(sample), patients)
         caption = " · ".join(word for word in (split, label, path) if word)
         picture = drawn(_small(arrays["images"][index]), f"Image of group {number}: {caption}", caption)
         groups.setdefault(int(number), []).append(picture)

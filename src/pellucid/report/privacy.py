@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 
 HIDDEN = "…"
 _PLAIN_SPLITS = {"train", "val", "test"}
+_NUMBERING = re.compile(r"(?=[A-Za-z]*\d)[A-Za-z0-9]{4,}")  # a part of an identifier that can tell patients apart
 _ABSOLUTE = re.compile(r"""(?<![\w.])(?:[A-Za-z]:)?[\\/](?:[^\s\\/'":,;]+[\\/])+""")
 
 
@@ -24,6 +25,15 @@ def hide_patient(text: str, patients: Collection[str]) -> str:
     return text
 
 
+def hide_in_path(path: str, patients: Collection[str]) -> str:
+    """A file's path without patient identifiers and without their parts that number a patient.
+
+    >>> hide_in_path("normal/00002658_001.png", ["NIH-00002658"])
+    'normal/…_001.png'
+    """
+    return hide_patient(path, {*patients, *(part for patient in patients for part in _NUMBERING.findall(patient))})
+
+
 def hide_in_prose(text: str, patients: Collection[str]) -> str:
     """A sentence without patients and without the folders of absolute paths.
 
@@ -35,10 +45,8 @@ def hide_in_prose(text: str, patients: Collection[str]) -> str:
     """
     text = _ABSOLUTE.sub("", text)
     short = {patient for patient in patients if patient.isdigit() and len(patient) < 3}
+    text = re.sub(r"[^\s'\"]*[/\\.][^\s'\"]*\w", lambda name: hide_in_path(name[0], patients), text)
     text = hide_patient(text, set(patients) - short)
-    if not short:
-        return text
-    text = re.sub(r"[^\s'\"]*[/\\.][^\s'\"]*\w", lambda name: hide_patient(name[0], short), text)
     return re.sub(r"(?i)(patients? |['\"])(\w+)", lambda word: word[1] + hide_patient(word[2], short), text)
 
 
