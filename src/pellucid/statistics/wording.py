@@ -36,6 +36,6 @@ def span(low: float, high: float, confidence: float) -> str:
     """An interval.
 
     >>> span(0.004, 0.058, 0.95)
-    '95\xa0% interval 0.004 to 0.058'
+    '95 % interval 0.004 to 0.058'
     """
-    return f"{100 * confidence:g}\u00a0% interval {number(low)} to {number(high)}"
+    return f"{100 * confidence:g} % interval {number(low)} to {number(high)}"
