@@ -128,7 +128,9 @@ def _between_models(study: StudyResult, dataset: DatasetResult) -> list[Finding]
     found = []
     first = tests["test"].iloc[0]
     for images, part in tests[tests["test"] == first].groupby("images", sort=False):
-        sentences = [str(sentence).replace(" %", "\u00a0%") for sentence in part["sentence"] if str(sentence) not in ("", "nan")]
+        sentences = [
+            str(sentence).replace(" %", "\u00a0%") for sentence in part["sentence"] if str(sentence) not in ("", "nan")
+        ]
         if 0 < len(sentences) <= 3:
             where = "Accuracy on all test images" if images == "all" else "Accuracy without the copies"
             found += [Finding(f"{where}: {sentence}") for sentence in sentences]
