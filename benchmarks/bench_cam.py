@@ -11,24 +11,16 @@ it on a machine that does nothing else:
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import multiprocessing
-import os
-import platform
-import statistics
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-import pellucid.torchvision_schemas  # isort: skip  # before timm, which imports torchvision
-import timm
 import torch
+from measuring import build, finish, forget, highest, in_turns, medians, peaks, plain_forward, surroundings, timed
 from torch import Tensor, nn
 
 import pellucid
@@ -39,7 +31,6 @@ from pellucid.attribution.capture import capture, gradients
 from pellucid.attribution.engine import PAPER_METHODS
 from pellucid.attribution.head import Head, Upstream
 from pellucid.attribution.targets import Objective
-from pellucid.files import write_json
 from pellucid.models.layers import find_layer
 
 TOLERANCE = 1e-4
@@ -54,26 +45,8 @@ PEERS = {
 PAPER_PLUS_PLUS = "grad-cam-plus-plus without the peer's ε"  # differs, and is shown for that
 EPSILON = 1e-6  # what the peer adds to Grad-CAM++'s denominator
 PEERS_ROWS = 32  # how many ablated copies it runs at once
+MEMORY_SIDES = ("forward", "five methods", "peer xgrad-cam")
 RESULTS = Path(__file__).parent / "results" / "cam.json"
-
-
-def build(name: str, size: int, device: torch.device) -> nn.Module:
-    """A network of timm with weights, norms and logits at a trained network's scale."""
-    torch.manual_seed(0)
-    model = timm.create_model(name, num_classes=4).to(device).train()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            # zero where timm ends a residual branch; full size there makes a random network chaotic in its rounding
-            low, high = (0.5, 1.5) if module.weight.any() else (0.15, 0.45)
-            nn.init.uniform_(module.weight, low, high)
-            nn.init.normal_(module.bias, 0, 0.2)
-            module.momentum = 1.0
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    nn.init.normal_(model.get_classifier().weight, 0, 0.05)
-    with torch.no_grad():
-        model(torch.randn(8, 3, size, size, device=device))  # running statistics
-    return model.eval()
 
 
 def peers_class(name: str, keep: list[np.ndarray]) -> Any:
@@ -168,21 +141,6 @@ def error_of_some_drops(model: nn.Module, layer: str, image: Tensor, wanted: int
     return float((drops[chosen] - (rows[32] - rows[:32])).abs().max() / drops.abs().max())
 
 
-def timed(run: Callable[[], object], device: torch.device) -> float:
-    """Seconds that a call takes."""
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    wait()
-    started = time.perf_counter()
-    run()
-    wait()
-    return time.perf_counter() - started
-
-
-def plain_forward(model: nn.Module, images: Tensor) -> None:
-    with torch.no_grad():
-        model(images)
-
-
 def peers_ablation_seconds(model: nn.Module, layer: str, image: Tensor, wanted: int, full: bool) -> float:
     """Seconds that the peer's ablation takes for one image, all channels, from two runs on few if not `full`."""
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -219,75 +177,34 @@ def measure(model: nn.Module, images: Tensor, repeats: int, full: bool, quick: b
     for name in PAPER_METHODS:
         if name != "ablation-cam":
             sides[f"peer {name}"] = lambda name=name: peers_maps(name, model, layer, images, classes)
-    times: dict[str, list[float]] = {side: [] for side in sides}
-    for turn in range(repeats + 1):
-        for side, run in sides.items():
-            seconds = timed(run, images.device)
-            if turn:  # the first turn warms up
-                times[side].append(seconds)
-    medians = {side: statistics.median(values) for side, values in times.items()}
-    ours, peer = medians["five methods"], sum(medians[side] for side in medians if side.startswith("peer"))
+    times = in_turns(sides, repeats, images.device)
+    middle = medians(times)
+    ours, peer = middle["five methods"], sum(middle[side] for side in middle if side.startswith("peer"))
     ratios = {
-        "five_methods_over_forward": ours / medians["forward"],
+        "five_methods_over_forward": ours / middle["forward"],
         "peer_without_ablation_over_five_methods": peer / ours,
     }
     if not quick:
         ablation = peers_ablation_seconds(model, layer, images[:1], 0, full) * len(images)
         how = "one image" if full else "one image, from 64 channels"
-        medians[f"peer ablation-cam ({how}, times the batch)"] = ablation
+        middle[f"peer ablation-cam ({how}, times the batch)"] = ablation
         ratios["peer_over_five_methods"] = (peer + ablation) / ours
-    return {"seconds": medians, "all_seconds": times, **ratios}
+    return {"seconds": middle, "all_seconds": times, **ratios}
 
 
-def peak(side: str, name: str, batch: int, size: int, device_name: str, megabytes: Any) -> None:
-    """In a process of its own: how much one side adds to the memory that the network and images take."""
+def peak(side: str, name: str, batch: int, size: int, device_name: str) -> float:
+    """How much one side adds to the memory that the network and images take, in MB."""
     device = torch.device(device_name)
-    model = timm.create_model(name, num_classes=4).to(device).eval()
+    model = build(name, size, device)
     images = torch.randn(batch, 3, size, size, device=device)
-    before = used(device)
+    before = forget(device)
     if side == "forward":
         plain_forward(model, images)
     elif side == "five methods":
         pellucid.explain(model, images, batch_size=batch)
     else:
         peers_maps("xgrad-cam", model, find_layer(model), images, torch.zeros(batch, dtype=torch.long))
-    megabytes.value = used(device) - before
-
-
-def used(device: torch.device) -> float:
-    """Largest memory so far, in MB."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    # not getrusage, whose figure a process takes over from the one that started it
-    (line,) = (each for each in Path("/proc/self/status").read_text().splitlines() if each.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
-
-
-def peaks(name: str, batch: int, size: int, device: torch.device) -> dict[str, float]:
-    context, found = multiprocessing.get_context("spawn"), {}
-    for side in ("forward", "five methods", "peer xgrad-cam"):
-        megabytes = context.Value("d", 0.0)
-        process = context.Process(target=peak, args=(side, name, batch, size, str(device), megabytes))
-        process.start()
-        process.join()
-        found[side] = megabytes.value
-    return found
-
-
-def surroundings(device: torch.device) -> dict[str, Any]:
-    """Versions and hardware."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "timm", "grad-cam", "numpy")}
-        | {"pellucid": pellucid.__version__, "python": platform.python_version()},
-        "processor": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load_at_start": os.getloadavg()[0],
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-    }
+    return highest(device) - before
 
 
 def arguments() -> argparse.Namespace:
@@ -327,7 +244,7 @@ def main() -> int:
     warnings.simplefilter("ignore", GridWarning)
     device = torch.device(given.device)
     report: dict[str, Any] = {
-        "surroundings": surroundings(device),
+        "surroundings": surroundings(device, "grad-cam"),
         "batch": given.batch,
         "size": given.size,
         "networks": {},
@@ -340,14 +257,11 @@ def main() -> int:
         errors = compare(model, images[:2], given.full)
         same = all(error <= TOLERANCE for method, error in errors.items() if method != PAPER_PLUS_PLUS)
         result = {"errors": errors, "same": same, **measure(model, images, given.repeats, given.full, given.quick)}
-        result["peak_megabytes"] = peaks(name, given.batch, given.size, device)
+        result["peak_megabytes"] = peaks(peak, MEMORY_SIDES, name, given.batch, given.size, given.device)
         report["networks"][name] = result
         show(name, result)
         passed &= same and (given.quick or result["five_methods_over_forward"] <= TARGET_RATIO)
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    write_json(given.output, report)
-    print(f"\n{'passed' if passed else 'FAILED'}; written to {given.output}")
-    return 0 if passed else 1
+    return finish(report, given.output, passed)
 
 
 if __name__ == "__main__":

@@ -10,33 +10,22 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.metadata
 import json
-import math
-import multiprocessing
-import os
-import platform
-import resource
-import statistics
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-import pellucid.torchvision_schemas  # isort: skip  # before timm, which imports torchvision
-import timm
 import torch
+from measuring import build, finish, forget, highest, in_turns, medians, peaks, plain_forward, surroundings, timed
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 import pellucid
 from pellucid.attribution import Explanation
 from pellucid.attribution.engine import PAPER_METHODS
-from pellucid.files import write_json
 from pellucid.metrics.imputation import linear_imputation
 from pellucid.metrics.ranking import removal_count, removal_orders, removed_mask
 from pellucid.metrics.road import FRACTIONS, road_curves
@@ -49,24 +38,8 @@ EIGHT = (*PAPER_METHODS, "random", "center-gaussian", "sobel")
 SIGNED = "xgrad-cam[positive=False]"  # one method's time is taken on a map without ties, which both sides rank alike
 BATCH = 32
 PEERS_TIES = 2  # pixels by which its threshold misses the share without ties
+MEMORY_SIDES = ("forward", "our road", "eight methods", "peer")
 RESULTS = Path(__file__).parent / "results" / "road.json"
-
-
-def build(name: str, size: int, device: torch.device) -> nn.Module:
-    """A network of timm with weights, norms and logits at a trained network's scale."""
-    torch.manual_seed(0)
-    model = timm.create_model(name, num_classes=4).to(device).train()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, 0, 0.2)
-            module.momentum = 1.0
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    nn.init.normal_(model.get_classifier().weight, 0, 0.05)
-    with torch.no_grad():
-        model(torch.randn(8, 3, size, size, device=device))  # running statistics
-    return model.eval()
 
 
 def picture(size: int, device: torch.device) -> Tensor:
@@ -164,12 +137,6 @@ def rows_of(image: Tensor, explanation: Explanation) -> int:
     return rows
 
 
-def forward(model: nn.Module, images: Tensor) -> None:
-    with torch.no_grad():
-        for start in range(0, len(images), BATCH):
-            model(images[start : start + BATCH])
-
-
 def imputations(image: Tensor, explanation: Explanation) -> Callable[[], Tensor]:
     """Only the 18 imputations of the signed map."""
     orders = removal_orders(explanation.maps[SIGNED], torch.tensor([0]))
@@ -179,16 +146,6 @@ def imputations(image: Tensor, explanation: Explanation) -> Callable[[], Tensor]
     return lambda: linear_imputation(image.expand(len(masks), -1, -1, -1), masks)
 
 
-def timed(run: Callable[[], object], device: torch.device) -> float:
-    """Seconds that a call takes."""
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    wait()
-    started = time.perf_counter()
-    run()
-    wait()
-    return time.perf_counter() - started
-
-
 def measure(model: nn.Module, image: Tensor, explanation: Explanation, repeats: int, eight: bool) -> dict[str, Any]:
     """Median seconds of each side, taken in turns."""
     device = image.device
@@ -196,24 +153,19 @@ def measure(model: nn.Module, image: Tensor, explanation: Explanation, repeats: 
     rows, all_rows = rows_of(image, single), rows_of(image, many)
     repeated = image.expand(all_rows, -1, -1, -1).clone()
     sides: dict[str, Callable[[], object]] = {
-        f"{rows} plain forward passes": lambda: forward(model, repeated[:rows]),
+        f"{rows} plain forward passes": lambda: plain_forward(model, repeated[:rows], BATCH),
         "our road": lambda: our_road(model, image, single),
         "our imputations alone": imputations(image, explanation),
         "peer": lambda: peers_road(model, image, explanation),
     }
     if eight:
-        sides[f"eight methods: {all_rows} plain forward passes"] = lambda: forward(model, repeated)
+        sides[f"eight methods: {all_rows} plain forward passes"] = lambda: plain_forward(model, repeated, BATCH)
         sides["eight methods: our road"] = lambda: our_road(model, image, many)
-    times: dict[str, list[float]] = {side: [] for side in sides}
-    for turn in range(repeats + 1):
-        for side, run in sides.items():
-            seconds = timed(run, device)
-            if turn:  # the first turn warms up
-                times[side].append(seconds)
-    medians = {side: statistics.median(values) for side, values in times.items()}
-    plain, ours, imputing, peer, *more = medians.values()
+    times = in_turns(sides, repeats, device)
+    middle = medians(times)
+    plain, ours, imputing, peer, *more = middle.values()
     result = {
-        "seconds": medians,
+        "seconds": middle,
         "all_seconds": times,
         "peer_over_ours": peer / ours,
         "ours_over_forward_passes": ours / plain,
@@ -222,69 +174,22 @@ def measure(model: nn.Module, image: Tensor, explanation: Explanation, repeats: 
     return result | ({"eight_methods_over_forward_passes": more[1] / more[0]} if eight else {})
 
 
-def peak(side: str, name: str, size: int, device_name: str, megabytes: Any) -> None:
-    """In a process of its own: how much one side adds to the memory that the network and image take."""
+def peak(side: str, name: str, size: int, device_name: str) -> float:
+    """How much one side adds to the memory that the network and image take, in MB."""
     device = torch.device(device_name)
     model, image = build(name, size, device), picture(size, device)
     explanation = explained(model, image)
-    forward(model, image)
-    before = fresh_peak(device)
+    plain_forward(model, image)
+    before = forget(device)
     if side == "forward":
-        forward(model, image.expand(19, -1, -1, -1).clone())
+        plain_forward(model, image.expand(19, -1, -1, -1).clone(), BATCH)
     elif side == "our road":
         our_road(model, image, only(explanation, SIGNED))
     elif side == "eight methods":
         our_road(model, image, only(explanation, *EIGHT))
     else:
         peers_road(model, image, explanation)
-    megabytes.value = highest(device) - before
-
-
-def fresh_peak(device: torch.device) -> float:
-    """Forget the largest memory so far; returns what is in use, in MB."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    elif sys.platform == "linux":
-        Path("/proc/self/clear_refs").write_text("5")
-    return highest(device)
-
-
-def highest(device: torch.device) -> float:
-    """Largest memory since, in MB; where the system can't forget, since the start."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    if sys.platform == "linux":
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def peaks(name: str, size: int, device: torch.device) -> dict[str, float]:
-    context, found = multiprocessing.get_context("spawn"), {}
-    for side in ("forward", "our road", "eight methods", "peer"):
-        megabytes = context.Value("d", math.nan)
-        process = context.Process(target=peak, args=(side, name, size, str(device), megabytes))
-        process.start()
-        process.join()
-        found[side] = megabytes.value
-    return found
-
-
-def surroundings(device: torch.device) -> dict[str, Any]:
-    """Versions and hardware."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    packages = ("torch", "timm", "grad-cam", "numpy", "scipy", "numba")
-    return {
-        "versions": {name: importlib.metadata.version(name) for name in packages}
-        | {"pellucid": pellucid.__version__, "python": platform.python_version()},
-        "processor": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load_at_start": os.getloadavg()[0],
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-    }
+    return highest(device) - before
 
 
 def arguments() -> argparse.Namespace:
@@ -323,12 +228,12 @@ def show(report: dict[str, Any]) -> None:
 def main() -> int:
     given = arguments()
     device = torch.device(given.device)
-    print(json.dumps(surroundings(device), indent=2))
+    print(json.dumps(surroundings(device, "grad-cam", "scipy", "numba"), indent=2))
     model, image = build(given.network, given.size, device), picture(given.size, device)
     explanation = explained(model, image)
     first = timed(imputations(image, explanation), device)
     report: dict[str, Any] = {
-        "surroundings": surroundings(device),
+        "surroundings": surroundings(device, "grad-cam", "scipy", "numba"),
         "network": given.network,
         "size": given.size,
         "first_imputations_with_compilation_seconds": first,
@@ -338,7 +243,7 @@ def main() -> int:
             "peer": peers_road(model, image, explanation),
         },
         "times": measure(model, image, explanation, given.repeats, eight=not given.quick),
-        "peak_megabytes": peaks(given.network, given.size, device),
+        "peak_megabytes": peaks(peak, MEMORY_SIDES, given.network, given.size, given.device),
     }
     equality, times = report["equality"], report["times"]
     same = equality["perturbed_images_compared"] > 0 and equality["largest_difference"] <= TOLERANCE
@@ -349,10 +254,7 @@ def main() -> int:
     )
     report["passed"] = same and fast
     show(report)
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    write_json(given.output, report)
-    print(f"\n{'passed' if report['passed'] else 'FAILED'}; written to {given.output}")
-    return 0 if report["passed"] else 1
+    return finish(report, given.output, report["passed"])
 
 
 if __name__ == "__main__":
