@@ -39,12 +39,22 @@ def expected(argument: str, wanted: str, got: object, do: str = "") -> InputErro
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """Known names most like `name`, best first.
+    """Known names most like `name`, best first; case, dashes and a "++" written out count as no difference.
 
-    >>> nearest("gradcam", ["sobel", "grad-cam", "deletion"])
-    ['grad-cam']
+    >>> nearest("GradCAM++", ["sobel", "grad-cam", "grad-cam-plus-plus", "deletion"])
+    ['grad-cam-plus-plus', 'grad-cam']
     """
-    return difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
+    bare: dict[str, list[str]] = {}
+    for each in known:
+        bare.setdefault(_bare(each), []).append(each)
+    close = difflib.get_close_matches(_bare(name), list(bare), n=count, cutoff=0.5)
+    return [each for match in close for each in bare[match]][:count]
+
+
+def _bare(name: str) -> str:
+    """A name's letters, digits and dots alone."""
+    spelled = name.lower().replace("++", "plusplus")
+    return "".join(letter for letter in spelled if letter.isalnum() or letter == ".")
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
