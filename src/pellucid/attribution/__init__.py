@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pellucid.attribution import cam, controls  # declares the methods
+from pellucid.attribution import cam, controls, gradient  # declares the methods
 from pellucid.attribution.engine import GridWarning, explain
 from pellucid.attribution.explanation import Explanation, concatenate
 from pellucid.attribution.families import METHODS, Method
@@ -22,6 +22,7 @@ __all__ = [
     "concatenate",
     "controls",
     "explain",
+    "gradient",
     "method",
     "methods",
     "resize_maps",
@@ -43,6 +44,6 @@ def methods() -> pd.DataFrame:
     """The registered methods as a table: name, family, needs, better, options, source, summary.
 
     >>> methods()["family"].unique().tolist()
-    ['cam', 'rescoring-cam', 'control']
+    ['cam', 'rescoring-cam', 'control', 'gradient']
     """
     return METHODS.table()

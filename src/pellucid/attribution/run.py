@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attribution.ablation import Ablation
+from pellucid.attribution.asking import Gradients, Scores
 from pellucid.attribution.capture import Captured, capture, gradients
 from pellucid.attribution.explanation import Explanation, coinciding_maps
 from pellucid.attribution.families import Method
@@ -29,8 +30,8 @@ def device_of(model: nn.Module) -> torch.device | None:
 
 
 def looks_at_layer(choice: Choice[Method]) -> bool:
-    """Whether a method sees the network at all; a control doesn't."""
-    return choice.entry.family != "control"
+    """Whether a method's map is made at a layer, and not at the image."""
+    return "activations" in choice.entry.needs
 
 
 @contextlib.contextmanager
@@ -59,7 +60,7 @@ class _Batch:
 
 
 class LayerRun:
-    """The explanation of a borrowed model at one layer, batch after batch; without a layer, of controls only."""
+    """The explanation of a borrowed model at one layer, batch after batch; without one, by methods that need none."""
 
     def __init__(
         self, model: nn.Module, layer: str, choices: Sequence[Choice[Method]], target: Target, batch_size: int
@@ -87,7 +88,7 @@ class LayerRun:
         batch = self._forward(images, rows)
         started = self._spent("forward", started)
         for choice in self._choices:
-            maps = self._cam(choice, batch) if looks_at_layer(choice) else self._control(choice, batch, seeds)
+            maps = self._cam(choice, batch) if looks_at_layer(choice) else self._at_image(choice, batch, seeds)
             _check_finite(maps, rows, choice.label, "finite maps")
             if looks_at_layer(choice):
                 self._layer_maps.setdefault(choice.label, []).append(self._kept(maps))
@@ -143,10 +144,19 @@ class LayerRun:
                         upstream.standins.clear()
             return capture(self._model, self._layer, images, upstream)
 
-    def _control(self, choice: Choice[Method], batch: _Batch, seeds: Tensor) -> Tensor:
-        """Maps (B, T, *S), the same for every class."""
-        maps = choice.entry.function(batch.images, seeds, **choice.options)
-        return maps.unsqueeze(1).expand(-1, batch.scores.shape[1], *maps.shape[1:])
+    def _at_image(self, choice: Choice[Method], batch: _Batch, seeds: Tensor) -> Tensor:
+        """Maps (B, T, *S); a control's are the same for every class."""
+        function, options, needs = choice.entry.function, choice.options, choice.entry.needs
+        if choice.entry.family == "control":
+            maps = function(batch.images, seeds, **options)
+            return maps.unsqueeze(1).expand(-1, batch.scores.shape[1], *maps.shape[1:])
+        if needs == ("scores",):
+            score_of = Scores(self._model, batch.objective, self._batch_size)
+            return function(score_of, batch.images, seeds, **options)
+        gradient_of = Gradients(self._model, batch.objective, self._batch_size)
+        if "model" in needs:
+            return function(self._model, gradient_of, batch.images, seeds, **options)
+        return function(gradient_of, batch.images, seeds, **options)
 
     def _cam(self, choice: Choice[Method], batch: _Batch) -> Tensor:
         """Maps (B, T, *grid) at the layer's resolution, in float32 at least."""

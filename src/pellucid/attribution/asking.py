@@ -1,0 +1,79 @@
+"""What methods ask of the whole network: scores and gradients of rows that derive from the images, a few at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.attribution.targets import Objective
+from pellucid.errors import expected
+
+
+class Asking:
+    """A borrowed network, what is explained of its output, and how many rows run at once."""
+
+    def __init__(self, model: nn.Module, objective: Objective, rows: int) -> None:
+        self._model = model
+        self._objective = objective
+        self.rows = rows
+
+    def _scores(self, images: Tensor, sample: Tensor) -> Tensor:
+        fast = images.device.type == "cpu" and images.ndim == 4  # convolutions there are faster in this layout
+        laid = images.contiguous(memory_format=torch.channels_last) if fast else images
+        return self._objective.scores(self._model(laid.clone()), sample)  # a clone, lest it is written to
+
+
+class Scores(Asking):
+    """`score_of(images (M, C, *S), sample (M,)) -> (M, T)`: the T scores of rows that derive from images `sample`."""
+
+    def __call__(self, images: Tensor, sample: Tensor) -> Tensor:
+        with torch.no_grad():
+            parts = zip(images.split(self.rows), sample.split(self.rows), strict=True)
+            return torch.cat([self._scores(rows, of) for rows, of in parts])
+
+
+class Gradients(Asking):
+    """`gradient_of(images (M, C, *S), sample (M,)) -> (M, T, C, *S)`: gradients of those scores, each in its own row.
+
+    Raises:
+        InputError: the scores have no gradient, as in a quantised network.
+    """
+
+    def __call__(self, images: Tensor, sample: Tensor) -> Tensor:
+        parts = zip(images.split(self.rows), sample.split(self.rows), strict=True)
+        return torch.cat([self._of(rows, of) for rows, of in parts])
+
+    def _of(self, images: Tensor, sample: Tensor) -> Tensor:
+        leaf = images.detach().requires_grad_()
+        scores = self._scores(leaf, sample)
+        if not scores.requires_grad:
+            raise expected(
+                "model",
+                "scores that depend on the image by differentiable steps",
+                "scores without a gradient",
+                do="Methods of the perturbation family ask for scores alone.",
+            )
+        last = scores.shape[1] - 1
+        each = [
+            torch.autograd.grad(score.sum(), leaf, retain_graph=place < last)[0]
+            for place, score in enumerate(scores.unbind(dim=1))
+        ]
+        return torch.stack(each, dim=1)
+
+
+def pairs(images: int, draws: int, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every draw for every image, image by image and at most `rows` at a time: which image, and which draw.
+
+    >>> [(sample.tolist(), draw.tolist()) for sample, draw in pairs(2, 3, 4)]
+    [([0, 0, 0, 1], [0, 1, 2, 0]), ([1, 1], [1, 2])]
+    """
+    for start in range(0, images * draws, rows):
+        place = torch.arange(start, min(start + rows, images * draws))
+        yield place // draws, place % draws
+
+
+def generator_of(seed: int, draw: int) -> torch.Generator:
+    """The generator of one draw for one image: it depends on the image's seed and the draw's number alone."""
+    return torch.Generator().manual_seed((seed + draw * 0x9E3779B97F4A7C15) % 2**63)
