@@ -31,6 +31,8 @@ def drawn(grid: tuple[int, ...], seed: int = 0, images: int = 3, channels: int =
         "gradients": torch.randn(images, channels, *grid, generator=draw, dtype=torch.float64),
         "scores": torch.randn(images, generator=draw, dtype=torch.float64),
         "drops": torch.randn(images, channels, generator=draw, dtype=torch.float64),
+        "curvature": torch.randn(images, channels, *grid, generator=draw, dtype=torch.float64),
+        "masked scores": torch.randn(images, channels, generator=draw, dtype=torch.float64),
     }
 
 
@@ -68,7 +70,7 @@ def test_an_image_alone_is_the_image_in_a_batch(name: str, grid: tuple[int, ...]
 @pytest.mark.parametrize("name", ALL_CAMS)
 def test_the_signed_map_cut_at_zero_is_the_map(name: str) -> None:
     given = drawn((4, 5))
-    given["activations"] -= 0.3  # so that every method has something to cut
+    given["activations"] -= 0.6  # so that every method has something to cut
     signed = applied(name, given, positive=False)
     assert signed.min() < 0 < signed.max()
     torch.testing.assert_close(signed.relu(), applied(name, given))
@@ -77,10 +79,11 @@ def test_the_signed_map_cut_at_zero_is_the_map(name: str) -> None:
 @pytest.mark.parametrize("name", ALL_CAMS)
 def test_no_evidence_stays_zero(name: str) -> None:
     given = drawn((4, 5))
-    for zeroed in ("gradients", "drops", "activations"):
-        empty = given | {zeroed: torch.zeros_like(given[zeroed])}
-        if zeroed == "activations" or zeroed in METHODS[name].needs:
-            assert not applied(name, empty).any()
+    none = {key: torch.zeros_like(value) for key, value in given.items()}
+    assert not applied(name, given | {"activations": none["activations"]}).any()
+    evidence = {"gradients", "curvature", "drops"} & set(METHODS[name].needs)
+    if evidence:
+        assert not applied(name, given | {key: none[key] for key in evidence}).any()
 
 
 @pytest.mark.parametrize("name", CAMS)

@@ -49,9 +49,16 @@ def slow_layer_map(name: str, model: nn.Module, layer: str, image: Tensor, wante
         "activations": activations.double().numpy(),
         "gradients": gradient.double().numpy(),
         "scores": np.array([logit]),
-        "drops": reference.channel_drops(model, layer, image, wanted)[None].double().numpy(),
     }
-    return getattr(reference, name.replace("-", "_"))(*(given[need] for need in METHODS[name].needs))[0]
+    needs = METHODS[name].needs
+    if "drops" in needs:
+        given["drops"] = reference.channel_drops(model, layer, image, wanted)[None].double().numpy()
+    if "curvature" in needs:
+        given["curvature"] = reference.hessian_times_activations(model, layer, image, wanted).double().numpy()
+    if "masked scores" in needs:
+        seen = reference.scores_through_channels(model, activations, image, wanted)
+        given["masked scores"] = seen[None].double().numpy()
+    return getattr(reference, name.replace("-", "_"))(*(given[need] for need in needs))[0]
 
 
 @pytest.mark.parametrize("name", CAMS)
@@ -129,7 +136,17 @@ def test_methods_that_coincide_on_this_network_are_named(small: tuple[nn.Module,
     model, images = small
     explanation = explain(model, images, ["grad-cam", *PAPER_METHODS], layer="2")
     assert ("grad-cam", "xgrad-cam") in explanation.coinciding
-    assert explain(seeded(deep_head_net()), images[:, :, :8, :8], CAMS, layer="1").coinciding == ()
+    assert explain(seeded(deep_head_net()), images[:, :, :8, :8], PAPER_METHODS, layer="1").coinciding == ()
+
+
+def test_shapley_cam_is_grad_cam_where_the_score_is_linear_piece_by_piece(small: tuple[nn.Module, Tensor]) -> None:
+    model, images = small
+    both = ["grad-cam", "shapley-cam"]
+    assert explain(model, images, both, layer="2").coinciding == (tuple(both),)
+    assert explain(seeded(deep_head_net()), images[:, :, :8, :8], both, layer="1").coinciding == (tuple(both),)
+    bent = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Tanh(), nn.Flatten(), nn.LazyLinear(3))
+    bent(images)
+    assert explain(seeded(bent), images, both, layer="1").coinciding == ()
 
 
 @pytest.mark.parametrize("target", [1, torch.tensor([2, 0, 1, 1, 0])])

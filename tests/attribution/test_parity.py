@@ -12,6 +12,7 @@ import torch
 from timm.models.densenet import DenseNet
 from timm.models.vgg import VGG
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from pellucid.attribution import explain, method
 from pellucid.attribution.cam import grad_cam_plus_plus
@@ -26,6 +27,9 @@ pytestmark = [
 NETS = ["resnet18", "small vgg", "small densenet", "mobilenetv3_small_100"]
 PEERS = {
     "grad-cam": "GradCAM",
+    "hires-cam": "HiResCAM",
+    "eigen-cam": "EigenCAM",
+    "shapley-cam": "ShapleyCAM",
     "xgrad-cam": "XGradCAM",
     "layer-cam": "LayerCAM",
     "eigen-grad-cam": "EigenGradCAM",
@@ -80,7 +84,7 @@ def test_signed_maps_are_the_peers(peer: Any, name: str, case: tuple[nn.Module, 
     explanation = explain(model, images, method(name, positive=False), target=classes)
     (ours,) = (values.numpy() for values in explanation.layer_maps.values())
     theirs = peers_maps(peer, PEERS[name], model, explanation.layer, images, classes)
-    if name == "eigen-grad-cam":  # the sign of its component is what its decomposition happens to give
+    if name in ("eigen-cam", "eigen-grad-cam"):  # the sign of its component is what its decomposition happens to give
         theirs = theirs * np.sign((ours * theirs).sum(axis=(1, 2), keepdims=True))
     if name == "ablation-cam":  # it divides by y, not by |y|
         theirs = theirs * np.sign(explanation.score.numpy()).reshape(-1, 1, 1)
@@ -89,6 +93,40 @@ def test_signed_maps_are_the_peers(peer: Any, name: str, case: tuple[nn.Module, 
         assert largest_relative_error(ours, theirs) > 0.1
     else:
         assert largest_relative_error(ours, theirs) <= 1e-4
+
+
+def test_score_cam_is_the_peers_but_for_its_resize(peer: Any, case: tuple[nn.Module, Tensor, Tensor]) -> None:
+    """The peer enlarges channels with their corners aligned, which moves what lies near a border inwards."""
+    model, images, classes = case
+    explanation = explain(model, images, method("score-cam", positive=False), target=classes)
+    (ours,) = (values.numpy() for values in explanation.layer_maps.values())
+    theirs = peers_maps(peer, "ScoreCAM", model, explanation.layer, images, classes)
+    assert largest_relative_error(ours, theirs) > 0.01
+    kept: list[Tensor] = []
+    handle = model.get_submodule(explanation.layer).register_forward_hook(lambda _m, _i, out: kept.append(out.clone()))
+    with torch.no_grad():
+        model(images)
+    handle.remove()
+    for align_corners, wanted in ((False, ours), (True, theirs)):
+        maps = [
+            by_masks(model, image, activations, int(k), align_corners)
+            for image, activations, k in zip(images, kept[0], classes, strict=True)
+        ]
+        assert largest_relative_error(np.stack(maps), wanted) <= 1e-4
+
+
+def by_masks(model: nn.Module, image: Tensor, activations: Tensor, wanted: int, align_corners: bool) -> np.ndarray:
+    """Score-CAM's signed map of one image, a channel at a time."""
+    scores = []
+    for channel in activations:
+        size = image.shape[1:]
+        mask = interpolate(channel[None, None], size=size, mode="bilinear", align_corners=align_corners)[0]
+        spread = mask.max() - mask.min()
+        mask = (mask - mask.min()) / spread if spread > 0 else torch.zeros_like(mask)
+        with torch.no_grad():
+            scores.append(model((image * mask)[None])[0, wanted])
+    weights = torch.stack(scores).softmax(dim=0)
+    return (weights[:, None, None] * activations).sum(dim=0).numpy()
 
 
 def lowest_activation(model: nn.Module, layer: str, images: Tensor) -> float:

@@ -68,12 +68,55 @@ def layer_cam(activations: Array, gradients: Array) -> Array:
     return np.maximum(saliency, 0)
 
 
-def eigen_grad_cam(activations: Array, gradients: Array, centred: bool = True) -> Array:
-    """Projection of positions on the first right singular vector of G·A, by the full decomposition."""
+def hires_cam(activations: Array, gradients: Array) -> Array:
+    """Draelos & Carin 2020: every activation times its own gradient."""
     images, channels, *grid = activations.shape
     saliency = np.zeros((images, *grid))
     for b in range(images):
-        table = np.array([[(activations * gradients)[(b, k, *s)] for k in range(channels)] for s in np.ndindex(*grid)])
+        for s in np.ndindex(*grid):
+            for k in range(channels):
+                saliency[(b, *s)] += gradients[(b, k, *s)] * activations[(b, k, *s)]
+    return np.maximum(saliency, 0)
+
+
+def shapley_cam(activations: Array, gradients: Array, curvature: Array) -> Array:
+    """Cai 2025: a channel's mean of G - H·A / 2."""
+    images, channels, *grid = activations.shape
+    saliency = np.zeros((images, *grid))
+    for b in range(images):
+        for k in range(channels):
+            weight = 0.0
+            for s in np.ndindex(*grid):
+                weight += (gradients[(b, k, *s)] - 0.5 * curvature[(b, k, *s)]) / np.prod(grid)
+            for s in np.ndindex(*grid):
+                saliency[(b, *s)] += weight * activations[(b, k, *s)]
+    return np.maximum(saliency, 0)
+
+
+def score_cam(activations: Array, masked_scores: Array) -> Array:
+    """Wang 2020, algorithm 1: the softmax over channels of what each lets through scores."""
+    images, channels, *grid = activations.shape
+    saliency = np.zeros((images, *grid))
+    for b in range(images):
+        total = sum(np.exp(masked_scores[b, k] - masked_scores[b].max()) for k in range(channels))
+        for k in range(channels):
+            for s in np.ndindex(*grid):
+                weight = np.exp(masked_scores[b, k] - masked_scores[b].max()) / total
+                saliency[(b, *s)] += weight * activations[(b, k, *s)]
+    return np.maximum(saliency, 0)
+
+
+def eigen_grad_cam(activations: Array, gradients: Array, centred: bool = True) -> Array:
+    """Muhammad & Yeasin 2020 on G·A instead of A."""
+    return eigen_cam(activations * gradients, centred)
+
+
+def eigen_cam(activations: Array, centred: bool = True) -> Array:
+    """Projection of positions on the first right singular vector of A, by the full decomposition."""
+    images, channels, *grid = activations.shape
+    saliency = np.zeros((images, *grid))
+    for b in range(images):
+        table = np.array([[activations[(b, k, *s)] for k in range(channels)] for s in np.ndindex(*grid)])
         energy = (table**2).sum(axis=1)
         if centred:
             table = table - table.mean(axis=0)
@@ -131,3 +174,35 @@ def channel_drops(model: nn.Module, layer: str, image: Tensor, wanted: int) -> T
             drops.append(whole - model(image)[0, wanted])
             handle.remove()
     return torch.stack(drops)
+
+
+def hessian_times_activations(model: nn.Module, layer: str, image: Tensor, wanted: int) -> Tensor:
+    """How the logit's gradient at the layer changes along the activations, by differentiating it, (1, K, *s)."""
+    kept: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        kept.append(output)
+        return output * 1.0
+
+    handle = model.get_submodule(layer).register_forward_hook(keep)
+    with torch.enable_grad():
+        logit = model(image.clone().requires_grad_())[0, wanted]
+    handle.remove()
+    (gradient,) = torch.autograd.grad(logit, kept[0], create_graph=True)
+    bent = None
+    if gradient.requires_grad:
+        (bent,) = torch.autograd.grad((gradient * kept[0].detach()).sum(), kept[0], allow_unused=True)
+    return torch.zeros_like(kept[0]) if bent is None else bent.detach()
+
+
+def scores_through_channels(model: nn.Module, activations: Tensor, image: Tensor, wanted: int) -> Tensor:
+    """The logit of the image times each enlarged channel, scaled to [0, 1], by a forward pass each, (K,)."""
+    mode = {2: "bilinear", 3: "trilinear"}[activations.ndim - 2]
+    scores = []
+    for channel in activations[0]:
+        enlarged = torch.nn.functional.interpolate(channel[None, None], size=image.shape[2:], mode=mode)
+        spread = enlarged.max() - enlarged.min()
+        mask = (enlarged - enlarged.min()) / spread if spread > 0 else torch.zeros_like(enlarged)
+        with torch.no_grad():
+            scores.append(model(image * mask)[0, wanted])
+    return torch.stack(scores)

@@ -71,6 +71,30 @@ def layer_cam(activations: Tensor, gradients: Tensor, *, positive: bool = True) 
     return _finish((gradients.relu() * activations).sum(dim=1), positive)
 
 
+@cam("hires-cam", source="Draelos & Carin 2020, eq. 5")
+def hires_cam(activations: Tensor, gradients: Tensor, *, positive: bool = True) -> Tensor:
+    """Activations times their gradients, position by position, summed over channels.
+
+    >>> activations = torch.tensor([[[[1.0, 2.0]], [[4.0, 3.0]]]])
+    >>> hires_cam(activations, torch.tensor([[[[1.0, -1.0]], [[0.0, 2.0]]]]))
+    tensor([[[1., 4.]]])
+    """
+    return _finish((gradients * activations).sum(dim=1), positive)
+
+
+@cam("eigen-cam", source="Muhammad & Yeasin 2020; centred as in pytorch-grad-cam", needs=("activations",))
+def eigen_cam(activations: Tensor, *, positive: bool = True, centred: bool = True) -> Tensor:
+    """First principal component of the activations, over positions; the same for every class.
+
+    The component's sign, which is arbitrary, is the one that correlates positively with Σ_k A². `centred=False` leaves
+    out the subtraction of each channel's mean, as the paper does.
+
+    >>> eigen_cam(torch.tensor([[[[1.0, 2.0, 6.0]]]]))  # one channel: itself, centred
+    tensor([[[0., 0., 3.]]])
+    """
+    return _finish(_principal_map(activations, centred), positive)
+
+
 @cam("eigen-grad-cam", source="pytorch-grad-cam, EigenGradCAM; after Muhammad & Yeasin 2020")
 def eigen_grad_cam(activations: Tensor, gradients: Tensor, *, positive: bool = True, centred: bool = True) -> Tensor:
     """First principal component of activations times gradients, over positions.
@@ -83,18 +107,31 @@ def eigen_grad_cam(activations: Tensor, gradients: Tensor, *, positive: bool = T
     >>> eigen_grad_cam(activations, torch.ones_like(activations))  # one channel: itself, centred
     tensor([[[0., 0., 3.]]])
     """
-    table = (activations * gradients).flatten(2).mT
-    component = _first_component(table, centred)
-    energy = table.square().sum(dim=2)
-    correlation = (component * (energy - energy.mean(dim=1, keepdim=True))).sum(dim=1, keepdim=True)
-    size = (component.abs() * energy).sum(dim=1, keepdim=True)
-    peak = component.gather(1, component.abs().argmax(dim=1, keepdim=True))
-    sign = torch.where(correlation.abs() <= 16 * torch.finfo(table.dtype).eps * size, peak, correlation)
-    component = torch.where(sign < 0, -component, component)
-    return _finish(component.reshape(-1, *activations.shape[2:]), positive)
+    return _finish(_principal_map(activations * gradients, centred), positive)
 
 
-@rescoring_cam("ablation-cam", source="Desai & Ramaswamy 2020, weights (y - y_k) / y, here divided by |y|")
+@cam(
+    "shapley-cam",
+    source="Cai 2025, the Shapley value of a channel to second order",
+    needs=("activations", "gradients", "curvature"),
+)
+def shapley_cam(activations: Tensor, gradients: Tensor, curvature: Tensor, *, positive: bool = True) -> Tensor:
+    """Activations weighted by the spatial mean of their gradients less half of what the Hessian adds to them.
+
+    Where the score is linear in the activations, as under global pooling and a linear layer, it is Grad-CAM.
+
+    >>> activations, gradients = torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[1.0, 1.0]]]])
+    >>> shapley_cam(activations, gradients, torch.tensor([[[[1.0, 0.0]]]]))  # weight 1 - 0.25
+    tensor([[[0.7500, 1.5000]]])
+    """
+    return _finish(_weighted((gradients - curvature / 2).flatten(2).mean(dim=2), activations), positive)
+
+
+@rescoring_cam(
+    "ablation-cam",
+    source="Desai & Ramaswamy 2020, weights (y - y_k) / y, here divided by |y|",
+    needs=("activations", "scores", "drops"),
+)
 def ablation_cam(
     activations: Tensor, scores: Tensor, drops: Tensor, *, positive: bool = True, relative: bool = True
 ) -> Tensor:
@@ -116,6 +153,17 @@ def ablation_cam(
     return _finish(_weighted(weights, activations), positive)
 
 
+@rescoring_cam("score-cam", source="Wang et al. 2020, algorithm 1", needs=("activations", "masked scores"))
+def score_cam(activations: Tensor, masked_scores: Tensor, *, positive: bool = True) -> Tensor:
+    """Activations weighted by the softmax, over channels, of the score of the image seen through each channel.
+
+    >>> activations = torch.tensor([[[[1.0, 2.0]], [[4.0, 0.0]]]])
+    >>> score_cam(activations, torch.tensor([[0.0, 0.0]]))  # half the sum
+    tensor([[[2.5000, 1.0000]]])
+    """
+    return _finish(_weighted(masked_scores.softmax(dim=1), activations), positive)
+
+
 def _weighted(weights: Tensor, activations: Tensor) -> Tensor:
     """Σ_k weights (B, K) · activations (B, K, *s)."""
     combined = torch.bmm(weights.unsqueeze(1), activations.flatten(2))
@@ -124,6 +172,21 @@ def _weighted(weights: Tensor, activations: Tensor) -> Tensor:
 
 def _finish(saliency: Tensor, positive: bool) -> Tensor:
     return saliency.relu() if positive else saliency
+
+
+def _principal_map(features: Tensor, centred: bool) -> Tensor:
+    """First principal component (B, *s) of features (B, K, *s) over positions, its sign that of Σ_k of their squares.
+
+    Where that tells nothing, as in a flat layer, the largest entry is positive.
+    """
+    table = features.flatten(2).mT
+    component = _first_component(table, centred)
+    energy = table.square().sum(dim=2)
+    correlation = (component * (energy - energy.mean(dim=1, keepdim=True))).sum(dim=1, keepdim=True)
+    size = (component.abs() * energy).sum(dim=1, keepdim=True)
+    peak = component.gather(1, component.abs().argmax(dim=1, keepdim=True))
+    sign = torch.where(correlation.abs() <= 16 * torch.finfo(table.dtype).eps * size, peak, correlation)
+    return torch.where(sign < 0, -component, component).reshape(-1, *features.shape[2:])
 
 
 def _first_component(table: Tensor, centred: bool) -> Tensor:

@@ -79,6 +79,23 @@ def gradients(scores: Tensor, activations: Tensor) -> Tensor:
     return torch.stack(each)
 
 
+def curvature(scores: Tensor, activations: Tensor) -> Tensor:
+    """Hessian of scores (B, T) with respect to the activations, times the activations: (T, B, K, *s), as `gradients`.
+
+    Zero where the score is linear in them.
+    """
+    along = activations.detach()
+    each = []
+    for score in scores.unbind(dim=1):
+        (slopes,) = torch.autograd.grad(score.sum(), activations, create_graph=True)
+        if slopes.requires_grad:
+            (bent,) = torch.autograd.grad((slopes * along).sum(), activations, retain_graph=True, allow_unused=True)
+        else:
+            bent = None
+        each.append(torch.zeros_like(along) if bent is None else bent)
+    return torch.stack(each)
+
+
 _PASS_LAYER = "Pass layer= with the dotted name of another layer; model.named_modules() lists them."
 
 

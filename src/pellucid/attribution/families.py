@@ -13,17 +13,23 @@ Method = Callable[..., Tensor]
 METHODS: Registry[Method] = Registry("method")
 
 
-def cam(name: str, *, source: str) -> Callable[[Method], Method]:
-    """Declare a gradient-weighted CAM: `f(activations (B, K, *s), gradients (B, K, *s)) -> map (B, *s)`."""
-    return METHODS.register(name, family="cam", source=source, needs=("activations", "gradients"))
+def cam(name: str, *, source: str, needs: tuple[str, ...] = ("activations", "gradients")) -> Callable[[Method], Method]:
+    """Declare a CAM of what one pass gives: `f(activations (B, K, *s), gradients (B, K, *s)) -> map (B, *s)`.
 
-
-def rescoring_cam(name: str, *, source: str) -> Callable[[Method], Method]:
-    """Declare a CAM that rescores: `f(activations (B, K, *s), scores (B,), drops (B, K)) -> map (B, *s)`.
-
-    `drops` holds how much the score falls when a channel is set to zero.
+    It is called with what `needs` names, in that order: besides these two `curvature` (B, K, *s), the gradients'
+    change along the activations (the score's Hessian times them).
     """
-    return METHODS.register(name, family="rescoring-cam", source=source, needs=("activations", "scores", "drops"))
+    return METHODS.register(name, family="cam", source=source, needs=needs)
+
+
+def rescoring_cam(name: str, *, source: str, needs: tuple[str, ...]) -> Callable[[Method], Method]:
+    """Declare a CAM that rescores, channel by channel: `f(activations (B, K, *s), ...) -> map (B, *s)`.
+
+    It is called with what `needs` names, in that order: besides `activations` the `scores` (B,); `drops` (B, K), how
+    much the score falls when a channel is set to zero; `masked scores` (B, K), the score of the image seen through
+    each channel.
+    """
+    return METHODS.register(name, family="rescoring-cam", source=source, needs=needs)
 
 
 def gradient(name: str, *, source: str) -> Callable[[Method], Method]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from pellucid.attribution.ablation import Ablation
 from pellucid.attribution.asking import Gradients, Scores
-from pellucid.attribution.capture import Captured, capture, gradients
+from pellucid.attribution.capture import Captured, capture, curvature, gradients
 from pellucid.attribution.explanation import Explanation, coinciding_maps
 from pellucid.attribution.families import Method
 from pellucid.attribution.head import Head, Upstream
+from pellucid.attribution.masking import masked_scores
 from pellucid.attribution.resize import resize_maps
 from pellucid.attribution.targets import Objective, Target, objective
 from pellucid.devices import clock
@@ -56,7 +57,7 @@ class _Batch:
     gradients: Tensor  # (T, B, K, *s)
     scores: Tensor  # (B, T)
     objective: Objective
-    drops: Tensor | None = None  # (T, B, K), once a method needs them
+    found: dict[str, Tensor] = field(default_factory=dict)  # what methods needed besides, the T scores first
 
 
 class LayerRun:
@@ -123,12 +124,13 @@ class LayerRun:
         slopes = gradients(scores, captured.activations) if self._needs & {"gradients", "drops"} else scores
         if upstream is not None:
             self._ablation = Ablation(Head(self._model, self._layer, upstream), self._batch_size)
+        found = {"curvature": curvature(scores, captured.activations)} if "curvature" in self._needs else {}
         classes = torch.full_like(scores, -1) if aim.classes is None else aim.classes
         probabilities = aim.probabilities(captured.outputs, everyone)
         kept = self._kept(classes, torch.long), self._kept(scores), self._kept(probabilities)
         self._explained.append(kept)
         self._grid = tuple(captured.activations.shape[2:])
-        return _Batch(images, captured.activations.detach(), slopes, scores.detach(), aim)
+        return _Batch(images, captured.activations.detach(), slopes, scores.detach(), aim, found)
 
     def _run(self, images: Tensor, upstream: Upstream | None) -> Captured:
         with channels_checked(self._model, images):
@@ -160,19 +162,31 @@ class LayerRun:
 
     def _cam(self, choice: Choice[Method], batch: _Batch) -> Tensor:
         """Maps (B, T, *grid) at the layer's resolution, in float32 at least."""
-        function, options, activations = choice.entry.function, choice.options, _single(batch.activations)
-        if "drops" not in choice.entry.needs:
-            return torch.stack([function(activations, _single(each), **options) for each in batch.gradients], dim=1)
-        pairs = zip(batch.scores.T, self._drops(batch), strict=True)
-        return torch.stack([function(activations, _single(y), _single(d), **options) for y, d in pairs], dim=1)
+        function, options, needs = choice.entry.function, choice.options, choice.entry.needs
+        per_target = [self._needed(need, batch) for need in needs[1:]]
+        if not per_target:
+            saliency = function(_single(batch.activations), **options)
+            return saliency.unsqueeze(1).expand(-1, batch.scores.shape[1], *saliency.shape[1:])
+        given = zip(*per_target, strict=True)
+        return torch.stack([function(_single(batch.activations), *map(_single, each), **options) for each in given], 1)
 
-    def _drops(self, batch: _Batch) -> Tensor:
-        if batch.drops is None:
-            assert self._ablation is not None
-            batch.drops = self._ablation.drops(
-                batch.images, batch.activations, batch.gradients, batch.scores, batch.objective
-            )
-        return batch.drops
+    def _needed(self, need: str, batch: _Batch) -> Tensor:
+        """What a CAM asks for besides the activations, the T scores first."""
+        if need == "gradients":
+            return batch.gradients
+        if need == "scores":
+            return batch.scores.T
+        if need not in batch.found:
+            batch.found[need] = self._find(need, batch)
+        return batch.found[need]
+
+    def _find(self, need: str, batch: _Batch) -> Tensor:
+        if need == "masked scores":
+            score_of = Scores(self._model, batch.objective, self._batch_size)
+            return masked_scores(score_of, batch.images, batch.activations)
+        assert need == "drops", need
+        assert self._ablation is not None
+        return self._ablation.drops(batch.images, batch.activations, batch.gradients, batch.scores, batch.objective)
 
     def _kept(self, values: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Values (B, T, ...) as they are given back: without T where one class of each image is explained."""

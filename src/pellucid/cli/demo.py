@@ -23,4 +23,4 @@ def demo(
 
     with resources.as_file(resources.files("pellucid.study") / "demo.toml") as study:
         run_study(study, output, device=device, progress=True)
-    typer.echo(f"report: {build_report(output)}")
+    typer.echo(f"report: {build_report(output, show_progress=True)}")

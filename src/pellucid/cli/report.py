@@ -14,4 +14,4 @@ def report(output: Annotated[Path, typer.Argument(help="The folder of a study, f
     from pellucid.study.summary import summarise_stored
 
     summarise_stored(output, show_progress=True)
-    typer.echo(f"report: {build_report(output)}")
+    typer.echo(f"report: {build_report(output, show_progress=True)}")

@@ -28,4 +28,4 @@ def run(
     from pellucid.study.runner import run_study
 
     run_study(study, output, data=parse_data(data or []), device=device, strict=strict, progress=True)
-    typer.echo(f"report: {build_report(output)}")
+    typer.echo(f"report: {build_report(output, show_progress=True)}")

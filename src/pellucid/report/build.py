@@ -12,6 +12,7 @@ import jinja2
 import pellucid
 from pellucid.drawing import MATRIX, colour_bar
 from pellucid.files import write_table, write_text
+from pellucid.progress import progress
 from pellucid.report.about import (
     PROTOCOL,
     ROAD,
@@ -84,7 +85,7 @@ class DatasetPart:
     times: Table | None
 
 
-def build_report(output: Path) -> Path:
+def build_report(output: Path, *, show_progress: bool = False) -> Path:
     """Write `report/index.html` and its CSV tables from what a study left in `output`; returns the HTML file.
 
     Cells that aren't finished are named as missing, and the rest is shown.
@@ -98,12 +99,17 @@ def build_report(output: Path) -> Path:
     for name, sheet in sheets(study).items():
         write_table(folder / f"{name}.csv", sheet)
     path = folder / "index.html"
-    write_text(path, render(study))
+    write_text(path, render(study, show_progress=show_progress))
     return path
 
 
-def render(study: StudyResult) -> str:
+def render(study: StudyResult, *, show_progress: bool = False) -> str:
     """The report's HTML."""
+    parts = []
+    with progress("reporting", len(study.datasets), show=show_progress) as advance:
+        for dataset in study.datasets:
+            parts.append(_dataset_part(study, dataset))
+            advance()
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pellucid.report"),
         autoescape=True,
@@ -117,7 +123,7 @@ def render(study: StudyResult) -> str:
         study=study,
         style=style,
         version=pellucid.__version__,
-        parts=[_dataset_part(study, dataset) for dataset in study.datasets],
+        parts=parts,
         intro=_intro(study),
         overview=overview_table(study),
         environment_rows=environment_rows(study),

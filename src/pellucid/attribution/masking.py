@@ -1,0 +1,29 @@
+"""The image seen through each channel of a layer, and what it scores."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pellucid.attribution.asking import Scores, pairs
+from pellucid.attribution.resize import resize_maps
+
+
+def masked_scores(score_of: Scores, images: Tensor, activations: Tensor) -> Tensor:
+    """Scores (T, B, K) of images (B, C, *S) times each channel of activations (B, K, *s), a few at a time.
+
+    A channel is enlarged to the image and scaled from its least and largest value to [0, 1]; one that is the same
+    everywhere shows nothing of the image.
+    """
+    images_count, channels = activations.shape[:2]
+    found = []
+    for sample, channel in pairs(images_count, channels, score_of.rows):
+        here = sample.to(images.device)
+        maps = resize_maps(activations[sample, channel].to(images), images.shape[2:]).unsqueeze(1)
+        axes = tuple(range(1, images.ndim))
+        least, most = maps.amin(dim=axes, keepdim=True), maps.amax(dim=axes, keepdim=True)
+        spread = most - least
+        masks = torch.where(spread > 0, (maps - least) / torch.where(spread > 0, spread, 1), 0)
+        found.append(score_of(images[here] * masks, here))
+    scores: Tensor = torch.cat(found).unflatten(0, (images_count, channels))
+    return scores.permute(2, 0, 1)
