@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,19 @@ def test_coinciding_methods_are_those_of_every_shard() -> None:
     assert module._coinciding(shards) == [["a", "b"], ["d", "e"]]
     assert module._coinciding([[["a", "b"]], []]) == []
     assert module._coinciding([]) == []
+
+
+def test_shards_that_a_kill_left_after_the_card_are_cleared_away(
+    small_study: Path, finished_study: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(finished_study, output)
+    before = (output / CELL / "cell.json").stat().st_mtime_ns
+    (output / CELL / "shards").mkdir()
+    (output / CELL / "shards" / "00000.json").write_text("{}")
+    run_study(small_study, output, device="cpu")
+    assert not (output / CELL / "shards").exists()
+    assert (output / CELL / "cell.json").stat().st_mtime_ns == before
 
 
 def test_a_cell_says_what_it_was(finished_study: Path) -> None:

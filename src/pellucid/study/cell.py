@@ -48,6 +48,7 @@ def run_cell(
     store = CellStore(cell.folder(output))
     store.accept(cell_inputs(cell, prepared, config))
     if store.finished:
+        store.drop_shards()  # a kill may have come between the card and this
         return
     fitted = train_cell(cell, prepared, config, store, device=device, show_progress=show_progress)
     network, card = load_weights(store.weights, device)
