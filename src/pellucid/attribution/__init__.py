@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pellucid.attribution import cam, controls, gradient  # declares the methods
+from pellucid.attribution import cam, controls, full_grad, gradient  # declares the methods
 from pellucid.attribution.engine import GridWarning, explain
 from pellucid.attribution.explanation import Explanation, concatenate
 from pellucid.attribution.families import METHODS, Method
@@ -22,6 +22,7 @@ __all__ = [
     "concatenate",
     "controls",
     "explain",
+    "full_grad",
     "gradient",
     "method",
     "methods",

@@ -25,6 +25,7 @@ _METHODS = {
     "var-grad": "VarGrad",
     "integrated-gradients": "Integrated gradients",
     "expected-gradients": "Expected gradients",
+    "fullgrad": "FullGrad",
     "random": "Random map",
     "center-gaussian": "Centre Gaussian",
     "sobel": "Sobel edges",
