@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pellucid.attribution import cam, controls, full_grad, gradient  # declares the methods
+from pellucid.attribution import cam, controls, full_grad, gradient, perturbation  # declares the methods
 from pellucid.attribution.engine import GridWarning, explain
 from pellucid.attribution.explanation import Explanation, concatenate
 from pellucid.attribution.families import METHODS, Method
@@ -26,6 +26,7 @@ __all__ = [
     "gradient",
     "method",
     "methods",
+    "perturbation",
     "resize_maps",
 ]
 
@@ -45,6 +46,6 @@ def methods() -> pd.DataFrame:
     """The registered methods as a table: name, family, needs, better, options, source, summary.
 
     >>> methods()["family"].unique().tolist()
-    ['cam', 'rescoring-cam', 'control', 'gradient']
+    ['cam', 'rescoring-cam', 'control', 'gradient', 'perturbation']
     """
     return METHODS.table()

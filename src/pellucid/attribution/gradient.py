@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pellucid.attribution.asking import Gradients, generator_of, pairs
+from pellucid.attribution.baselines import baseline_of
 from pellucid.attribution.channels import Channels, over_channels
 from pellucid.attribution.families import gradient
 from pellucid.errors import expected
@@ -94,7 +95,7 @@ def integrated_gradients(
     _at_least_one("steps", steps)
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     places, shares = torch.from_numpy((nodes + 1) / 2).to(images), torch.from_numpy(weights / 2).to(images)
-    start = _baseline(baseline, images)
+    start = baseline_of(baseline, images)
     away = images - start
 
     def rows(sample: Tensor, draw: Tensor) -> Tensor:
@@ -120,7 +121,7 @@ def expected_gradients(
     """
     _at_least_one("samples", samples)
     pool = background if isinstance(background, Tensor) and background.ndim == images.ndim else None
-    pool = (_baseline(background, images).unsqueeze(0) if pool is None else pool).to(images)
+    pool = (baseline_of(background, images).unsqueeze(0) if pool is None else pool).to(images)
     if not len(pool) or pool.shape[1:] != images.shape[1:]:
         raise expected("background", f"a value, or images (N, {_shape(images)})", f"shape {tuple(pool.shape)}")
     away: list[Tensor] = []  # of the rows in flight
@@ -180,16 +181,6 @@ def _streamed(
         total.index_add_(0, here, part)
     assert total is not None
     return total
-
-
-def _baseline(baseline: float | Tensor, images: Tensor) -> Tensor:
-    """A baseline (C, *S) from a value or what broadcasts to it."""
-    values = torch.as_tensor(baseline, dtype=images.dtype, device=images.device)
-    try:
-        return values.expand(images.shape[1:])
-    except RuntimeError:
-        wanted = f"a value, or a tensor that broadcasts to ({_shape(images)})"
-        raise expected("baseline", wanted, f"shape {tuple(values.shape)}") from None
 
 
 def _per_row(values: Tensor, like: Tensor) -> Tensor:
