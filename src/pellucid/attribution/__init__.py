@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pellucid.attribution import cam, controls, full_grad, gradient, perturbation  # declares the methods
+from pellucid.attribution import cam, coalitions, controls, full_grad, gradient, perturbation  # declares the methods
 from pellucid.attribution.engine import GridWarning, explain
 from pellucid.attribution.explanation import Explanation, concatenate
 from pellucid.attribution.families import METHODS, Method
@@ -19,6 +19,7 @@ __all__ = [
     "Explanation",
     "GridWarning",
     "cam",
+    "coalitions",
     "concatenate",
     "controls",
     "explain",
@@ -46,6 +47,6 @@ def methods() -> pd.DataFrame:
     """The registered methods as a table: name, family, needs, better, options, source, summary.
 
     >>> methods()["family"].unique().tolist()
-    ['cam', 'rescoring-cam', 'control', 'gradient', 'perturbation']
+    ['cam', 'rescoring-cam', 'perturbation', 'control', 'gradient']
     """
     return METHODS.table()
