@@ -18,7 +18,9 @@ from torch import Tensor, nn
 import pellucid
 from pellucid.attribution import METHODS, GridWarning, explain, method, resize_maps
 from pellucid.attribution.engine import PAPER_METHODS
+from pellucid.attribution.families import Method
 from pellucid.errors import InputError, UnknownNameError
+from pellucid.registry import Choice
 from references import cam as reference
 from references.cam_networks import affine_net, deep_head_net, seeded
 
@@ -28,7 +30,17 @@ NETS = {
     "deep head": (deep_head_net, "1", (7, 1, 8, 8)),
     "deep head 3-D": (lambda: deep_head_net(axes=3), "1", (7, 1, 8, 8, 8)),
 }
-EVERY = METHODS.names()
+FEW = {"lime": {"samples": 12, "regions": 2}, "kernel-shap": {"regions": 2}}
+
+
+def quick(name: str) -> Choice[Method]:
+    """A method with few draws, where its defaults are many."""
+    few = {option: 4 for option in ("samples", "steps") if option in METHODS[name].options}
+    return method(name, **FEW.get(name, few))
+
+
+CHOICES = [quick(name) for name in METHODS.names()]
+EVERY = tuple(choice.label for choice in CHOICES)
 CAMS = METHODS.names("cam") + METHODS.names("rescoring-cam")
 
 
@@ -82,7 +94,7 @@ def test_every_cam_is_its_papers_on_the_whole_network(name: str, case: tuple[nn.
 
 def test_shapes_types_and_keys(case: tuple[nn.Module, str, Tensor]) -> None:
     model, layer, images = case
-    explanation = explain(model, images, EVERY, layer=layer, batch_size=3)
+    explanation = explain(model, images, CHOICES, layer=layer, batch_size=3)
     assert tuple(explanation.maps) == EVERY
     assert tuple(explanation.layer_maps) == CAMS
     for maps in explanation.maps.values():
@@ -97,7 +109,7 @@ def test_shapes_types_and_keys(case: tuple[nn.Module, str, Tensor]) -> None:
     assert explanation.layer == layer
     assert set(explanation.seconds) == {"forward", *EVERY}
     assert all(value > 0 for value in explanation.seconds.values())
-    everything = explain(model, images, EVERY, target="all", layer=layer)
+    everything = explain(model, images, CHOICES, target="all", layer=layer)
     for name, maps in everything.maps.items():
         assert maps.shape == (7, 3, *images.shape[2:])
         own = maps[torch.arange(7), explanation.target]
@@ -107,8 +119,8 @@ def test_shapes_types_and_keys(case: tuple[nn.Module, str, Tensor]) -> None:
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
 def test_the_batch_size_changes_nothing_but_rounding(case: tuple[nn.Module, str, Tensor], batch_size: int) -> None:
     model, layer, images = case
-    whole = explain(model, images, EVERY, layer=layer, batch_size=7)
-    parts = explain(model, images, EVERY, layer=layer, batch_size=batch_size)
+    whole = explain(model, images, CHOICES, layer=layer, batch_size=7)
+    parts = explain(model, images, CHOICES, layer=layer, batch_size=batch_size)
     for name in EVERY:
         torch.testing.assert_close(parts.maps[name], whole.maps[name], rtol=1e-4, atol=1e-5)
     assert torch.equal(parts.maps["random"], whole.maps["random"])
@@ -116,14 +128,14 @@ def test_the_batch_size_changes_nothing_but_rounding(case: tuple[nn.Module, str,
 
 def test_an_image_alone_is_the_image_in_a_batch(case: tuple[nn.Module, str, Tensor]) -> None:
     model, layer, images = case
-    whole = explain(model, images, EVERY, layer=layer)
-    alone = explain(model, images[:1], EVERY, layer=layer)  # the first, since draws belong to an image's place
+    whole = explain(model, images, CHOICES, layer=layer)
+    alone = explain(model, images[:1], CHOICES, layer=layer)  # the first, since draws belong to an image's place
     for name in EVERY:
         torch.testing.assert_close(alone.maps[name][0], whole.maps[name][0], rtol=1e-4, atol=1e-5)
 
 
 def test_the_same_call_gives_the_same_bytes_and_says_its_seed(small: tuple[nn.Module, Tensor]) -> None:
-    first, again = (explain(*small, EVERY, layer="2") for _ in range(2))
+    first, again = (explain(*small, CHOICES, layer="2") for _ in range(2))
     assert all(torch.equal(first.maps[name], again.maps[name]) for name in EVERY)
     assert first.seed == 0
     other = explain(*small, "random", generator=torch.Generator().manual_seed(5))
@@ -216,7 +228,7 @@ def test_the_model_comes_back_as_it_was(case: tuple[nn.Module, str, Tensor], fai
         return outputs[:, 0]
 
     with pytest.raises(RuntimeError, match="inside") if fails else contextlib.nullcontext():
-        explain(model, images, EVERY, target=score, layer=layer)
+        explain(model, images, CHOICES, target=score, layer=layer)
     assert calls[0] > 2
     assert snapshot(model) == before
 
@@ -224,9 +236,9 @@ def test_the_model_comes_back_as_it_was(case: tuple[nn.Module, str, Tensor], fai
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_works_whatever_the_callers_grad_mode(case: tuple[nn.Module, str, Tensor], mode: type) -> None:
     model, layer, images = case
-    plain = explain(model, images, EVERY, target=torch.arange(7) % 3, layer=layer)
+    plain = explain(model, images, CHOICES, target=torch.arange(7) % 3, layer=layer)
     with mode():
-        inside = explain(model, images * 1, EVERY, target=torch.arange(7) % 3, layer=layer)
+        inside = explain(model, images * 1, CHOICES, target=torch.arange(7) % 3, layer=layer)
         assert not torch.is_grad_enabled()
     for name in EVERY:
         torch.testing.assert_close(inside.maps[name], plain.maps[name])
@@ -236,12 +248,12 @@ def test_works_whatever_the_callers_grad_mode(case: tuple[nn.Module, str, Tensor
 def test_four_threads_on_one_model_agree_with_one(small: tuple[nn.Module, Tensor]) -> None:
     model, images = small
     model.train()
-    expected = explain(model, images, EVERY, layer="2")
+    expected = explain(model, images, CHOICES, layer="2")
     results: list[dict[str, Tensor]] = []
 
     def run() -> None:
         for _ in range(3):
-            maps = explain(model, images, EVERY, layer="2").maps
+            maps = explain(model, images, CHOICES, layer="2").maps
             results.append(dict(maps))
 
     threads = [threading.Thread(target=run) for _ in range(4)]
@@ -262,10 +274,10 @@ def test_a_hundred_calls_leave_nothing_behind() -> None:
 
     model, images = seeded(affine_net()), torch.randn(16, 1, 64, 64)
     for _ in range(5):
-        explain(model, images, EVERY, layer="2")
+        explain(model, images, CHOICES, layer="2")
     tensors, megabytes = held()
     for _ in range(100):  # the activations of every call would add up to 40 MB
-        explain(model, images, EVERY, layer="2")
+        explain(model, images, CHOICES, layer="2")
     after_tensors, after_megabytes = held()
     assert after_tensors <= tensors
     assert after_megabytes < megabytes + 15
@@ -453,7 +465,7 @@ def test_a_compiled_model_is_explained_by_the_one_it_wraps(small: tuple[nn.Modul
 def test_the_public_names_are_the_packages() -> None:
     assert pellucid.explain is explain
     assert pellucid.method("random").label == "random"
-    assert set(pellucid.methods()["name"]) == set(EVERY)
+    assert set(pellucid.methods()["name"]) == {choice.entry.name for choice in CHOICES}
     assert set(PAPER_METHODS) <= set(EVERY)
 
 
@@ -461,8 +473,8 @@ def test_the_public_names_are_the_packages() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_model_on_a_gpu_gives_the_same_maps(case: tuple[nn.Module, str, Tensor]) -> None:
     model, layer, images = case
-    here = explain(model, images, EVERY, layer=layer)
-    there = explain(copy.deepcopy(model).cuda(), images, EVERY, layer=layer)
+    here = explain(model, images, CHOICES, layer=layer)
+    there = explain(copy.deepcopy(model).cuda(), images, CHOICES, layer=layer)
     for name in EVERY:
         assert there.maps[name].device.type == "cpu"
         torch.testing.assert_close(there.maps[name], here.maps[name], rtol=1e-3, atol=1e-4)
