@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pellucid.attribution import cam, coalitions, controls, full_grad, gradient, perturbation  # declares the methods
+from pellucid.attribution import (  # declares the methods
+    cam,
+    coalitions,
+    controls,
+    full_grad,
+    gradient,
+    perturbation,
+    sensitivity,
+)
 from pellucid.attribution.engine import GridWarning, explain
 from pellucid.attribution.explanation import Explanation, concatenate
 from pellucid.attribution.families import METHODS, Method
@@ -29,6 +37,7 @@ __all__ = [
     "methods",
     "perturbation",
     "resize_maps",
+    "sensitivity",
 ]
 
 

@@ -82,7 +82,7 @@ def feature_ablation(
     return painted([start[i] - each for i, each in enumerate(scores)], labels, images)
 
 
-@perturbation("rise", source="Petsiuk et al. 2018, eq. 6 and section 3.3")
+@perturbation("rise", source="Petsiuk et al. 2018, eq. 6 and section 3.2")
 def rise(
     score_of: Scores,
     images: Tensor,
