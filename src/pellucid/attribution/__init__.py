@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pellucid.attribution import (  # declares the methods
-    cam,
-    coalitions,
-    controls,
-    full_grad,
-    gradient,
-    perturbation,
-    sensitivity,
-)
+from pellucid.attribution import   # declares the methods
 from pellucid.attribution.engine import GridWarning, explain
 from pellucid.attribution.explanation import Explanation, concatenate
 from pellucid.attribution.families import METHODS, Method
@@ -31,6 +23,7 @@ __all__ = [
     "concatenate",
     "controls",
     "explain",
+    "extremal",
     "full_grad",
     "gradient",
     "method",
