@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pellucid.attribution import   # declares the methods
+from pellucid.attribution import cam, controls, gradient, guided  # declares the methods
 from pellucid.attribution.engine import GridWarning, explain
 from pellucid.attribution.explanation import Explanation, concatenate
 from pellucid.attribution.families import METHODS, Method
@@ -26,6 +26,7 @@ __all__ = [
     "extremal",
     "full_grad",
     "gradient",
+    "guided",
     "method",
     "methods",
     "perturbation",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,10 @@ class Asking:
         self._model = model
         self._objective = objective
         self.rows = rows
+
+    def through(self, model: nn.Module, rows: int | None = None) -> Self:
+        """The same question put to another network, as a rewritten one, at other rows at once where given."""
+        return type(self)(model, self._objective, rows or self.rows)
 
     def _scores(self, images: Tensor, sample: Tensor) -> Tensor:
         fast = images.device.type == "cpu" and images.ndim == 4  # convolutions there are faster in this layout

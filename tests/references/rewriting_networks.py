@@ -1,0 +1,67 @@
+"""Networks that the tests of rewriting methods share, and what they ask of them."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import pellucid
+
+RECTIFIED = ("module", "in place", "reused", "functional", "method in place", "clamp")
+
+
+class Small(nn.Module):
+    """Two convolutions, a pool and two linear layers, with each way of writing a ReLU."""
+
+    def __init__(self, axes: int = 2, relu: str = "module") -> None:
+        super().__init__()
+        conv = (nn.Conv2d, nn.Conv3d)[axes - 2]
+        self.first, self.second = conv(2, 5, 3, padding=1), conv(5, 6, 3)
+        self.norm = (nn.BatchNorm2d, nn.BatchNorm3d)[axes - 2](6)
+        self.pool = (nn.MaxPool2d, nn.MaxPool3d)[axes - 2](2)
+        self.third, self.fourth = nn.LazyLinear(7), nn.Linear(7, 3)
+        self.relu = relu
+        self.act1 = nn.ReLU(inplace=relu == "in place")
+        self.act2 = self.act1 if relu == "reused" else copy.deepcopy(self.act1)
+        self.act3 = self.act1 if relu == "reused" else copy.deepcopy(self.act1)
+
+    def rectified(self, x: Tensor, act: nn.Module) -> Tensor:
+        if self.relu == "functional":
+            return functional.relu(x)
+        if self.relu == "method in place":
+            x.relu_()
+            return x
+        return x.clamp(min=0) if self.relu == "clamp" else act(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.rectified(self.first(x), self.act1)
+        x = self.pool(self.rectified(self.norm(self.second(x)), self.act2))
+        return self.fourth(self.rectified(self.third(x.flatten(1)), self.act3))
+
+
+def small(axes: int = 2, relu: str = "module") -> Small:
+    torch.manual_seed(1)
+    model = Small(axes, relu)
+    model(pictures(axes=axes))
+    with torch.no_grad():
+        for values in (model.norm.running_mean, model.norm.weight, model.norm.bias):
+            values.uniform_(-0.5, 1)  # type: ignore[union-attr]
+        model.norm.running_var.uniform_(0.2, 1.5)  # type: ignore[union-attr]
+    return model.eval()
+
+
+def layers(model: Small) -> list[nn.Module]:
+    """The small network's steps one after another."""
+    return [model.first, nn.ReLU(), model.second, model.norm, nn.ReLU(), model.pool, nn.Flatten(), model.third,
+            nn.ReLU(), model.fourth]  # fmt: skip
+
+
+def pictures(count: int = 3, axes: int = 2) -> Tensor:
+    return torch.randn(count, 2, *(8, 7, 6)[:axes], generator=torch.Generator().manual_seed(2))
+
+
+def explained(model: nn.Module, images: Tensor, *choices: object, **options: object) -> dict[str, Tensor]:
+    return dict(pellucid.explain(model, images, list(choices), **options).maps)  # type: ignore[arg-type]
