@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 import pellucid
 from pellucid.errors import InputError
-from references.rewriting_networks import RECTIFIED, Small, explained, layers, pictures, small
+from references.rewriting_networks import RECTIFIED, Small, explained, layers, pictures, small, state
 
 GUIDED = ("guided-backprop", "deconvolution")
 
@@ -114,22 +113,16 @@ def test_the_model_is_given_back_after_success_and_after_an_error(name: str) -> 
     model, images = small(), pictures()
     model.__class__ = Failing
     model.fail = False  # type: ignore[assignment]
-    before = _state(model)
+    before = state(model)
     explained(model, images, name)
-    assert _state(model) == before
+    assert state(model) == before
     plain = explained(model, images, "saliency")["saliency"]
     model.fail = True  # type: ignore[assignment]
     with pytest.raises(ValueError, match="on purpose"):
         explained(model, images, name)
     model.fail = False  # type: ignore[assignment]
-    assert _state(model) == before
+    assert state(model) == before
     torch.testing.assert_close(explained(model, images, "saliency")["saliency"], plain)
-
-
-def _state(model: nn.Module) -> list[Any]:
-    tensors = [(name, value.tolist(), value.requires_grad) for name, value in model.state_dict(keep_vars=True).items()]
-    hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in model.modules()]
-    return [tensors, hooks, [(name, m.training, sorted(vars(m))) for name, m in model.named_modules()]]
 
 
 def test_what_cannot_be_rewritten_is_named() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,3 +66,10 @@ def pictures(count: int = 3, axes: int = 2) -> Tensor:
 
 def explained(model: nn.Module, images: Tensor, *choices: object, **options: object) -> dict[str, Tensor]:
     return dict(pellucid.explain(model, images, list(choices), **options).maps)  # type: ignore[arg-type]
+
+
+def state(model: nn.Module) -> list[Any]:
+    """All that a method could leave behind in a network."""
+    tensors = [(name, value.tolist(), value.requires_grad) for name, value in model.state_dict(keep_vars=True).items()]
+    hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in model.modules()]
+    return [tensors, hooks, [(name, m.training, sorted(vars(m))) for name, m in model.named_modules()]]

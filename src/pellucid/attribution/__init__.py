@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pellucid.attribution import cam, controls, gradient, guided  # declares the methods
+from pellucid.attribution import cam, controls, gradient, guided, relevance  # declares the methods
 from pellucid.attribution.engine import GridWarning, explain
 from pellucid.attribution.explanation import Explanation, concatenate
 from pellucid.attribution.families import METHODS, Method
@@ -30,6 +30,7 @@ __all__ = [
     "method",
     "methods",
     "perturbation",
+    "relevance",
     "resize_maps",
     "sensitivity",
 ]
@@ -50,6 +51,7 @@ def methods() -> pd.DataFrame:
     """The registered methods as a table: name, family, needs, better, options, source, summary.
 
     >>> methods()["family"].unique().tolist()
+    ['cam', 'rescoring-cam', 'control', 'gradient', 'relevance']
     ['cam', 'rescoring-cam', 'perturbation', 'control', 'gradient']
     """
     return METHODS.table()

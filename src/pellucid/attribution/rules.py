@@ -25,11 +25,12 @@ ACTIVATIONS = frozenset({
     "relu6", "selu", "sigmoid", "silu", "softplus", "softsign", "tanh", "threshold", "clamp", "clamp_min", "clamp_max",
     "clip",
 })  # fmt: skip
-MOVES = ("Alias", "AsStrided", "Cat", "Clone", "ConstantPad", "Contiguous", "Copy", "Expand", "Flatten", "Index",
-         "MaxPool", "AdaptiveMaxPool", "Narrow", "Permute", "PixelShuffle", "PixelUnshuffle", "Reflection", "Repeat",
-         "Replication", "Reshape", "Roll", "Select", "Slice", "Split", "Squeeze", "Stack", "Swap", "T", "ToCopy",
-         "Transpose", "Unbind", "Unflatten", "UnsafeView", "Unsqueeze", "View", "Flip", "AccumulateGrad",
-         "CudnnChannelsLast")  # fmt: skip
+MOVES = (
+    "AccumulateGrad", "AdaptiveMaxPool", "Alias", "AsStrided", "Cat", "Clone", "ConstantPad", "Copy", "Expand", "Flip",
+    "Index", "MaxPool", "Narrow", "Permute", "PixelShuffle", "PixelUnshuffle", "ReflectionPad", "Repeat",
+    "ReplicationPad", "Reshape", "Roll", "Select", "Slice", "Split", "Squeeze", "Stack", "TBackward", "ToCopy",
+    "Transpose", "Unbind", "Unflatten", "UnsafeSplit", "UnsafeView", "Unsqueeze", "View",
+)  # fmt: skip
 _HIDDEN = ("DifferentiableGraph", "CompiledFunction", "CheckpointFunction", "jit")
 
 
@@ -90,10 +91,9 @@ class Rewritten(nn.Module):
 
     def forward(self, images: Tensor) -> Any:
         """The network's output for images (M, C, *S), with the method's rules behind it."""
-        start = images.view_as(images)  # where the network's own steps end
         with _Seen(self._begin()):
-            outputs = self._model(start)
-        steps = set(_steps(_tensors(outputs), start))
+            outputs = self._model(images)
+        steps = set(_steps(_tensors(outputs)))
         left = sorted(name for name in steps if self._refused(name) or any(mark in name for mark in _HIDDEN))
         if left:
             raise expected(
@@ -186,7 +186,7 @@ def pulled_back(function: Callable[..., Tensor], inputs: Iterable[Tensor], flow:
 
 def moves_only(step: str) -> bool:
     """Whether a step of the backward graph only moves values about, or is a rule of ours."""
-    return step.startswith((*MOVES, "_Replaced"))
+    return step.startswith((*MOVES, _Replaced.__name__))
 
 
 def _tensors(outputs: object) -> Iterator[Tensor]:
@@ -200,14 +200,13 @@ def _tensors(outputs: object) -> Iterator[Tensor]:
             yield from _tensors(each)
 
 
-def _steps(outputs: Iterable[Tensor], start: Tensor) -> Iterator[str]:
-    """Names of the steps between the outputs and where the network started."""
+def _steps(outputs: Iterable[Tensor]) -> Iterator[str]:
+    """Names of the steps that lead to the outputs."""
     waiting = [tensor.grad_fn for tensor in outputs if tensor.grad_fn is not None]
-    seen = {start.grad_fn}
+    seen = set(waiting)
     while waiting:
         node = waiting.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        yield node.name()
-        waiting += [before for before, _ in node.next_functions if before is not None]
+        yield node.name().rpartition("::")[2]
+        before = {each for each, _ in node.next_functions if each is not None} - seen
+        seen |= before
+        waiting += before
