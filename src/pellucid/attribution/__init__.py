@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pellucid.attribution import cam, controls, gradient, guided, relevance  # declares the methods
+from pellucid.attribution import (  # declares the methods
+    cam,
+    coalitions,
+    controls,
+    deep_lift,
+    extremal,
+    full_grad,
+    gradient,
+    guided,
+    perturbation,
+    relevance,
+    sensitivity,
+)
 from pellucid.attribution.engine import GridWarning, explain
 from pellucid.attribution.explanation import Explanation, concatenate
 from pellucid.attribution.families import METHODS, Method
@@ -22,6 +34,7 @@ __all__ = [
     "coalitions",
     "concatenate",
     "controls",
+    "deep_lift",
     "explain",
     "extremal",
     "full_grad",
@@ -51,7 +64,9 @@ def methods() -> pd.DataFrame:
     """The registered methods as a table: name, family, needs, better, options, source, summary.
 
     >>> methods()["family"].unique().tolist()
-    ['cam', 'rescoring-cam', 'control', 'gradient', 'relevance']
-    ['cam', 'rescoring-cam', 'perturbation', 'control', 'gradient']
+    ['cam', 'rescoring-cam', 'perturbation', 'control', 'gradient', 'relevance']
+    ['cam', 'rescoring-cam', 'perturbation', 'control', 'gradient', 'relevance']
     """
-    return METHODS.table()
+    table = METHODS.table()
+    families = list(dict.fromkeys(table["family"]))
+    return table.sort_values("family", key=lambda names: names.map(families.index), kind="stable", ignore_index=True)
