@@ -135,7 +135,5 @@ def smooth_masks(values: Tensor, shape: Sequence[int], cells: int) -> Tensor:
 
     chunks = pixels.split(max(1, CHUNK // values.numel()))
     # made again on the way back, since all pixels times all cells are too many to keep
-    fields: list[Tensor] = [
-        checkpoint(part, values, chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks
-    ]
-    return torch.cat(fields, dim=1).unflatten(1, tuple(shape))
+    fields = [checkpoint(part, values, chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
+    return torch.cat(fields, dim=1).reshape(-1, *shape)
