@@ -98,6 +98,61 @@ def test_an_activation_that_is_a_function_cannot_be_hooked_and_is_named() -> Non
         find_layer(model, torch.randn(1, 3, 64, 64))
 
 
+SMALL_VIT = {"img_size": 32, "depth": 2, "embed_dim": 12, "num_heads": 2}
+TRANSFORMERS = [
+    ("vit_tiny_patch16_224", SMALL_VIT, "blocks.1.norm1"),
+    ("vit_small_patch14_reg4_dinov2", SMALL_VIT | {"img_size": 28}, "blocks.1.norm1"),
+    ("vit_base_patch16_gap_224", SMALL_VIT, "blocks.1.norm1"),
+    ("deit_tiny_distilled_patch16_224", SMALL_VIT, "blocks.1.norm1"),
+    ("beit_base_patch16_224", SMALL_VIT, "blocks.1.norm1"),
+    ("eva02_tiny_patch14_224", SMALL_VIT | {"img_size": 28, "num_heads": 3}, "blocks.1.norm1"),
+    ("eva_giant_patch14_224", SMALL_VIT | {"img_size": 28, "use_post_norm": True}, "blocks.0"),
+    ("swin_tiny_patch4_window7_224", {"img_size": 64, "depths": (1,) * 4, "embed_dim": 24, "window_size": 2}, "norm"),
+    ("swinv2_tiny_window8_256", {"img_size": 64, "depths": (1,) * 4, "embed_dim": 24, "window_size": 2}, "norm"),
+    ("cait_xxs24_224", {"img_size": 64, "depth": 1, "embed_dim": 12, "num_heads": 2}, "blocks_token_only.1.norm1"),
+    ("convnext_atto", {}, "stages.3"),
+    ("regnetx_002", {}, "final_conv"),
+    ("maxvit_rmlp_pico_rw_256", {"img_size": 64}, "norm"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "layer"), TRANSFORMERS)
+def test_transformers_and_other_networks_of_timm(name: str, options: dict[str, object], layer: str) -> None:
+    model = timm.create_model(name, num_classes=3, **options)
+    size = int(options.get("img_size", 64))  # type: ignore[call-overload]
+    assert find_layer(model, torch.randn(1, 3, size, size)) == layer
+
+
+class Encoder(nn.Module):
+    """A transformer of no known class; the class token alone is read, or the mean of all."""
+
+    def __init__(self, mean: bool) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(1, 8, 4, 4)
+        self.cls_token = nn.Parameter(torch.randn(1, 1, 8))
+        self.before = nn.LayerNorm(8)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.after = nn.LayerNorm(8)
+        self.head = nn.Linear(8, 3)
+        self.mean = mean
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = torch.cat([self.cls_token.expand(len(images), -1, -1), self.patches(images).flatten(2).mT], dim=1)
+        normed = self.before(tokens)
+        tokens = self.after(tokens + self.attention(normed, normed, normed)[0])
+        return self.head(tokens.mean(dim=1) if self.mean else tokens[:, 0]).softmax(dim=1)
+
+
+@pytest.mark.parametrize(("mean", "layer"), [(False, "before"), (True, "after")])
+def test_of_an_unknown_transformer_it_is_the_last_norm_whose_patches_matter(mean: bool, layer: str) -> None:
+    torch.manual_seed(0)
+    model = Encoder(mean).train()
+    with torch.inference_mode():
+        assert find_layer(model, torch.randn(1, 1, 12, 8)) == layer
+    assert all(module.training and not module._forward_hooks for module in model.modules())
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+
+
 class Plain(nn.Module):
     def __init__(self, axes: int) -> None:
         super().__init__()
@@ -128,8 +183,30 @@ def test_networks_without_a_feature_map_say_what_was_seen() -> None:
         InputError, match=r"to take in Sequential for 'auto', got last outputs 0 \(1, 16\), 1 \(1, 2\)\. Pass"
     ):
         find_layer(flat, torch.randn(2, 1, 4, 4))
-    tokens = timm.create_model("vit_tiny_patch16_224", num_classes=2, img_size=32, depth=1)
-    with pytest.raises(InputError, match="no tokens after the last feature map"):
-        find_layer(tokens, torch.randn(1, 3, 32, 32))
+    tokens = nn.Sequential(nn.Conv2d(1, 4, 2, 2), nn.Flatten(2), nn.Linear(4, 5), nn.Flatten(), nn.Linear(20, 2))
+    with pytest.raises(InputError, match=r"a norm of tokens from which most have a gradient.*1 \(1, 4, 4\)"):
+        find_layer(tokens, torch.randn(1, 1, 4, 4))
     with pytest.raises(InputError, match="images: expected images to run Sequential on"):
         find_layer(flat)
+
+
+SMALL_MONAI_VIT = {"hidden_size": 24, "mlp_dim": 32, "num_layers": 2, "num_heads": 2, "classification": True}
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [("DenseNet", "class_layers.relu"), ("ResNet", "layer4"), ("EfficientNetBN", "_bn1"), ("ViT", "blocks.1.norm1")],
+)
+def test_monais_networks(name: str, layer: str, axes: int) -> None:
+    nets = pytest.importorskip("monai.networks.nets")
+    if name == "DenseNet":
+        model = nets.DenseNet(axes, 1, 3, init_features=8, growth_rate=4, block_config=(1, 1, 1))
+    elif name == "ResNet":
+        model = nets.ResNet("basic", [1] * 4, [4] * 4, spatial_dims=axes, n_input_channels=1, num_classes=3)
+    elif name == "EfficientNetBN":
+        model = nets.EfficientNetBN("efficientnet-b0", pretrained=False, spatial_dims=axes, in_channels=1)
+    else:
+        pytest.importorskip("einops")
+        model = nets.ViT(1, (64,) * axes, (32,) * axes, spatial_dims=axes, **SMALL_MONAI_VIT)
+    assert find_layer(model, torch.randn(1, 1, *(64,) * axes)) == layer

@@ -21,6 +21,7 @@ from pellucid.attribution.engine import GridWarning, explain
 from pellucid.attribution.explanation import Explanation, concatenate
 from pellucid.attribution.families import METHODS, Method
 from pellucid.attribution.resize import resize_maps
+from pellucid.attribution.tokens import Tokens
 from pellucid.registry import Choice
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ __all__ = [
     "METHODS",
     "Explanation",
     "GridWarning",
+    "Tokens",
     "cam",
     "coalitions",
     "concatenate",

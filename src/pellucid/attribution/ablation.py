@@ -18,6 +18,7 @@ from torch import Tensor
 from pellucid.attribution.head import CANT_RUN, Head
 from pellucid.attribution.linear import Forward, LinearLike, is_linear_on, matrix, shaped_like_output
 from pellucid.attribution.targets import Objective
+from pellucid.attribution.tokens import Layout
 
 # error of the affine prediction relative to the largest fall: rounding stays below, networks that aren't affine above
 _AFFINE_TOLERANCE = 1e-4
@@ -48,7 +49,13 @@ class Ablation:
         return "rescored" if self._head.runs_alone else "whole"
 
     def drops(
-        self, images: Tensor, activations: Tensor, gradients: Tensor, scores: Tensor, objective: Objective
+        self,
+        images: Tensor,
+        activations: Tensor,
+        gradients: Tensor,
+        scores: Tensor,
+        objective: Objective,
+        layout: Layout | None = None,
     ) -> Tensor:
         """Fall of each of the T scores when a channel is set to zero, (T, B, K).
 
@@ -58,10 +65,11 @@ class Ablation:
             gradients: (T, B, K, *s), of the scores.
             scores: (B, T).
             objective: what reads them off the network's output.
+            layout: how the layer gives its activations; class and register tokens keep their values.
         """
         # what adds up to a score, by which its rounding is judged: the sum itself may cancel
         scale = (gradients * activations).abs().flatten(2).sum(dim=2).max() + scores.abs().max()
-        self._head.use(images, activations, objective, scores, scale)
+        self._head.use(images, activations, objective, scores, scale, layout)
         if self._affine is not False:
             self._affine = self._is_affine(activations, gradients, objective)
         if self._affine:

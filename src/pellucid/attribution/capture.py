@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,61 +10,61 @@ from torch import Tensor, nn
 
 from pellucid.attribution.head import Upstream, beside
 from pellucid.attribution.linear import Forward, answered, is_linear_like, quick_forward
-from pellucid.attribution.targets import described
+from pellucid.attribution.tokens import Layout, Tokens, Witness
 from pellucid.errors import InputError, expected
 
 
 @dataclass(frozen=True)
 class Captured:
-    """A batch's activations at a layer, a leaf that the outputs depend on, and the outputs."""
+    """A batch's activations (B, K, *s) at a layer, a leaf that the outputs depend on, and the outputs."""
 
     activations: Tensor
     outputs: Any
+    layout: Layout = field(default_factory=Layout)  # in which the layer gives them
 
 
-def capture(model: nn.Module, layer: str, images: Tensor, upstream: Upstream | None = None) -> Captured:
+def capture(
+    model: nn.Module, layer: str, images: Tensor, upstream: Upstream | None = None, tokens: Tokens | None = None
+) -> Captured:
     """Run a borrowed model once on `images` (B, C, *S), with the output of `layer` made a leaf.
 
     The network goes on with a clone, so that in-place operations can't rewrite what was captured. `upstream`, when
-    given, notes which modules ran before the layer.
+    given, notes which modules ran before the layer. Tokens and maps with channels last are captured as (B, K, *s),
+    tokens on the grid that `tokens` or else the network tells of; class and register tokens stay as they are.
 
     Raises:
-        InputError: the layer doesn't run, or runs more than once, or its output isn't a feature map (B, K, *s)
-            with as many spatial axes as the images.
+        InputError: the layer doesn't run, or runs more than once, or its output holds no feature map with as many
+            spatial axes as the images, or it can't be told how.
     """
-    seen: list[Tensor] = []
+    seen: list[tuple[Tensor, Layout]] = []
+    witness = Witness(model, layer, images, tokens)
 
     def detach(module: nn.Module, inputs: object, output: object) -> Tensor:
         if seen:
             raise expected("layer", "a layer that runs once per image", f"{layer!r}, which runs again", do=_PASS_LAYER)
-        if not isinstance(output, Tensor) or not _is_feature_map(output, images):
-            raise expected(
-                "layer",
-                f"an output (B, K, *s) with {images.ndim - 2} spatial axes for {len(images)} images",
-                f"{layer!r} with output {described(output)}",
-                do=_PASS_LAYER,
-            )
-        leaf = output.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
-        seen.append(leaf)
-        return leaf.clone()
+        maps, layout = witness.split(output)
+        leaf = maps.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
+        seen.append((leaf, layout))
+        return layout.output(leaf, torch.arange(len(leaf), device=leaf.device)).clone()
 
     def note(module: nn.Module, inputs: object, output: object) -> None:
         if upstream is not None and not seen:
             upstream.record(module, output)
 
-    handles = [model.get_submodule(layer).register_forward_hook(detach)]
-    if upstream is not None:
-        handles += [module.register_forward_hook(note) for module in beside(model, layer)]
     quick: dict[nn.Module, Forward] = {m: quick_forward(m) for m in model.modules() if is_linear_like(m)}
-    try:
-        with answered(quick):
+    with witness.watching(), answered(quick):  # the witness's hooks come first, so that it sees the layer itself
+        handles = [model.get_submodule(layer).register_forward_hook(detach)]
+        if upstream is not None:
+            handles += [module.register_forward_hook(note) for module in beside(model, layer)]
+        try:
             outputs = model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+        finally:
+            for handle in handles:
+                handle.remove()
     if not seen:
         raise expected("layer", "a layer that runs on these images", f"{layer!r}, which doesn't", do=_PASS_LAYER)
-    return Captured(seen[0], outputs)
+    leaf, layout = seen[0]
+    return Captured(leaf, outputs, layout)
 
 
 def gradients(scores: Tensor, activations: Tensor) -> Tensor:
@@ -97,7 +97,3 @@ def curvature(scores: Tensor, activations: Tensor) -> Tensor:
 
 
 _PASS_LAYER = "Pass layer= with the dotted name of another layer; model.named_modules() lists them."
-
-
-def _is_feature_map(output: Tensor, images: Tensor) -> bool:
-    return output.is_floating_point() and output.ndim == images.ndim and len(output) == len(images)

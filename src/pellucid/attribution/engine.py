@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import warnings
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from pellucid.attribution.explanation import Explanation
 from pellucid.attribution.families import METHODS, Method
 from pellucid.attribution.run import LayerRun, channels_checked, device_of, looks_at_layer
 from pellucid.attribution.targets import Target, check_target
+from pellucid.attribution.tokens import Tokens
 from pellucid.errors import expected, unknown_name
 from pellucid.models.layers import find_layer
 from pellucid.progress import progress as progress_bar
@@ -22,7 +24,7 @@ from pellucid.registry import Choice
 PAPER_METHODS = ("grad-cam-plus-plus", "xgrad-cam", "layer-cam", "eigen-grad-cam", "ablation-cam")
 COARSE_GRID = 7
 
-Layer = str | nn.Module
+Layer = str | nn.Module | Tokens
 MethodChoice = str | Choice[Method]
 
 
@@ -51,7 +53,8 @@ def explain(
         target: the class to explain: "predicted", "all", an index, one index per image (B,), or a function from the
             model's output for M rows to M scores.
         layer: for CAMs: "auto", a dotted name, a module of the model, or several, whose maps are labelled
-            `method@layer`.
+            `method@layer`. Layers of tokens and with channels last are taken as feature maps; where the network
+            doesn't tell the tokens' grid, pass `pellucid.attribution.Tokens`.
         batch_size: images that run at once, and sets of activations where ablation has to run the network on each.
         generator: where the random control's draws come from; None means seed 0. An image's draws depend on its
             place in `images`, not on the batch size.
@@ -71,7 +74,7 @@ def explain(
     >>> explanation.layer, explanation.grid, explanation.maps["grad-cam"].shape
     ('1', (10, 10), torch.Size([3, 12, 12]))
     """
-    model = getattr(model, "_orig_mod", model)  # of a compiled model the one that hooks and gradients can enter
+    model = _unwrapped(model)
     choices = _choices(methods)
     _check_images(images)
     check_target(target, len(images))
@@ -82,7 +85,7 @@ def explain(
     with borrowed(model):
         images = images.clone() if images.is_inference() else images
         _check_fits(model, images)
-        layers = _layer_names(model, layer, images) if any(map(looks_at_layer, choices)) else [""]
+        layers = _layers(model, layer, images) if any(map(looks_at_layer, choices)) else [""]
         parts: list[Explanation] = []
         with progress_bar("Explaining", len(images) * len(layers), show=progress) as advance:
             for name in layers:
@@ -98,7 +101,7 @@ def explain(
         if part.grid and min(part.grid) < COARSE_GRID:
             grid = " × ".join(map(str, part.grid))
             warnings.warn(f"{part.layer!r} has a grid of {grid}, so that maps are coarse.", GridWarning, stacklevel=2)
-    return parts[0] if isinstance(layer, str | nn.Module) else _merged(parts)
+    return parts[0] if isinstance(layer, Layer) else _merged(parts)
 
 
 def _choices(methods: MethodChoice | Sequence[MethodChoice]) -> list[Choice[Method]]:
@@ -140,26 +143,44 @@ def _check_fits(model: nn.Module, images: Tensor) -> None:
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def _layer_names(model: nn.Module, layer: Layer | Sequence[Layer], images: Tensor) -> list[str]:
-    names = {module: name for name, module in model.named_modules() if name}
-    given = [layer] if isinstance(layer, str | nn.Module) else list(layer)
-    found = []
-    for each in given:
-        if isinstance(each, nn.Module):
-            if each not in names:
-                raise expected("layer", "a module inside the model", type(each).__name__)
-            found.append(names[each])
-        elif each == "auto":
-            first = images[:1].to(device_of(model) or images.device)
-            with channels_checked(model, first):
-                found.append(find_layer(model, first))
-        elif each in names.values():
-            found.append(each)
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """Of a compiled or a parallel model the one that hooks and gradients can enter."""
+    while True:
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
         else:
-            raise unknown_name("layer", each, names.values())
-    if not found or len(set(found)) < len(found):
-        raise expected("layer", "at least one, each once", ", ".join(found) or "none")
+            return model
+
+
+def _layers(model: nn.Module, layer: Layer | Sequence[Layer], images: Tensor) -> list[str | Tokens]:
+    """The layers by their names, those with a grid of the user's as `Tokens`."""
+    names = {module: name for name, module in model.named_modules() if name}
+    found: list[str | Tokens] = []
+    for each in [layer] if isinstance(layer, Layer) else layer:
+        if isinstance(each, Tokens):
+            found.append(dataclasses.replace(each, layer=_layer_name(model, each.layer, names, images)))
+        else:
+            found.append(_layer_name(model, each, names, images))
+    listed = [str(each.layer) if isinstance(each, Tokens) else each for each in found]
+    if not listed or len(set(listed)) < len(listed):
+        raise expected("layer", "at least one, each once", ", ".join(listed) or "none")
     return found
+
+
+def _layer_name(model: nn.Module, layer: str | nn.Module, names: dict[nn.Module, str], images: Tensor) -> str:
+    if isinstance(layer, nn.Module):
+        if layer not in names:
+            raise expected("layer", "a module inside the model", type(layer).__name__)
+        return names[layer]
+    if layer == "auto":
+        first = images[:1].to(device_of(model) or images.device)
+        with channels_checked(model, first):
+            return find_layer(model, first)
+    if layer not in names.values():
+        raise unknown_name("layer", layer, names.values())
+    return layer
 
 
 def _seeds(generator: torch.Generator, count: int) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pellucid.attribution.linear import Forward, answered, is_linear_like, quick_forward
 from pellucid.attribution.targets import Objective
+from pellucid.attribution.tokens import Layout
 from pellucid.errors import PellucidError
 
 _TOLERANCE = 1e-4  # between two ways to the same score, relative to what adds up to it
@@ -65,6 +66,7 @@ class Head:
         self._layer = model.get_submodule(layer)
         self._upstream = upstream
         self._images: Tensor | None = None
+        self._layout = Layout()
         self._ways = [*_WAYS, "whole"]
         self._trusted = False
         skipped = {part for module in (self._layer, *upstream.standins) for part in module.modules()}
@@ -75,13 +77,22 @@ class Head:
         """Whether the network before the layer is left out."""
         return self._ways[0] != "whole"
 
-    def use(self, images: Tensor, activations: Tensor, objective: Objective, scores: Tensor, scale: Tensor) -> None:
+    def use(
+        self,
+        images: Tensor,
+        activations: Tensor,
+        objective: Objective,
+        scores: Tensor,
+        scale: Tensor,
+        layout: Layout | None = None,
+    ) -> None:
         """Take the images (B, C, *S) that rows derive from from now on; the first time, find the way that works.
 
-        `scale` is the size of what adds up to a score, by which rounding is judged. Raises PellucidError when no way
-        gives back `scores` (B, T) for `activations` (B, K, *s).
+        `scale` is the size of what adds up to a score, by which rounding is judged; `layout` is how the layer gives its
+        activations. Raises PellucidError when no way gives back `scores` (B, T) for `activations` (B, K, *s).
         """
         self._images = images
+        self._layout = layout or Layout()
         first = torch.arange(min(2, len(images)), device=images.device)
         while not self._trusted:
             try:
@@ -117,9 +128,10 @@ class Head:
             else:
                 images = self._images[sample]
             replaced |= answers or {}
-            replaced[self._layer] = lambda *_args, **_options: activations
+            output = self._layout.output(activations, sample)
+            replaced[self._layer] = lambda *_args, **_options: output
             # a hook of the user's on the layer has had its say already
-            handle = self._layer.register_forward_hook(lambda _module, _inputs, _output: activations)
+            handle = self._layer.register_forward_hook(lambda _module, _inputs, _output: output)
             try:
                 with answered(replaced):
                     return self._model(images)

@@ -19,6 +19,7 @@ from pellucid.attribution.head import Head, Upstream
 from pellucid.attribution.masking import masked_scores
 from pellucid.attribution.resize import resize_maps
 from pellucid.attribution.targets import Objective, Target, objective
+from pellucid.attribution.tokens import Layout, Tokens
 from pellucid.devices import clock
 from pellucid.errors import expected
 from pellucid.registry import Choice
@@ -57,6 +58,7 @@ class _Batch:
     gradients: Tensor  # (T, B, K, *s)
     scores: Tensor  # (B, T)
     objective: Objective
+    layout: Layout
     found: dict[str, Tensor] = field(default_factory=dict)  # what methods needed besides, the T scores first
 
 
@@ -64,10 +66,16 @@ class LayerRun:
     """The explanation of a borrowed model at one layer, batch after batch; without one, by methods that need none."""
 
     def __init__(
-        self, model: nn.Module, layer: str, choices: Sequence[Choice[Method]], target: Target, batch_size: int
+        self,
+        model: nn.Module,
+        layer: str | Tokens,
+        choices: Sequence[Choice[Method]],
+        target: Target,
+        batch_size: int,
     ) -> None:
         self._model = model
-        self._layer = layer
+        self._tokens = layer if isinstance(layer, Tokens) else None
+        self._layer = str(layer.layer) if isinstance(layer, Tokens) else layer
         self._choices = choices
         self._target = target
         self._batch_size = batch_size
@@ -130,7 +138,8 @@ class LayerRun:
         kept = self._kept(classes, torch.long), self._kept(scores), self._kept(probabilities)
         self._explained.append(kept)
         self._grid = tuple(captured.activations.shape[2:])
-        return _Batch(images, captured.activations.detach(), slopes, scores.detach(), aim, found)
+        layout = captured.layout
+        return _Batch(images, captured.activations.detach(), slopes, scores.detach(), aim, layout, found)
 
     def _run(self, images: Tensor, upstream: Upstream | None) -> Captured:
         with channels_checked(self._model, images):
@@ -138,13 +147,14 @@ class LayerRun:
                 with torch.no_grad():
                     return Captured(images.new_empty(0), self._model(images))
             if self._channels_last and images.ndim == 4:
+                laid = images.to(memory_format=torch.channels_last)
                 try:
-                    return capture(self._model, self._layer, images.to(memory_format=torch.channels_last), upstream)
+                    return capture(self._model, self._layer, laid, upstream, self._tokens)
                 except RuntimeError:  # a view that wants the usual layout, or a fault that comes again below
                     self._channels_last = False
                     if upstream is not None:
                         upstream.standins.clear()
-            return capture(self._model, self._layer, images, upstream)
+            return capture(self._model, self._layer, images, upstream, self._tokens)
 
     def _at_image(self, choice: Choice[Method], batch: _Batch, seeds: Tensor) -> Tensor:
         """Maps (B, T, *S); a control's are the same for every class."""
@@ -186,7 +196,9 @@ class LayerRun:
             return masked_scores(score_of, batch.images, batch.activations)
         assert need == "drops", need
         assert self._ablation is not None
-        return self._ablation.drops(batch.images, batch.activations, batch.gradients, batch.scores, batch.objective)
+        return self._ablation.drops(
+            batch.images, batch.activations, batch.gradients, batch.scores, batch.objective, batch.layout
+        )
 
     def _kept(self, values: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Values (B, T, ...) as they are given back: without T where one class of each image is explained."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -23,9 +24,12 @@ _ACTIVATIONS: frozenset[Callable[..., Any]] = frozenset(
 def find_layer(model: nn.Module, images: Tensor | None = None) -> str:
     """Dotted name of the last feature map with spatial extent before pooling, after its norm and activation.
 
-    ResNet, DenseNet, VGG, EfficientNet and MobileNetV3, as timm and torchvision build them, are known by their
-    structure. Any other network runs once on the first of `images` (B, C, *S), and the last module is taken whose
-    output has as many spatial axes as the image, more than one position, and isn't pooled.
+    ResNet, DenseNet, VGG, EfficientNet and MobileNetV3 as timm and torchvision build them, timm's ConvNeXt, Swin and
+    ViT-like networks, and MONAI's EfficientNet are known by their structure. Of a ViT it is what enters the last
+    attention, normed, since behind it the patches beside a class token reach the score no more. Any other network runs
+    once on the first of `images` (B, C, *S), and the last module is taken whose output has as many spatial axes as the
+    image, more than one position, and isn't pooled; or, if tokens (B, N, K) come after it, the last norm of tokens
+    most of which the output depends on.
 
     Raises:
         InputError: an unknown network without `images`, or one whose feature map can't be told; says what was seen.
@@ -59,24 +63,99 @@ def _known_layer(model: nn.Module) -> str | None:
         return f"blocks.{len(blocks) - 1}"
     if kind in ("EfficientNet", "MobileNetV3") and isinstance(features, nn.Sequential):
         return f"features.{len(features) - 1}"
+    if kind == "ConvNeXt" and isinstance(stages := parts.get("stages"), nn.Sequential):
+        normed = not isinstance(parts.get("norm_pre", nn.Identity()), nn.Identity)
+        return "norm_pre" if normed else f"stages.{len(stages) - 1}"
+    if kind == "EfficientNetBN" and "_bn1" in parts:  # MONAI's; the activation after it is one module for all layers
+        return "_bn1"
+    if kind in ("SwinTransformer", "SwinTransformerV2") and {"layers", "norm", "head"} <= parts.keys():
+        return "norm"
+    if {"patch_embed", "blocks"} <= parts.keys() and isinstance(getattr(model, "num_prefix_tokens", None), int):
+        return _attended(parts)
     return None
+
+
+def _attended(parts: Mapping[str, nn.Module]) -> str | None:
+    """What enters the last attention of timm's blocks, normed; None where other blocks follow them."""
+    blocks = parts["blocks"]
+    later = list(parts)[list(parts).index("blocks") + 1 :]
+    if not isinstance(blocks, nn.Sequential | nn.ModuleList) or not len(blocks):
+        return None
+    if any(isinstance(parts[name], nn.ModuleList) for name in later):
+        return None
+    last = blocks[len(blocks) - 1]
+    if "Post" in type(last).__name__:  # the norm follows the attention
+        return f"blocks.{len(blocks) - 2}" if len(blocks) > 1 else None
+    return f"blocks.{len(blocks) - 1}.norm1" if hasattr(last, "norm1") and hasattr(last, "attn") else None
 
 
 def _probed_layer(model: nn.Module, image: Tensor) -> str:
     watch = _Watch(image.ndim)
+    with _evaluating(model), _hooked(model, watch.hook), torch.no_grad(), watch:
+        model(image)
+    kind = type(model).__name__
+    if watch.ends_in_tokens():
+        name = _token_layer(model, image)
+        if name is None:
+            raise watch.error(kind, "a norm of tokens from which most have a gradient")
+        return name
+    return watch.last_feature_map(kind)
+
+
+def _token_layer(model: nn.Module, image: Tensor) -> str | None:
+    """The last norm with tokens (1, N, K) as its output, most of which the model's output depends on."""
+    seen: list[tuple[str, Tensor]] = []
+
+    def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def note(module: nn.Module, inputs: Any, output: Any) -> None:
+            normed = "norm" in type(module).__name__.lower() and isinstance(output, Tensor)
+            if normed and output.ndim == 3 and output.shape[1] > 1 and output.requires_grad:
+                seen.append((name, output))
+
+        return note
+
+    with torch.inference_mode(False), torch.enable_grad(), _evaluating(model), _hooked(model, hook):
+        scores = _first_tensor(model(image.detach().clone().requires_grad_()))
+        if scores is None or not scores.requires_grad or not seen:
+            return None
+        weights = torch.arange(1.0, scores.numel() + 1, device=scores.device).cos()  # probabilities' sum has no slope
+        slopes = torch.autograd.grad(
+            (scores.flatten() * weights.to(scores.dtype)).sum(), [tokens for _, tokens in seen], allow_unused=True
+        )
+    for (name, _), slope in reversed(list(zip(seen, slopes, strict=True))):
+        if slope is not None and 2 * int(slope[0].any(dim=1).sum()) > slope.shape[1]:
+            return name
+    return None
+
+
+def _first_tensor(output: Any) -> Tensor | None:
+    if isinstance(output, Mapping):
+        output = list(output.values())
+    if isinstance(output, tuple | list):
+        return next((each for each in map(_first_tensor, output) if each is not None), None)
+    return output if isinstance(output, Tensor) else None
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
-    handles = [module.register_forward_hook(watch.hook(name)) for name, module in model.named_modules() if name]
     try:
         for module, _ in modes:
             module.training = False
-        with torch.no_grad(), watch:
-            model(image)
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextlib.contextmanager
+def _hooked(model: nn.Module, hook: Callable[[str], Callable[[nn.Module, Any, Any], None]]) -> Iterator[None]:
+    handles = [module.register_forward_hook(hook(name)) for name, module in model.named_modules() if name]
+    try:
+        yield
     finally:
         for handle in handles:
             handle.remove()
-        for module, training in modes:
-            module.training = training
-    return watch.last_feature_map(type(model).__name__)
 
 
 class _Watch(TorchFunctionMode):
@@ -106,25 +185,32 @@ class _Watch(TorchFunctionMode):
             self._activated.append((args[0], len(self._outputs)))
         return func(*args, **(kwargs or {}))
 
+    def ends_in_tokens(self) -> bool:
+        """Whether tokens come after the last feature map, or there are tokens alone."""
+        rest = self._outputs[self._chosen() or 0 :]
+        return any(output.ndim == 3 and min(output.shape[1:]) > 1 for _, _, output in rest)
+
     def last_feature_map(self, kind: str) -> str:
+        chosen = self._chosen()
+        if chosen is None:
+            raise self.error(kind, "a module whose output is a feature map")
+        name, _, features = self._outputs[chosen]
+        for values, before in self._activated:
+            if values is features and before > chosen:
+                raise self.error(kind, f"a module for the activation that follows {name!r}, which is a function")
+        return name
+
+    def _chosen(self) -> int | None:
+        """Where the last module stands whose output has spatial extent and isn't pooled."""
         pooled = [output for _, module, output in self._outputs if _is_pooling(module)]
         chosen = None
         for place, (_, _, output) in enumerate(self._outputs):
             extended = output.ndim == self._axes and output.shape[2:].numel() > 1
             if extended and not any(output is each for each in pooled):
                 chosen = place
-        if chosen is None:
-            raise self._error(kind, "a module whose output is a feature map")
-        name, _, features = self._outputs[chosen]
-        for _, _, output in self._outputs[chosen:]:
-            if output.ndim == 3 and min(output.shape[1:]) > 1:
-                raise self._error(kind, f"no tokens after the last feature map ({name!r})")
-        for values, before in self._activated:
-            if values is features and before > chosen:
-                raise self._error(kind, f"a module for the activation that follows {name!r}, which is a function")
-        return name
+        return chosen
 
-    def _error(self, kind: str, wanted: str) -> Exception:
+    def error(self, kind: str, wanted: str) -> Exception:
         seen = ", ".join(f"{name} {tuple(output.shape)}" for name, _, output in self._outputs[-6:])
         return expected(
             "layer",
