@@ -14,6 +14,7 @@ from pellucid.attribution.borrow import borrowed
 from pellucid.attribution.explanation import Explanation
 from pellucid.attribution.families import METHODS, Method
 from pellucid.attribution.run import LayerRun, channels_checked, device_of, looks_at_layer
+from pellucid.attribution.scorer import ScoringFunction, as_model
 from pellucid.attribution.targets import Target, check_target
 from pellucid.attribution.tokens import Tokens
 from pellucid.errors import expected, unknown_name
@@ -33,7 +34,7 @@ class GridWarning(UserWarning):
 
 
 def explain(
-    model: nn.Module,
+    model: nn.Module | ScoringFunction,
     images: Tensor,
     methods: MethodChoice | Sequence[MethodChoice] = PAPER_METHODS,
     target: Target = "predicted",
@@ -46,7 +47,9 @@ def explain(
 
     Arguments:
         model: any network from images to logits (B, n), or to one logit, which counts as two classes. It is given
-            back as it was. Calls on one model from several threads take turns.
+            back as it was. Calls on one model from several threads take turns. For methods that ask for scores
+            alone it may be any function from images (M, C, *S) to a tensor or an array of scores (M,) or (M, n),
+            which count as logits.
         images: (B, C, H, W) or (B, C, D, H, W), finite, normalised as the model expects, of the weights' dtype.
             Batches are moved to the model's device.
         methods: names, or choices with options from `pellucid.method`.
@@ -74,8 +77,8 @@ def explain(
     >>> explanation.layer, explanation.grid, explanation.maps["grad-cam"].shape
     ('1', (10, 10), torch.Size([3, 12, 12]))
     """
-    model = _unwrapped(model)
     choices = _choices(methods)
+    model = _unwrapped(as_model(model, choices))
     _check_images(images)
     check_target(target, len(images))
     if batch_size < 1:
