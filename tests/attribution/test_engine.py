@@ -30,7 +30,13 @@ NETS = {
     "deep head": (deep_head_net, "1", (7, 1, 8, 8)),
     "deep head 3-D": (lambda: deep_head_net(axes=3), "1", (7, 1, 8, 8, 8)),
 }
-FEW = {"lime": {"samples": 12, "regions": 2}, "kernel-shap": {"regions": 2}}
+FEW: dict[str, dict[str, object]] = {
+    "lime": {"samples": 12, "regions": 2},
+    "kernel-shap": {"regions": 2},
+    "sobol": {"designs": 4, "regions": 2},
+    "hsic": {"samples": 20, "regions": 2},
+    "extremal-masks": {"areas": (0.1,), "steps": 2, "cells": 3},
+}
 
 
 def quick(name: str) -> Choice[Method]:
@@ -39,7 +45,8 @@ def quick(name: str) -> Choice[Method]:
     return method(name, **FEW.get(name, few))
 
 
-CHOICES = [quick(name) for name in METHODS.names()]
+# convolutions have no attention
+CHOICES = [quick(entry.name) for entry in METHODS if entry.family != "attention"]
 EVERY = tuple(choice.label for choice in CHOICES)
 CAMS = METHODS.names("cam") + METHODS.names("rescoring-cam")
 
@@ -465,7 +472,8 @@ def test_a_compiled_model_is_explained_by_the_one_it_wraps(small: tuple[nn.Modul
 def test_the_public_names_are_the_packages() -> None:
     assert pellucid.explain is explain
     assert pellucid.method("random").label == "random"
-    assert set(pellucid.methods()["name"]) == {choice.entry.name for choice in CHOICES}
+    named = {choice.entry.name for choice in CHOICES}
+    assert set(pellucid.methods()["name"]) == {*named, *METHODS.names("attention")}
     assert set(PAPER_METHODS) <= set(EVERY)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pellucid.attribution import (  # declares the methods
+    attention,
     cam,
     coalitions,
     controls,
@@ -32,6 +33,7 @@ __all__ = [
     "Explanation",
     "GridWarning",
     "Tokens",
+    "attention",
     "cam",
     "coalitions",
     "concatenate",
@@ -66,8 +68,7 @@ def methods() -> pd.DataFrame:
     """The registered methods as a table: name, family, needs, better, options, source, summary.
 
     >>> methods()["family"].unique().tolist()
-    ['cam', 'rescoring-cam', 'perturbation', 'control', 'gradient', 'relevance']
-    ['cam', 'rescoring-cam', 'perturbation', 'control', 'gradient', 'relevance']
+    ['attention', 'cam', 'rescoring-cam', 'perturbation', 'control', 'gradient', 'relevance']
     """
     table = METHODS.table()
     families = list(dict.fromkeys(table["family"]))

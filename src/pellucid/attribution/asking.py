@@ -24,7 +24,8 @@ class Asking:
         """The same question put to another network, as a rewritten one, at other rows at once where given."""
         return type(self)(model, self._objective, rows or self.rows)
 
-    def _scores(self, images: Tensor, sample: Tensor) -> Tensor:
+    def scores(self, images: Tensor, sample: Tensor) -> Tensor:
+        """Scores (M, T) of at most `rows` rows, which derive from the images `sample` (M,); they keep their graph."""
         fast = images.device.type == "cpu" and images.ndim == 4  # convolutions there are faster in this layout
         laid = images.contiguous(memory_format=torch.channels_last) if fast else images
         return self._objective.scores(self._model(laid.clone()), sample)  # a clone, lest it is written to
@@ -36,7 +37,7 @@ class Scores(Asking):
     def __call__(self, images: Tensor, sample: Tensor) -> Tensor:
         with torch.no_grad():
             parts = zip(images.split(self.rows), sample.split(self.rows), strict=True)
-            return torch.cat([self._scores(rows, of) for rows, of in parts])
+            return torch.cat([self.scores(rows, of) for rows, of in parts])
 
 
 class Gradients(Asking):
@@ -52,7 +53,7 @@ class Gradients(Asking):
 
     def _of(self, images: Tensor, sample: Tensor) -> Tensor:
         leaf = images.detach().requires_grad_()
-        scores = self._scores(leaf, sample)
+        scores = self.scores(leaf, sample)
         if not scores.requires_grad:
             raise expected(
                 "model",
