@@ -278,7 +278,8 @@ def test_pytorch_grad_cam_agrees_on_a_vit() -> None:
             theirs = cam(images.clone(), [targets.ClassifierOutputTarget(1)] * 3)
         for mine, other in zip(ours.maps[name].numpy(), theirs, strict=True):
             assert mine.max() > 0
-            assert np.corrcoef(mine.flatten(), other.flatten())[0, 1] > 0.99
+            scaled = [(each - each.min()) / np.ptp(each) for each in (mine, other)]  # the peer's maps come scaled
+            np.testing.assert_allclose(*scaled, atol=1e-5)
 
 
 def test_parallel_and_compiled_networks_and_plain_sequences() -> None:
@@ -286,6 +287,10 @@ def test_parallel_and_compiled_networks_and_plain_sequences() -> None:
     plain = explain(model, images, "grad-cam").maps["grad-cam"]
     wrapped: list[nn.Module] = [nn.DataParallel(model), torch.compile(model, backend="eager")]
     wrapped.append(torch.compile(nn.DataParallel(model), backend="eager"))
+    in_part, _, _ = built("vit")
+    in_part.blocks[1] = torch.compile(in_part.blocks[1], backend="eager")  # type: ignore[index, operator]
+    in_part(images)
+    wrapped.append(in_part)
     for each in wrapped:
         torch.testing.assert_close(explain(each, images, "grad-cam").maps["grad-cam"], plain)
     sequence = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1),

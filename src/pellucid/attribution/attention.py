@@ -84,7 +84,7 @@ def _le_grad(
 
     def cut(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
         outputs.append(output)
-        return output.detach()  # so that a block's graph reaches its own attention only
+        return output.detach()  # a score's graph then holds one block, not all below it
 
     grid = _Grid(model, images[sample])
     handles = [block.register_forward_hook(cut) for block in blocks]
