@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import warnings
@@ -85,7 +86,7 @@ def explain(
         raise expected("batch_size", "at least 1", batch_size)
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     seeds = _seeds(generator, len(images))
-    with borrowed(model):
+    with borrowed(model), _uncompiled(model):
         images = images.clone() if images.is_inference() else images
         _check_fits(model, images)
         layers = _layers(model, layer, images) if any(map(looks_at_layer, choices)) else [""]
@@ -155,6 +156,13 @@ def _unwrapped(model: nn.Module) -> nn.Module:
             model = inner
         else:
             return model
+
+
+def _uncompiled(model: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Parts that are compiled run as written, where torch can do so, since a compiled part would trace the hooks."""
+    compiled = any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in model.modules())
+    stance = getattr(torch.compiler, "set_stance", None)  # torch 2.6
+    return stance("force_eager") if compiled and stance is not None else contextlib.nullcontext()
 
 
 def _layers(model: nn.Module, layer: Layer | Sequence[Layer], images: Tensor) -> list[str | Tokens]:
