@@ -8,7 +8,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pellucid.drawing import colour_bar, colour_of, colourise, encode, enlarge, legend, outline, overlay, to_picture
+from pellucid.drawing import (
+    Panel,
+    Row,
+    colour_bar,
+    colour_of,
+    colourise,
+    contours,
+    encode,
+    enlarge,
+    legend,
+    outline,
+    overlay,
+    sheet,
+    strongest,
+    to_picture,
+)
 from pellucid.errors import InputError
 
 
@@ -98,6 +113,80 @@ def test_nothing_is_written_into_what_was_given() -> None:
     assert (image == 50).all()
 
 
+def test_a_wider_outline_stays_inside_its_mask() -> None:
+    mask = np.zeros((11, 11), bool)
+    mask[2:9, 2:9] = True
+    drawn = outline(np.full((11, 11), 100, np.uint8), mask, colour=(255, 0, 0), width=2)
+    assert [drawn[5, column].tolist() for column in range(1, 5)] == [[0] * 3, [255, 0, 0], [255, 0, 0], [100] * 3]
+
+
+def test_contours_run_where_the_map_crosses_their_levels_and_leave_the_rest_bare() -> None:
+    ramp = np.tile(np.linspace(0, 1, 41), (9, 1))
+    image = np.full(ramp.shape, 90, np.uint8)
+    drawn = contours(image, ramp, levels=(0.5,))
+    changed = np.flatnonzero((drawn != 90).any(axis=(0, 2)))
+    assert changed.tolist() == [19, 20, 21]  # a black line below the level, two coloured ones from it on
+    assert drawn[4, 19].tolist() == [0, 0, 0]
+    colours, _ = colourise(ramp)
+    assert drawn[4, 20].tolist() == colours[4, 20].tolist()
+    assert (contours(image, ramp, levels=(0.5,)) == contours(image, 1e-6 * ramp, levels=(0.5,))).all()
+
+
+def test_contours_of_a_signed_map_are_blue_below_zero_and_red_above() -> None:
+    ramp = np.tile(np.linspace(-1, 1, 81), (9, 1))
+    drawn = contours(np.full(ramp.shape, 90, np.uint8), ramp, levels=(0.5,)).astype(int)
+    below, above = drawn[4, 20], drawn[4, 60]
+    assert below[2] > below[0] + 30
+    assert above[0] > above[2] + 30
+    assert (drawn[:, 30:50] == 90).all()
+    half = contours(np.full(ramp.shape, 90, np.uint8), ramp, levels=(0.5,), signed=False)
+    assert (half[:, :50] == 90).all()  # no evidence for the class there
+
+
+def test_a_map_of_zeros_has_no_contours() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (8, 9, 3), dtype=np.uint8)
+    for signed in (None, False, True):
+        assert (contours(image, np.zeros((8, 9)), signed=signed) == image).all()
+    assert (contours(image, np.full((8, 9), np.nan)) == image).all()
+
+
+def test_the_strongest_channel_keeps_its_sign() -> None:
+    values = np.random.default_rng(0).standard_normal((3, 2, 4, 5))
+    found = strongest(values)
+    for row in range(4):
+        for column in range(5):
+            wanted = max(values[:, :, row, column].ravel(), key=abs)
+            assert found[row, column] == wanted
+    assert (strongest(values[0, 0]) == values[0, 0]).all()
+    assert strongest(values, axes=3).shape == (2, 4, 5)
+
+
+def panel(shade: int, signed: bool | None, caption: str = "layer-cam") -> Panel:
+    return Panel(np.full((40, 60, 3), (shade, 200, 0), np.uint8), caption, signed)
+
+
+def test_a_sheet_holds_every_picture_and_the_scales_that_they_use() -> None:
+    panels = [panel(shade, signed) for shade, signed in ((11, None), (22, False), (33, None), (44, None))]
+    one = sheet([Row("bright", panels)], columns=3)
+    for shade in (11, 22, 33, 44):
+        assert (one == (shade, 200, 0)).all(axis=-1).sum() == 40 * 60
+    rows = [np.flatnonzero((one == (shade, 200, 0)).all(axis=-1).any(axis=1))[0] for shade in (11, 33, 44)]
+    assert rows[0] == rows[1] < rows[2] - 40  # the fourth goes on below
+    none = sheet([Row("bright", [panel(11, None)] * 4)], columns=3)
+    both = sheet([Row("bright", [*panels, panel(55, True)])], columns=3)
+    assert none.shape[0] < one.shape[0] < both.shape[0]
+    two = sheet([Row("bright", panels[:1]), Row("dark", panels[1:2])])
+    assert (two == (22, 200, 0)).all(axis=-1).sum() == 40 * 60
+
+
+def test_words_of_a_sheet_stay_within_their_panels() -> None:
+    short, long = (sheet([Row("t", [panel(9, None, "l"), panel(9, None, text)])]) for text in ("l", "layer-cam " * 30))
+    assert short.shape == long.shape
+    assert (short[:, :70] == long[:, :70]).all()
+    assert (long[:, -10:] == 255).all()
+    assert (sheet([Row("t" * 900, [panel(9, None, "")])])[:, -10:] == 255).all()
+
+
 @pytest.mark.parametrize("form", ["png", "webp", "jpeg"])
 def test_encoded_pictures_open_at_their_size(form: str) -> None:
     with Image.open(io.BytesIO(encode(legend(width=40, height=7), form))) as image:  # type: ignore[arg-type]
@@ -132,6 +221,12 @@ def test_text_on_a_colour_is_readable() -> None:
         (lambda: overlay(np.zeros((4, 4), np.uint8), np.zeros((2, 2))), "saliency: expected"),
         (lambda: overlay(np.zeros((4, 4), np.uint8), np.zeros((4, 4)), opacity=2.0), "opacity: expected"),
         (lambda: outline(np.zeros((4, 4), np.uint8), np.zeros((2, 2), bool)), "mask: expected"),
+        (lambda: contours(np.zeros((4, 4), np.uint8), np.zeros((2, 2))), "saliency: expected"),
+        (lambda: contours(np.zeros((4, 4), np.uint8), np.zeros((4, 4)), levels=(0.0,)), "levels: expected"),
+        (lambda: contours(np.zeros((4, 4), np.uint8), np.zeros((4, 4)), levels=()), "levels: expected"),
+        (lambda: sheet([]), "rows: expected"),
+        (lambda: sheet([Row("a", [])]), "rows: expected"),
+        (lambda: sheet([Row("a", [panel(1, None)])], columns=0), "columns: expected"),
         (lambda: to_picture(np.zeros((4, 4, 2))), "image: expected"),
     ],
 )

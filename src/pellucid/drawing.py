@@ -7,13 +7,17 @@ negative, red to blue for signed ones.
 
 from __future__ import annotations
 
+import functools
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import matplotlib.colors
+import matplotlib.font_manager
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from pellucid.errors import expected
 
@@ -23,6 +27,8 @@ POSITIVE = "viridis"
 SIGNED = "RdBu_r"
 MATRIX = "Blues"
 OUTLINE = (255, 176, 0)  # stands out on grey, on viridis and, with its black edge, on white
+
+LEVELS = (0.25, 0.5, 0.75)  # of the largest magnitude, where contours run
 
 # Okabe & Ito 2008, dark enough on white first
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -114,12 +120,68 @@ def overlay(
     return blended if mask is None else outline(blended, mask)
 
 
-def outline(image: npt.ArrayLike, mask: npt.ArrayLike, *, colour: tuple[int, int, int] = OUTLINE) -> Picture:
+def contours(
+    image: npt.ArrayLike,
+    saliency: npt.ArrayLike,
+    *,
+    signed: bool | None = None,
+    levels: Sequence[float] = LEVELS,
+) -> Picture:
+    """An image with lines where a map crosses shares of its largest magnitude, so that all between stays visible.
+
+    Each line has the colour that `colourise` gives its level, and a black edge outside; a signed map has lines for
+    its negative part as well.
+
+    Arguments:
+        image: as in `to_picture`.
+        saliency: raw map (H, W); one that is zero everywhere leaves the image bare.
+        signed: which colour scale to take; None looks for negative values.
+        levels: shares in (0, 1] of the map's largest magnitude.
+
+    Returns: (H, W, 3) uint8.
+
+    Raises:
+        InputError: shapes that don't fit, or a level outside (0, 1].
+    """
+    picture = to_picture(image)
+    values = np.nan_to_num(np.asarray(saliency, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    if values.shape != picture.shape[:2]:
+        raise expected("saliency", f"the image's shape {picture.shape[:2]}", values.shape, "Resize the map first.")
+    if not levels or not all(0 < level <= 1 for level in levels):
+        raise expected("levels", "at least one share in (0, 1]", tuple(levels))
+    signed = is_signed(values) if signed is None else signed
+    _, magnitude = colourise(values, signed=signed)
+    scale = matplotlib.colormaps[SIGNED if signed else POSITIVE]
+    for sign in (1, -1) if signed else (1,):
+        for level in sorted(levels):
+            red, green, blue = (round(255 * part) for part in scale((sign * level + 1) / 2 if signed else level)[:3])
+            above = (magnitude >= level) & (sign * values > 0)
+            picture = outline(picture, above, colour=(red, green, blue), width=2)
+    return picture
+
+
+def strongest(values: npt.ArrayLike, axes: int = 2) -> npt.NDArray[np.float64]:
+    """Of values (..., *S), whose last `axes` are spatial, at each place the one of largest magnitude, with its sign.
+
+    >>> strongest([[[1.0, 2.0]], [[-3.0, 1.0]]]).tolist()
+    [[-3.0, 2.0]]
+    """
+    array = np.asarray(values, dtype=np.float64)
+    flat = array.reshape(-1, *array.shape[array.ndim - axes :])
+    largest: npt.NDArray[np.float64] = np.take_along_axis(flat, np.abs(flat).argmax(axis=0)[None], axis=0)[0]
+    return largest
+
+
+def outline(
+    image: npt.ArrayLike, mask: npt.ArrayLike, *, colour: tuple[int, int, int] = OUTLINE, width: int = 1
+) -> Picture:
     """An image with the outline of a mask: a line of `colour` inside its edge and a black one outside.
 
     Arguments:
         image: as in `to_picture`.
         mask: (H, W) bool; an empty mask leaves the image bare.
+        colour: red, green and blue, 0 to 255.
+        width: of the coloured line, in pixels; the black one has one.
 
     Raises:
         InputError: shapes that don't fit.
@@ -129,7 +191,10 @@ def outline(image: npt.ArrayLike, mask: npt.ArrayLike, *, colour: tuple[int, int
     if inside.shape != picture.shape[:2]:
         raise expected("mask", f"the image's shape {picture.shape[:2]}", inside.shape, "Resize the mask first.")
     picture[_grown(inside) & ~inside] = 0
-    picture[inside & _grown(~inside)] = colour
+    near = ~inside
+    for _ in range(width):
+        near = _grown(near)
+    picture[inside & near] = colour
     return picture
 
 
@@ -144,6 +209,97 @@ def legend(*, signed: bool = False, width: int = 256, height: int = 18) -> Pictu
     """The scale as `overlay` draws it: on mid grey and as opaque as the magnitude, (height, width, 3) uint8."""
     values = np.linspace(-1.0 if signed else 0.0, 1.0, width)[None].repeat(height, axis=0)
     return overlay(np.full((height, width), 110, np.uint8), values, signed=signed)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A picture of a sheet with its caption; `signed` says which colour scale it uses, None that it uses none."""
+
+    picture: Picture
+    caption: str
+    signed: bool | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """Panels of a sheet under one title."""
+
+    title: str
+    panels: Sequence[Panel]
+
+
+def sheet(rows: Sequence[Row], *, columns: int = 6) -> Picture:
+    """Rows of captioned pictures on white, and below them the colour scales that they use, (H, W, 3) uint8.
+
+    Arguments:
+        rows: at least one, with at least one panel each. A caption or title that is too long is cut.
+        columns: most panels side by side; a row with more goes on below.
+
+    Raises:
+        InputError: nothing to draw, or no column.
+    """
+    if not rows or not all(row.panels for row in rows):
+        raise expected("rows", "at least one row, each with a panel", [len(row.panels) for row in rows])
+    if columns < 1:
+        raise expected("columns", "at least 1", columns)
+    lines = [
+        (row.title, row.panels[at : at + columns], at) for row in rows for at in range(0, len(row.panels), columns)
+    ]
+    cell = max(panel.picture.shape[1] for row in rows for panel in row.panels)
+    width = _GAP + max(len(panels) for _, panels, _ in lines) * (cell + _GAP)
+    used = [panel.signed for row in rows for panel in row.panels]
+    scales = [signed for signed in (False, True) if signed in used]
+    heights = [
+        (0 if at else _LINE) + _LINE + max(panel.picture.shape[0] for panel in panels) + _GAP for _, panels, at in lines
+    ]
+    canvas = Image.new("RGB", (width, _GAP + sum(heights) + len(scales) * 2 * _LINE), "white")
+    pen = ImageDraw.Draw(canvas)
+    top = _GAP
+    for (title, panels, at), height in zip(lines, heights, strict=True):
+        below = top
+        if not at:
+            pen.text((_GAP, below), _cut(title, width - 2 * _GAP, bold=True), "black", _font(bold=True))
+            below += _LINE
+        for place, panel in enumerate(panels):
+            left = _GAP + place * (cell + _GAP)
+            pen.text((left, below), _cut(panel.caption, cell), "black", _font())
+            canvas.paste(Image.fromarray(panel.picture), (left, below + _LINE))
+        top += height
+    for signed in scales:
+        words = ("against", "for the class") if signed else ("0", "the map’s maximum")
+        _draw_scale(canvas, top, words, signed=signed)
+        top += 2 * _LINE
+    return np.asarray(canvas, dtype=np.uint8)
+
+
+_GAP, _LINE, _TEXT = 10, 18, 12  # pixels: between pictures, per line of text, and the text's height
+
+
+def _draw_scale(canvas: Image.Image, top: int, words: tuple[str, str], *, signed: bool) -> None:
+    """A legend with a word at each end."""
+    length = min(256, canvas.width - 2 * _GAP)
+    canvas.paste(Image.fromarray(legend(signed=signed, width=length, height=_TEXT)), (_GAP, top))
+    pen = ImageDraw.Draw(canvas)
+    low, high = (_cut(word, length / 2) for word in words)
+    pen.text((_GAP, top + _TEXT + 2), low, "black", _font())
+    pen.text((_GAP + length - _font().getlength(high), top + _TEXT + 2), high, "black", _font())
+
+
+@functools.cache
+def _font(*, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which Matplotlib brings along."""
+    wanted = matplotlib.font_manager.FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")
+    return ImageFont.truetype(matplotlib.font_manager.findfont(wanted), _TEXT)
+
+
+def _cut(text: str, width: float, *, bold: bool = False) -> str:
+    """Text on one line, as much of it as fits."""
+    font, line = _font(bold=bold), " ".join(text.split())
+    if font.getlength(line) <= width:
+        return line
+    while line and font.getlength(line + "…") > width:
+        line = line[:-1]
+    return line + "…" if line else ""
 
 
 def enlarge(picture: Picture, width: int) -> Picture:
