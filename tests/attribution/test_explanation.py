@@ -7,7 +7,7 @@ import torch
 
 from pellucid.attribution import concatenate
 from pellucid.attribution.explanation import Explanation, coinciding_maps
-from pellucid.errors import InputError
+from pellucid.errors import InputError, UnknownNameError
 
 
 def explanation(first: int, count: int, **changes: object) -> Explanation:
@@ -84,6 +84,49 @@ def test_a_map_of_zeros_is_no_scale_of_another_map() -> None:
 def test_maps_of_all_classes_may_each_have_their_own_scale() -> None:
     base = torch.rand(2, 3, 4, 4)
     assert coinciding_maps({"a": base, "b": base * torch.rand(2, 3, 1, 1).add(0.1)}) == (("a", "b"),)
+
+
+@pytest.mark.parametrize(
+    ("which", "places"),
+    [(3, [3]), (-1, [4]), (slice(2, 5), [2, 3, 4]), (slice(None, None, -2), [4, 2, 0]), (slice(3, 99), [3, 4])],
+)
+def test_an_index_explains_those_images_alone(which: int | slice, places: list[int]) -> None:
+    whole = explanation(0, 5)
+    part, wanted = whole[which], concatenate([explanation(place, 1) for place in places])
+    for name in ("maps", "layer_maps"):
+        for label, values in getattr(wanted, name).items():
+            assert torch.equal(getattr(part, name)[label], values)
+    for name in ("target", "score", "probability"):
+        assert torch.equal(getattr(part, name), getattr(wanted, name))
+    assert (part.layer, part.grid, part.seed, part.coinciding) == ("layer4", (2, 2), 7, (("a", "b"),))
+    assert part.seconds == pytest.approx({"forward": len(places) / 5, "a": len(places) / 10, "b": len(places) / 20})
+
+
+def test_the_images_one_by_one_are_the_whole_again() -> None:
+    whole = explanation(0, 5)
+    again = concatenate(list(whole))
+    assert len(whole) == len(again) == 5
+    assert torch.equal(again["b"], whole.maps["b"])
+    assert again.seconds == pytest.approx(whole.seconds)
+
+
+def test_a_part_says_which_methods_coincide_there() -> None:
+    first, second = torch.ones(1, 2, 2), torch.arange(4.0).reshape(1, 2, 2)
+    whole = explanation(0, 2, layer_maps={"a": torch.cat([first] * 2), "b": torch.cat([first, second])}, coinciding=())
+    assert (whole[0].coinciding, whole[1].coinciding) == ((("a", "b"),), ())
+
+
+def test_an_index_that_means_nothing_is_refused() -> None:
+    whole = explanation(0, 3)
+    for which in (3, -4):
+        with pytest.raises(InputError, match="a place from -3 to 2"):
+            whole[which]
+    with pytest.raises(InputError, match="at least one of 3 images, got none"):
+        whole[3:]
+    with pytest.raises(InputError, match="a method's label, an image's place or a slice of places, got float"):
+        whole[1.0]  # type: ignore[call-overload]
+    with pytest.raises(UnknownNameError, match="unknown method in this explanation 'layer-cam'. Known: a, b"):
+        whole["layer-cam"]
 
 
 def test_a_users_own_maps_take_the_place_of_the_explanations() -> None:

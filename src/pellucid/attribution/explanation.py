@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import SupportsIndex, overload
 
 import torch
 from torch import Tensor
 
-from pellucid.errors import expected
+from pellucid.errors import expected, unknown_name
 
 _SAME = 1e-4  # two maps scaled to the same size count as one below this difference; rounding gives about 1e-6
 
@@ -16,6 +18,9 @@ _SAME = 1e-4  # two maps scaled to the same size count as one below this differe
 @dataclass(frozen=True)
 class Explanation:
     """Maps of B images by several methods; `dataclasses.replace(explanation, maps={...})` takes a user's own.
+
+    `explanation["layer-cam"]` are the maps of a method; `explanation[3]` and `explanation[2:5]` explain those images
+    alone, still (1, *S) and (3, *S), with their share of the seconds. `len` counts the images.
 
     Attributes:
         maps: label of a method -> (B, *S) float32 on the CPU, as the method defines them; (B, T, *S) where all
@@ -41,6 +46,60 @@ class Explanation:
     layer_maps: Mapping[str, Tensor] = field(default_factory=dict)
     coinciding: tuple[tuple[str, ...], ...] = ()
     seed: int = 0
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def __iter__(self) -> Iterator[Explanation]:
+        """The explanation of each image by itself."""
+        return (self[place] for place in range(len(self)))
+
+    @overload
+    def __getitem__(self, which: str) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, which: SupportsIndex | slice) -> Explanation: ...
+
+    def __getitem__(self, which: str | SupportsIndex | slice) -> Tensor | Explanation:
+        """A method's maps by its label, or the explanation of one image or several by their places.
+
+        Raises:
+            InputError: a label that isn't there, with the nearest; a place that isn't, or no image at all.
+        """
+        if isinstance(which, str):
+            if which not in self.maps:
+                raise unknown_name("method in this explanation", which, self.maps)
+            return self.maps[which]
+        rows = torch.tensor(range(len(self))[_rows(which, len(self))], dtype=torch.long)
+        if not len(rows):
+            raise expected("explanation[...]", f"at least one of {len(self)} images", "none")
+        layer_maps = {name: values[rows] for name, values in self.layer_maps.items()}
+        return Explanation(
+            maps={name: values[rows] for name, values in self.maps.items()},
+            target=self.target[rows],
+            score=self.score[rows],
+            probability=self.probability[rows],
+            layer=self.layer,
+            grid=self.grid,
+            seconds={name: value * len(rows) / len(self) for name, value in self.seconds.items()},
+            layer_maps=layer_maps,
+            coinciding=coinciding_maps(layer_maps, len(self.grid)),
+            seed=self.seed,
+        )
+
+
+def _rows(which: SupportsIndex | slice, count: int) -> slice:
+    """Which rows of `count` a place or a slice means."""
+    if isinstance(which, slice):
+        return which
+    try:
+        place = operator.index(which)
+    except TypeError:
+        wanted = "a method's label, an image's place or a slice of places"
+        raise expected("explanation[...]", wanted, type(which).__name__) from None
+    if not -count <= place < count:
+        raise expected("explanation[...]", f"a place from {-count} to {count - 1}", place)
+    return slice(place % count, place % count + 1)
 
 
 def coinciding_maps(maps: Mapping[str, Tensor], axes: int = 2) -> tuple[tuple[str, ...], ...]:
