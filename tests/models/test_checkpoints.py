@@ -8,7 +8,16 @@ import torch
 from torch import nn
 
 from pellucid.errors import InputError, UnreadableFileError
-from pellucid.models.checkpoints import ModelCard, load_state, load_weights, read_card, read_state, save_weights
+from pellucid.models.checkpoints import (
+    ModelCard,
+    digest,
+    load_plain_weights,
+    load_state,
+    load_weights,
+    read_card,
+    read_state,
+    save_weights,
+)
 from pellucid.models.zoo import create_model
 
 CARD = ModelCard(
@@ -115,3 +124,37 @@ def test_the_network_of_another_size_is_refused(tmp_path: Path, network: nn.Modu
     save_weights(path, network, replace(CARD, classes=("a", "b", "c")))
     with pytest.raises(InputError, match="another shape for classifier.weight"):
         load_weights(path)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_plain_state_dict_gets_the_card_that_its_architecture_implies(
+    tmp_path: Path, network: nn.Module, suffix: str
+) -> None:
+    path = tmp_path / f"w{suffix}"
+    write = safetensors.torch.save_file if suffix == ".safetensors" else torch.save
+    write(network.state_dict(), path)  # type: ignore[operator]
+    loaded, card = load_plain_weights(path, CARD.architecture, classes=("a", "b"), size=64, channels=1)
+    assert (card.classes, card.image_size, card.channels, card.normalisation) == (("a", "b"), 64, 1, "imagenet")
+    assert card.mean == pytest.approx(((0.485 + 0.456 + 0.406) / 3,))
+    assert card.std == pytest.approx(((0.229 + 0.224 + 0.225) / 3,))
+    assert not loaded.training
+    assert digest(loaded) == digest(network)
+    with pytest.raises(InputError, match="they have another shape for .*classifier"):
+        load_plain_weights(path, CARD.architecture, classes=("a", "b", "c"), channels=1)
+
+
+def test_weights_with_a_card_are_not_taken_for_plain_ones(tmp_path: Path, network: nn.Module) -> None:
+    save_weights(tmp_path / "w.safetensors", network, CARD)
+    with pytest.raises(InputError, match="none for weights that carry a model card"):
+        load_plain_weights(tmp_path / "w.safetensors", CARD.architecture, classes=("a", "b"), channels=1)
+
+
+def test_a_digest_follows_every_value_and_name(network: nn.Module) -> None:
+    one, other = nn.Linear(2, 1), nn.Linear(2, 1)
+    other.load_state_dict(one.state_dict())
+    assert digest(one) == digest(other)
+    with torch.no_grad():
+        other.bias += 1e-6
+    assert digest(one) != digest(other)
+    assert digest(nn.Sequential(one)) != digest(one)
+    assert digest(nn.BatchNorm2d(3)) != digest(nn.BatchNorm2d(4))  # a count without an axis among them

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,7 +19,7 @@ from torch import nn
 
 from pellucid.errors import InputError, UnreadableFileError, expected
 from pellucid.files import written_whole
-from pellucid.models.zoo import create_model
+from pellucid.models.zoo import check_architecture, create_model, pretrained_normalisation
 
 _KEY = "pellucid"  # one key, since safetensors writes several in no fixed order
 
@@ -84,6 +86,58 @@ def load_weights(path: Path | str, device: torch.device | str = "cpu") -> tuple[
     model = card.build()
     load_state(model, read_state(path))
     return model.eval().to(device), card
+
+
+def load_plain_weights(
+    path: Path | str,
+    architecture: str,
+    *,
+    classes: Sequence[str],
+    size: int = 224,
+    channels: int = 3,
+    device: torch.device | str = "cpu",
+) -> tuple[nn.Module, ModelCard]:
+    """The network of a state dict from elsewhere, in evaluation mode on `device`, with the card it lacks.
+
+    Arguments:
+        path: safetensors, or a torch file that loads without unpickling objects.
+        architecture: a timm name.
+        classes: names in the order of the outputs.
+        size: height and width of the images in pixels.
+        channels: of the images, 1 or 3.
+        device: where the network runs.
+
+    Images are normalised as the architecture's published weights want it; a single channel by the mean of the three.
+
+    Raises:
+        InputError: weights that carry a card, or that don't fit the architecture.
+        UnknownNameError: no such architecture.
+        UnreadableFileError: the file can't be read.
+    """
+    path = Path(path)
+    state = read_state(path)
+    if path.suffix == ".safetensors":
+        with safetensors.safe_open(path, framework="pt") as handle:
+            if _KEY in (handle.metadata() or {}):
+                raise expected("architecture", "none for weights that carry a model card", repr(architecture))
+    check_architecture(architecture)
+    mean, std = pretrained_normalisation(architecture)
+    if channels == 1:
+        mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
+    card = ModelCard(architecture, size, channels, tuple(classes), mean, std, "imagenet")
+    model = card.build()
+    load_state(model, state)
+    return model.eval().to(device), card
+
+
+def digest(model: nn.Module) -> str:
+    """A short hash of the names and values of a network's parameters and buffers, wherever they lie."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        values = tensor.detach().cpu().contiguous().reshape(-1)
+        total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        total.update(values.view(torch.uint8).numpy().data)
+    return total.hexdigest()[:16]
 
 
 def read_state(path: Path | str) -> dict[str, torch.Tensor]:

@@ -65,7 +65,7 @@ def predict_files(
         InputError: a path that isn't there, or no image among them.
         UnreadableFileError: the weights can't be read; or, when `strict`, an image.
     """
-    files = _image_files([Path(path) for path in paths])
+    files = image_files([Path(path) for path in paths])
     network, card = load_weights(weights, device)
     normalisation = Normalisation(card.mean, card.std, card.normalisation)
     rows: list[dict[str, object]] = []
@@ -96,7 +96,8 @@ def predict_files(
     return pd.DataFrame(rows, columns=names), unreadable
 
 
-def _image_files(paths: Sequence[Path]) -> list[Path]:
+def image_files(paths: Sequence[Path]) -> list[Path]:
+    """Image files as they are, and those at any depth of folders, sorted; raises InputError where there are none."""
     files: list[Path] = []
     for path in paths:
         if path.is_dir():

@@ -1,0 +1,299 @@
+"""Explain image files: an overlay, the raw maps and a record of each, in one folder."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+import re
+import unicodedata
+import warnings
+from collections import Counter
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import pellucid
+from pellucid.attribution import Explanation, GridWarning, explain, resize_maps
+from pellucid.attribution.engine import COARSE_GRID, PAPER_METHODS, MethodChoice
+from pellucid.data.images import MedicalImage, read_image
+from pellucid.data.transforms import Normalisation, prepare
+from pellucid.drawing import Panel, Picture, Row, encode, enlarge, is_signed, overlay, sheet, strongest, to_picture
+from pellucid.errors import InputError, UnreadableFileError, expected, unknown_name
+from pellucid.files import read_json, write_json, written_whole
+from pellucid.models.checkpoints import ModelCard, digest
+from pellucid.progress import Advance, progress
+from pellucid.training.predict import image_files
+
+OVERLAY, MAPS, RECORD = ".overlay.png", ".maps.npz", ".json"
+SIDE = 320  # pixels of a drawn image's longer side
+CLASSES_DRAWN = 12  # of all classes, those of highest score
+
+_FILES_AT_ONCE = 32  # whatever the batch size, since an image's draws follow from its place among these
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of each image, as in `pellucid.explain`.
+
+    `target` is "predicted", "all", or a class by its name or index.
+    """
+
+    methods: Sequence[MethodChoice] = PAPER_METHODS
+    target: str = "predicted"
+    layers: Sequence[str] = ("auto",)
+    batch_size: int = 32
+
+
+@dataclass(frozen=True)
+class _Read:
+    path: Path
+    name: str
+    image: Tensor  # (C, size, size), normalised
+    picture: Picture
+
+
+def explain_files(
+    paths: Sequence[Path | str],
+    model: tuple[nn.Module, ModelCard],
+    out: Path,
+    question: Question,
+    *,
+    strict: bool = False,
+    show_progress: bool = False,
+) -> tuple[list[Path], list[tuple[str, str]]]:
+    """Explain image files by a network that says how to prepare them.
+
+    Each image leaves three files in `out`: `NAME.overlay.png` to look at; `NAME.maps.npz` with the raw maps by their
+    labels, a CAM at its layer's grid (`resize_maps` enlarges it); and, last, `NAME.json` with what was explained.
+    NAME is the image's own name without its ending, in plain letters; where two would share it, or it is taken by
+    another image or an explained file, a hash of the image's path is added.
+
+    Arguments:
+        paths: image files, and folders that are searched for image files at any depth.
+        model: the network and its card, as `load_weights` gives them. It is given back as it was.
+        out: the folder; it is made.
+        question: methods, target, layers and batch size.
+        strict: stop at the first file that can't be read.
+        show_progress: show a bar with the time left.
+
+    Returns:
+        The records written, in the order of the images, and the path and reason of each image that was skipped.
+
+    Raises:
+        InputError: a path that isn't there, no image among them, or a question that the network can't answer.
+        UnreadableFileError: no image can be read; or, when `strict`, one can't.
+    """
+    network, card = model
+    classes = class_names(card)
+    target = _target(question.target, classes)
+    given = [Path(path) for path in paths]
+    names = output_names([path for path in image_files(given) if path in given or not _is_own(path)], out)
+    unreadable: list[tuple[str, str]] = []
+    records: list[Path] = []
+    about = _about(network, card, question)
+    at_once = max(1, _FILES_AT_ONCE // len(classes)) if target == "all" else _FILES_AT_ONCE
+    layer = question.layers[0] if len(question.layers) == 1 else list(question.layers)
+    with progress("explaining", len(names), show=show_progress) as advance, warnings.catch_warnings():
+        warnings.simplefilter("ignore", GridWarning)  # told once, below
+        images = _readable(names, card, unreadable, strict=strict, skipped=advance)
+        for number, part in enumerate(iter(lambda: list(itertools.islice(images, at_once)), [])):
+            explanation = explain(
+                network,
+                torch.stack([each.image for each in part]),
+                methods=list(question.methods),
+                target=target,
+                layer=layer,
+                batch_size=question.batch_size,
+                generator=torch.Generator().manual_seed(number),
+            )
+            if not records:
+                _tell_coarse(explanation)
+            for read, one in zip(part, explanation, strict=True):
+                records.append(_write(read, one, classes, about, out))
+                advance(1)
+    if not records:
+        reasons = "; ".join(reason for _, reason in unreadable[:3])
+        raise UnreadableFileError(f"images: none of {len(names)} can be read. {reasons}")
+    return records, unreadable
+
+
+def class_names(card: ModelCard) -> tuple[str, ...]:
+    """The card's classes; those of a network with a single logit are two."""
+    return (f"not {card.classes[0]}", card.classes[0]) if len(card.classes) == 1 else card.classes
+
+
+def output_names(files: Sequence[Path], out: Path) -> list[tuple[Path, str]]:
+    """Each file once, with a name in `out` that no other has, on file systems that ignore case as well.
+
+    A name never leads out of the folder: all but letters, digits, "_", "." and "-" become "-".
+    """
+    paths = {path.resolve(): path for path in files}
+    plain = {real: _plain(real.stem) for real in paths}
+    shared = Counter(_folded(name) for name in plain.values())
+    used: set[str] = set()
+    names = []
+    for real, path in paths.items():
+        name, salt = plain[real], 0
+        while shared[_folded(name)] > 1 or _folded(name) in used or _taken(out, name, real, paths):
+            digest = hashlib.sha256(f"{salt}{real}".encode(errors="surrogateescape")).hexdigest()[:12]
+            name, salt = f"{plain[real]}-{digest}", salt + 1
+        used.add(_folded(name))
+        names.append((path, name))
+    return names
+
+
+def _plain(stem: str) -> str:
+    name = re.sub(r"[^\w.-]+", "-", stem).strip(".-") or "image"
+    return name.encode()[:120].decode(errors="ignore")  # file systems allow 255 bytes
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold()
+
+
+def _taken(out: Path, name: str, image: Path, inputs: Container[Path]) -> bool:
+    """Whether writing `name` would replace an image that is explained, or a file that isn't this image's record."""
+    if any((out / f"{name}{ending}").resolve() in inputs for ending in (OVERLAY, MAPS, RECORD)):
+        return True
+    record = out / f"{name}{RECORD}"
+    if not record.exists():
+        return False
+    try:
+        return Path(read_json(record)["image"]).resolve() != image
+    except (OSError, ValueError, LookupError, TypeError):
+        return True
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a picture is an overlay that an earlier run left in a folder that is searched."""
+    stem = path.name.removesuffix(OVERLAY)
+    return stem != path.name and path.with_name(f"{stem}{MAPS}").exists()
+
+
+def _target(asked: str, classes: Sequence[str]) -> str | int:
+    if asked in ("predicted", "all"):
+        return asked
+    if asked in classes:
+        return classes.index(asked)
+    if asked.isdecimal() and int(asked) < len(classes):
+        return int(asked)
+    if asked.removeprefix("-").isdecimal():
+        raise expected("target", f"'predicted', 'all', a class's name or 0 to {len(classes) - 1}", asked)
+    raise unknown_name("target", asked, ["predicted", "all", *classes])
+
+
+def _readable(
+    names: Sequence[tuple[Path, str]],
+    card: ModelCard,
+    unreadable: list[tuple[str, str]],
+    *,
+    strict: bool,
+    skipped: Advance,
+) -> Iterator[_Read]:
+    """Each image that can be read, as it is wanted; the others are listed in `unreadable`."""
+    normalisation = Normalisation(card.mean, card.std, card.normalisation)
+    for path, name in names:
+        try:
+            image = read_image(path)
+            prepared = prepare(image, channels=card.channels, size=card.image_size, intensity=card.intensity)
+        except (UnreadableFileError, InputError) as error:  # such as float pixels outside [0, 1]
+            if strict:
+                raise
+            unreadable.append((str(path), str(error)))
+            skipped(1)
+        else:
+            yield _Read(path, name, normalisation.normalise(prepared), _picture(image))
+
+
+def _picture(image: MedicalImage) -> Picture:
+    """The image as it is shown, in its own shape."""
+    picture = to_picture(np.moveaxis(image.pixels, 0, -1))
+    height, width = picture.shape[:2]
+    return enlarge(picture, max(1, round(width * SIDE / max(height, width))))
+
+
+def _tell_coarse(explanation: Explanation) -> None:
+    if explanation.grid and min(explanation.grid) < COARSE_GRID:
+        grid = " × ".join(map(str, explanation.grid))
+        _log.warning("note: %s has a grid of %s, so that maps are coarse", explanation.layer, grid)
+
+
+def _about(network: nn.Module, card: ModelCard, question: Question) -> dict[str, Any]:
+    """What every record says of where it came from."""
+    return {
+        "pellucid": pellucid.__version__,
+        "device": str(next(network.parameters()).device),
+        "asked": question.target,
+        "model": {
+            "architecture": card.architecture,
+            "weights": digest(network),
+            "image_size": card.image_size,
+            "channels": card.channels,
+            "intensity": card.intensity,
+            "normalisation": {"mean": list(card.mean), "std": list(card.std), "origin": card.normalisation},
+        },
+    }
+
+
+def _write(read: _Read, one: Explanation, classes: Sequence[str], about: Mapping[str, Any], out: Path) -> Path:
+    """The three files of one image; the record comes last."""
+    overlay_path, maps_path, record_path = (out / f"{read.name}{ending}" for ending in (OVERLAY, MAPS, RECORD))
+    with written_whole(overlay_path) as aside:
+        aside.write_bytes(encode(_sheet(read, one, classes)))
+    arrays = {label: one.layer_maps.get(label, values)[0].numpy() for label, values in one.maps.items()}
+    with written_whole(maps_path) as aside, aside.open("wb") as handle:
+        np.savez_compressed(handle, allow_pickle=False, **arrays)
+    index = one.target[0].tolist()  # a list where all classes were explained
+    record = {
+        **about,
+        "image": str(read.path),
+        "overlay": overlay_path.name,
+        "maps": maps_path.name,
+        "target": [classes[each] for each in index] if isinstance(index, list) else classes[index],
+        "target_index": index,
+        "score": one.score[0].tolist(),
+        "probability": one.probability[0].tolist(),
+        "layer": one.layer or None,
+        "grid": list(one.grid) or None,
+        "methods": {
+            label: {
+                "shape": list(values.shape),
+                "resize": "bilinear" if label in one.layer_maps else None,
+                "largest": float(np.abs(values).max()),
+                "signed": is_signed(values),
+            }
+            for label, values in arrays.items()
+        },
+        "coinciding": [list(group) for group in one.coinciding],
+        "seconds": dict(one.seconds),
+        "seed": one.seed,
+    }
+    write_json(record_path, record)
+    return record_path
+
+
+def _sheet(read: _Read, one: Explanation, classes: Sequence[str]) -> Picture:
+    """The image and every method's overlay, a row per class."""
+    indices, scores, probabilities = (values[0].reshape(-1) for values in (one.target, one.score, one.probability))
+    rows = []
+    for place in scores.argsort(descending=True)[:CLASSES_DRAWN].tolist():
+        title = f"{classes[int(indices[place])]}, probability {float(probabilities[place]):.3f}"
+        panels = [Panel(read.picture, "image")]
+        for label, values in one.maps.items():
+            panels.append(_panel(read.picture, label, values[0, place] if one.target.ndim == 2 else values[0]))
+        rows.append(Row(title, panels))
+    return sheet(rows)
+
+
+def _panel(picture: Picture, label: str, values: Tensor) -> Panel:
+    saliency = resize_maps(torch.from_numpy(strongest(values.numpy())), picture.shape[:2]).numpy()
+    signed = is_signed(saliency)
+    caption = label if saliency.any() else f"{label} (no evidence)"
+    return Panel(overlay(picture, saliency, signed=signed), caption, signed)
