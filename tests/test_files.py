@@ -10,7 +10,16 @@ import pandas as pd
 import pytest
 
 from pellucid.errors import InputError, PellucidError
-from pellucid.files import inside, read_json, read_table, write_json, write_table, write_text, written_whole
+from pellucid.files import (
+    folder_written_whole,
+    inside,
+    read_json,
+    read_table,
+    write_json,
+    write_table,
+    write_text,
+    written_whole,
+)
 
 
 def test_a_failed_write_leaves_the_former_version_and_nothing_else(tmp_path: Path) -> None:
@@ -88,3 +97,36 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a file inside"):
         inside(tmp_path / "data", "link")
     assert inside(tmp_path / "data", "a/b.png") == (tmp_path / "data" / "a" / "b.png").resolve()
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "a"
+    for text in ("old", "new"):
+        with folder_written_whole(path) as aside:
+            assert list(aside.iterdir()) == []
+            (aside / f"{text}.txt").write_text(text)
+    assert [entry.name for entry in path.iterdir()] == ["new.txt"]
+    for error, told in ((ZeroDivisionError(), ZeroDivisionError), (OSError(errno.ENOSPC, "full"), PellucidError)):
+        with pytest.raises(told), folder_written_whole(path) as aside:
+            (aside / "half.txt").write_text("half")
+            raise error
+    assert [entry.name for entry in path.iterdir()] == ["new.txt"]
+    assert [entry.name for entry in path.parent.iterdir()] == ["a"]
+
+
+def test_a_folder_that_cannot_be_renamed_leaves_the_former_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    path.mkdir()
+    (path / "old.txt").write_text("old")
+    rename = Path.rename
+
+    def refused(self: Path, target: Path) -> Path:
+        if self.suffix == ".part":
+            raise OSError(errno.EACCES, "refused")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(PellucidError, match="refused"), folder_written_whole(path) as aside:
+        (aside / "new.txt").write_text("new")
+    assert (path / "old.txt").read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a"]

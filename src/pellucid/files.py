@@ -41,6 +41,34 @@ def written_whole(path: Path) -> Iterator[Path]:
             aside.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def folder_written_whole(path: Path) -> Iterator[Path]:
+    """Give an empty folder aside to fill, and rename it to `path` when the block ends well.
+
+    As `written_whole`; a former folder `path` is moved away for that moment and removed only afterwards.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside, former = (path.with_name(f".{path.name}.{os.getpid()}.{ending}") for ending in ("part", "former"))
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        yield aside
+        for file in aside.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+        if path.exists():
+            path.rename(former)
+        aside.rename(path)
+    except OSError as error:
+        raise cannot_write(path, error.strerror or str(error)) from error
+    finally:
+        if former.exists() and not path.exists():
+            former.rename(path)
+        for leftover in (aside, former):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
 def cannot_write(path: Path, reason: str) -> PellucidError:
     """The error of a file that can't be written, with the way on."""
     return PellucidError(

@@ -22,6 +22,7 @@ from pellucid.attribution.engine import GridWarning, explain
 from pellucid.attribution.explanation import Explanation, concatenate
 from pellucid.attribution.families import METHODS, Method
 from pellucid.attribution.resize import resize_maps
+from pellucid.attribution.saved import load_explanation
 from pellucid.attribution.tokens import Tokens
 from pellucid.registry import Choice
 
@@ -44,6 +45,7 @@ __all__ = [
     "full_grad",
     "gradient",
     "guided",
+    "load_explanation",
     "method",
     "methods",
     "perturbation",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import SupportsIndex, overload
 
 import torch
@@ -86,6 +87,15 @@ class Explanation:
             coinciding=coinciding_maps(layer_maps, len(self.grid)),
             seed=self.seed,
         )
+
+    def save(self, path: Path | str) -> None:
+        """Write it as a zarr group, whole or not at all; `pellucid.attribution.load_explanation` reads it back.
+
+        CAMs are kept at their layer's grid. Raises as `pellucid.attribution.saved.save_explanation` does.
+        """
+        from pellucid.attribution.saved import save_explanation
+
+        save_explanation(self, path)
 
 
 def _rows(which: SupportsIndex | slice, count: int) -> slice:

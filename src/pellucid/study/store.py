@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from pellucid.files import read_json, read_table, write_json
+from pellucid.files import folder_written_whole, read_json, read_table, write_json
 
 SHARD = 16  # explained images per shard: what a kill costs at most
 
@@ -121,10 +121,7 @@ def read_cells(folders: Iterable[Path], name: str) -> pd.DataFrame:
 
 def write_pictures(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Sequence[Any]]) -> None:
     """Write a small zarr group of pictures whole or not at all."""
-    aside = path.with_name(f".{path.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    group = zarr.open_group(aside, mode="w", attributes=dict(attributes))
-    for name, values in arrays.items():
-        group.create_array(name, data=values, chunks=(max(1, min(SHARD, len(values))), *values.shape[1:]))
-    shutil.rmtree(path, ignore_errors=True)
-    aside.rename(path)
+    with folder_written_whole(path) as aside:
+        group = zarr.open_group(aside, mode="w", attributes=dict(attributes))
+        for name, values in arrays.items():
+            group.create_array(name, data=values, chunks=(max(1, min(SHARD, len(values))), *values.shape[1:]))
