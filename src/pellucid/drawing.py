@@ -7,6 +7,7 @@ negative, red to blue for signed ones.
 
 from __future__ import annotations
 
+import base64
 import functools
 import io
 from collections.abc import Sequence
@@ -318,6 +319,15 @@ def encode(picture: npt.ArrayLike, form: Literal["png", "webp", "jpeg"] = "png",
     else:
         image.save(buffer, form.upper(), quality=quality)
     return buffer.getvalue()
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """Bytes as a data URI.
+
+    >>> data_uri(b"a", "image/png")
+    'data:image/png;base64,YQ=='
+    """
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def colour_of(share: float, scale: str = MATRIX) -> tuple[str, str]:

@@ -6,12 +6,15 @@ import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import SupportsIndex, overload
+from typing import TYPE_CHECKING, SupportsIndex, overload
 
 import torch
 from torch import Tensor
 
 from pellucid.errors import expected, unknown_name
+
+if TYPE_CHECKING:
+    from pellucid.attribution.shown import Shown
 
 _SAME = 1e-4  # two maps scaled to the same size count as one below this difference; rounding gives about 1e-6
 
@@ -96,6 +99,21 @@ class Explanation:
         from pellucid.attribution.saved import save_explanation
 
         save_explanation(self, path)
+
+    def shown(self, images: Tensor, classes: Sequence[str] | None = None, *, lines: bool = False) -> Shown:
+        """What a notebook shows: `images` (B, C, *S), the ones explained, with the maps laid over them.
+
+        `classes` names the network's outputs; `lines` draws contours instead of colours. Raises InputError for images
+        or classes that aren't those of the explanation.
+        """
+        from pellucid.attribution.shown import Shown
+
+        return Shown(self, images, classes, lines)
+
+    def _repr_html_(self) -> str:
+        from pellucid.attribution.shown import Shown
+
+        return Shown(self)._repr_html_()
 
 
 def _rows(which: SupportsIndex | slice, count: int) -> slice:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pellucid.drawing import LINES, Picture, encode
+from pellucid.drawing import LINES, Picture, data_uri, encode
 from pellucid.report.names import percent
 from pellucid.report.read import CellResult
 
@@ -46,15 +45,6 @@ class Drawn:
     width: int
     height: int
     caption: str = ""
-
-
-def data_uri(content: bytes, kind: str) -> str:
-    """Bytes as a data URI.
-
-    >>> data_uri(b"a", "image/png")
-    'data:image/png;base64,YQ=='
-    """
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def drawn(picture: Picture, alt: str, caption: str = "", *, exact: bool = False) -> Drawn:
