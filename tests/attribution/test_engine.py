@@ -12,14 +12,16 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
+import torch._dynamo
 from torch import Tensor, nn
 
 import pellucid
 from pellucid.attribution import METHODS, GridWarning, explain, method, resize_maps
 from pellucid.attribution.engine import PAPER_METHODS
 from pellucid.attribution.families import Method
-from pellucid.errors import InputError, UnknownNameError
+from pellucid.errors import InputError, PellucidError, UnknownNameError
 from pellucid.registry import Choice
 from references import cam as reference
 from references.cam_networks import affine_net, deep_head_net, seeded
@@ -460,6 +462,51 @@ def test_lower_precision_gives_the_map_to_its_rounding(small: tuple[nn.Module, T
     for lower in (half, cast):
         assert lower.dtype == torch.float32
         assert (lower - full).abs().max() < 0.1 * full.max()
+
+
+def test_bfloat16_is_mixed_precision_for_every_method(small: tuple[nn.Module, Tensor]) -> None:
+    model, images = small
+    full = explain(model, images, CHOICES, target=1, layer="2")
+    mixed = explain(model, images, CHOICES, target=1, layer="2", precision="bfloat16")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = explain(model, images, CAMS, target=1, layer="2")
+    for name in EVERY:
+        assert mixed.maps[name].dtype == torch.float32
+        assert mixed.maps[name].isfinite().all()
+        if name in CAMS:
+            assert torch.equal(mixed.maps[name], cast.maps[name])
+    for name in ("grad-cam", "saliency", "integrated-gradients[steps=4]", "occlusion", "lrp"):
+        pairs = zip(mixed.maps[name].flatten(1), full.maps[name].flatten(1), strict=True)
+        assert all(scipy.stats.spearmanr(one, other).statistic > 0.9 for one, other in pairs), name
+    assert not torch.equal(mixed.maps["saliency"], full.maps["saliency"])
+    with pytest.raises(InputError, match="precision: expected 'float32' or 'bfloat16', got 'float16'"):
+        explain(model, images, precision="float16")
+
+
+@pytest.mark.slow
+def test_compiling_changes_maps_by_rounding_alone(small: tuple[nn.Module, Tensor]) -> None:
+    model, images = small
+    chosen = ["grad-cam", "saliency", method("integrated-gradients", steps=8), method("occlusion", window=4), "lrp"]
+    plain = explain(model, images, chosen, layer="2", batch_size=5)
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    with warnings.catch_warnings(action="ignore"):  # of the compiler's
+        compiled = explain(model, images, chosen, layer="2", batch_size=5, compile=True)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= before + 2  # with a graph and without
+    for name, maps in plain.maps.items():
+        torch.testing.assert_close(compiled.maps[name], maps, rtol=1e-3, atol=1e-3 * float(maps.abs().max()))
+
+
+def test_a_compiler_that_fails_is_told_of(small: tuple[nn.Module, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(model: nn.Module) -> nn.Module:
+        class Failing(nn.Module):
+            def forward(self, images: Tensor) -> Tensor:
+                raise torch._dynamo.exc.TorchDynamoException("\nno C++ compiler")
+
+        return Failing()
+
+    monkeypatch.setattr(torch, "compile", failing)
+    with pytest.raises(PellucidError, match=r"compile: this model can't .* \(no C\+\+ compiler\)\. Leave"):
+        explain(*small, "saliency", compile=True)
 
 
 def test_a_compiled_model_is_explained_by_the_one_it_wraps(small: tuple[nn.Module, Tensor]) -> None:

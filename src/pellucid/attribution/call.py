@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from pellucid.attribution.run import LayerRun, Part, check_finite, device_of, ke
 from pellucid.attribution.targets import Target, objective
 from pellucid.attribution.tokens import Tokens
 from pellucid.attribution.views import Plain, View, Views
+from pellucid.errors import PellucidError
 from pellucid.progress import Advance
 from pellucid.registry import Choice
 
@@ -26,6 +28,20 @@ def compiled(model: nn.Module) -> nn.Module:
     """The model as `torch.compile` makes it; what was compiled for it once is found again."""
     made: nn.Module = torch.compile(model)  # type: ignore[assignment]
     return made
+
+
+@contextlib.contextmanager
+def told_if_uncompiled() -> Iterator[None]:
+    """Say in words that a compiler failed or is missing. Raises PellucidError."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise PellucidError(
+            f"compile: this model can't be compiled here ({reason}). Leave compile=True out."
+        ) from error
 
 
 @dataclass(frozen=True)

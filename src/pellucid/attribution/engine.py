@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attribution.borrow import borrowed
-from pellucid.attribution.call import Call, Trial, compiled
+from pellucid.attribution.call import Call, Trial, compiled, told_if_uncompiled
 from pellucid.attribution.explanation import Explanation
 from pellucid.attribution.families import METHODS, Method
 from pellucid.attribution.memory import checked_rows, told_if_full
@@ -120,6 +120,7 @@ def explain(
         call = Call(model, compiled(model) if compile else model, choices, target, rows, views)
         with (
             told_if_full(trial, rows, device_of(model)),
+            told_if_uncompiled() if compile else contextlib.nullcontext(),
             progress_bar("Explaining", len(images) * call.passes(layers), show=progress) as advance,
         ):
             seeds = _seeds(generator, len(images))
