@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import gc
-import resource
-import threading
 import warnings
 from collections.abc import Iterator
 
@@ -20,11 +16,10 @@ from torch import Tensor, nn
 import pellucid
 from pellucid.attribution import METHODS, GridWarning, explain, method, resize_maps
 from pellucid.attribution.engine import PAPER_METHODS
-from pellucid.attribution.families import Method
 from pellucid.errors import InputError, PellucidError, UnknownNameError
-from pellucid.registry import Choice
 from references import cam as reference
 from references.cam_networks import affine_net, deep_head_net, seeded
+from references.few_draws import quick
 
 NETS = {
     "affine": (affine_net, "2", (7, 1, 16, 18)),
@@ -32,21 +27,6 @@ NETS = {
     "deep head": (deep_head_net, "1", (7, 1, 8, 8)),
     "deep head 3-D": (lambda: deep_head_net(axes=3), "1", (7, 1, 8, 8, 8)),
 }
-FEW: dict[str, dict[str, object]] = {
-    "lime": {"samples": 12, "regions": 2},
-    "kernel-shap": {"regions": 2},
-    "sobol": {"designs": 4, "regions": 2},
-    "hsic": {"samples": 20, "regions": 2},
-    "extremal-masks": {"areas": (0.1,), "steps": 2, "cells": 3},
-}
-
-
-def quick(name: str) -> Choice[Method]:
-    """A method with few draws, where its defaults are many."""
-    few = {option: 4 for option in ("samples", "steps") if option in METHODS[name].options}
-    return method(name, **FEW.get(name, few))
-
-
 # convolutions have no attention
 CHOICES = [quick(entry.name) for entry in METHODS if entry.family != "attention"]
 EVERY = tuple(choice.label for choice in CHOICES)
@@ -125,24 +105,6 @@ def test_shapes_types_and_keys(case: tuple[nn.Module, str, Tensor]) -> None:
         torch.testing.assert_close(own, explanation.maps[name], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 100])
-def test_the_batch_size_changes_nothing_but_rounding(case: tuple[nn.Module, str, Tensor], batch_size: int) -> None:
-    model, layer, images = case
-    whole = explain(model, images, CHOICES, layer=layer, batch_size=7)
-    parts = explain(model, images, CHOICES, layer=layer, batch_size=batch_size)
-    for name in EVERY:
-        torch.testing.assert_close(parts.maps[name], whole.maps[name], rtol=1e-4, atol=1e-5)
-    assert torch.equal(parts.maps["random"], whole.maps["random"])
-
-
-def test_an_image_alone_is_the_image_in_a_batch(case: tuple[nn.Module, str, Tensor]) -> None:
-    model, layer, images = case
-    whole = explain(model, images, CHOICES, layer=layer)
-    alone = explain(model, images[:1], CHOICES, layer=layer)  # the first, since draws belong to an image's place
-    for name in EVERY:
-        torch.testing.assert_close(alone.maps[name][0], whole.maps[name][0], rtol=1e-4, atol=1e-5)
-
-
 def test_the_same_call_gives_the_same_bytes_and_says_its_seed(small: tuple[nn.Module, Tensor]) -> None:
     first, again = (explain(*small, CHOICES, layer="2") for _ in range(2))
     assert all(torch.equal(first.maps[name], again.maps[name]) for name in EVERY)
@@ -219,79 +181,6 @@ def snapshot(model: nn.Module) -> list[object]:
     ]
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_the_model_comes_back_as_it_was(case: tuple[nn.Module, str, Tensor], fails: bool) -> None:
-    model, layer, images = case
-    model.train()
-    model.get_submodule(layer).eval()
-    first = next(iter(model.parameters()))
-    first.grad = torch.ones_like(first)
-    next(reversed(list(model.parameters()))).requires_grad_(False)
-    before = snapshot(model)
-    calls = [0]
-
-    def score(outputs: Tensor) -> Tensor:
-        calls[0] += 1
-        if fails and calls[0] > 2:  # in the midst of ablation
-            raise RuntimeError("inside")
-        return outputs[:, 0]
-
-    with pytest.raises(RuntimeError, match="inside") if fails else contextlib.nullcontext():
-        explain(model, images, CHOICES, target=score, layer=layer)
-    assert calls[0] > 2
-    assert snapshot(model) == before
-
-
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_works_whatever_the_callers_grad_mode(case: tuple[nn.Module, str, Tensor], mode: type) -> None:
-    model, layer, images = case
-    plain = explain(model, images, CHOICES, target=torch.arange(7) % 3, layer=layer)
-    with mode():
-        inside = explain(model, images * 1, CHOICES, target=torch.arange(7) % 3, layer=layer)
-        assert not torch.is_grad_enabled()
-    for name in EVERY:
-        torch.testing.assert_close(inside.maps[name], plain.maps[name])
-        assert not inside.maps[name].is_inference()
-
-
-def test_four_threads_on_one_model_agree_with_one(small: tuple[nn.Module, Tensor]) -> None:
-    model, images = small
-    model.train()
-    expected = explain(model, images, CHOICES, layer="2")
-    results: list[dict[str, Tensor]] = []
-
-    def run() -> None:
-        for _ in range(3):
-            maps = explain(model, images, CHOICES, layer="2").maps
-            results.append(dict(maps))
-
-    threads = [threading.Thread(target=run) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(results) == 12
-    assert all(torch.equal(each[name], expected.maps[name]) for each in results for name in EVERY)
-    assert all(module.training for module in model.modules())
-
-
-def test_a_hundred_calls_leave_nothing_behind() -> None:
-    def held() -> tuple[int, float]:
-        gc.collect()
-        count = sum(issubclass(type(each), Tensor) for each in gc.get_objects())
-        return count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-    model, images = seeded(affine_net()), torch.randn(16, 1, 64, 64)
-    for _ in range(5):
-        explain(model, images, CHOICES, layer="2")
-    tensors, megabytes = held()
-    for _ in range(100):  # the activations of every call would add up to 40 MB
-        explain(model, images, CHOICES, layer="2")
-    after_tensors, after_megabytes = held()
-    assert after_tensors <= tensors
-    assert after_megabytes < megabytes + 15
-
-
 def test_images_are_left_alone_and_may_lie_in_any_layout(small: tuple[nn.Module, Tensor]) -> None:
     model, images = small
     images = torch.cat([images, images], dim=3)[:, :, :, ::2]
@@ -301,16 +190,6 @@ def test_images_are_left_alone_and_may_lie_in_any_layout(small: tuple[nn.Module,
     assert torch.equal(images, kept)
     for name in CAMS:
         torch.testing.assert_close(strided.maps[name], plain.maps[name])
-
-
-def test_double_precision_networks_are_explained_in_it() -> None:
-    model = seeded(deep_head_net())
-    images = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    single = explain(model, images, CAMS, layer="1")
-    double = explain(copy.deepcopy(model).double(), images.double(), CAMS, layer="1")
-    for name in CAMS:
-        assert double.maps[name].dtype == torch.float32
-        torch.testing.assert_close(double.maps[name], single.maps[name], rtol=1e-3, atol=1e-4)
 
 
 def test_the_layer_may_be_named_given_found_or_several(small: tuple[nn.Module, Tensor]) -> None:
@@ -522,14 +401,3 @@ def test_the_public_names_are_the_packages() -> None:
     named = {choice.entry.name for choice in CHOICES}
     assert set(pellucid.methods()["name"]) == {*named, *METHODS.names("attention")}
     assert set(PAPER_METHODS) <= set(EVERY)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_model_on_a_gpu_gives_the_same_maps(case: tuple[nn.Module, str, Tensor]) -> None:
-    model, layer, images = case
-    here = explain(model, images, CHOICES, layer=layer)
-    there = explain(copy.deepcopy(model).cuda(), images, CHOICES, layer=layer)
-    for name in EVERY:
-        assert there.maps[name].device.type == "cpu"
-        torch.testing.assert_close(there.maps[name], here.maps[name], rtol=1e-3, atol=1e-4)

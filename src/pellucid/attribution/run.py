@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pellucid.attribution.ablation import Ablation
 from pellucid.attribution.asking import Gradients, Scores
@@ -118,7 +119,8 @@ class LayerRun:
 
     def _forward(self, images: Tensor, target: Target, rows: slice) -> tuple[_Batch, Part]:
         upstream = Upstream() if "drops" in self._needs and self._ablation is None else None
-        captured = self._run(images, upstream)
+        with sdpa_kernel(SDPBackend.MATH) if "curvature" in self._needs else contextlib.nullcontext():
+            captured = self._run(images, upstream)  # fused attention has no second derivative
         aim = objective(target, captured.outputs, rows)
         everyone = torch.arange(len(images), device=images.device)
         scores = aim.scores(captured.outputs, everyone)
