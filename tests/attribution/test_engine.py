@@ -249,6 +249,18 @@ def test_progress_goes_to_standard_error(small: tuple[nn.Module, Tensor], capsys
     assert capsys.readouterr().out == ""
 
 
+def test_progress_names_the_method_and_how_many_rows_it_has_asked_for(
+    small: tuple[nn.Module, Tensor], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pellucid.progress.PLAIN_LINE_EVERY_SECONDS", 0.0)
+    explain(*small, ["grad-cam", method("rise", samples=9)], layer="2", batch_size=5, progress=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("Explaining: 0/10, ")
+    assert lines[0].endswith("grad-cam")
+    told = [line.rpartition(", ")[2] for line in lines if "rise[samples=9]" in line and "rows" in line]
+    assert told == [f"{rows} rows" for rows in range(5, 55, 5)]  # the whole images first
+
+
 def bad_calls() -> Iterator[tuple[str, dict[str, object], str]]:
     images = torch.rand(2, 1, 16, 16)
     nan = images.clone()

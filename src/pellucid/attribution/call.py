@@ -56,8 +56,9 @@ class Call:
     views: Views
 
     def passes(self, layers: Sequence[str | Tokens]) -> int:
-        """How often all images are gone through for these layers."""
-        return sum(len(views) for place in range(len(layers)) for views, _ in self._groups(first=place == 0))
+        """How often an image is explained by a method for these layers."""
+        groups = (group for place in range(len(layers)) for group in self._groups(first=place == 0))
+        return sum(len(views) * len(choices) for views, choices in groups)
 
     def at_layer(
         self, layer: str | Tokens, images: Tensor, seeds: Tensor, *, first: bool, advance: Advance
@@ -70,12 +71,11 @@ class Call:
         grid: tuple[int, ...] = ()
         for views, choices in self._groups(first):
             at_layer = any(map(looks_at_layer, choices))
-            run = LayerRun(self.model, layer if at_layer else "", choices, self.rows, self.asked)
+            run = LayerRun(self.model, layer if at_layer else "", choices, self.rows, self.asked, advance)
             parts = []
             for start in range(0, len(images), self.rows):
                 rows = slice(start, start + self.rows)
                 parts.append(self._part(run, views, images[rows], seeds[rows], rows, len(images)))
-                advance(len(images[rows]) * len(views))
             maps |= {label: self._together([part.maps[label] for part in parts]) for label in parts[0].maps}
             layer_maps |= {
                 label: self._together([part.layer_maps[label] for part in parts]) for label in parts[0].layer_maps

@@ -22,6 +22,7 @@ from pellucid.attribution.targets import Objective, Target, objective
 from pellucid.attribution.tokens import Layout, Tokens
 from pellucid.devices import clock
 from pellucid.errors import expected
+from pellucid.progress import Advance
 from pellucid.registry import Choice
 
 
@@ -77,7 +78,8 @@ class Part:
 class LayerRun:
     """The explanation of a borrowed model at one layer, batch after batch; without one, by methods that need none.
 
-    `asked` runs in the model's place where the whole network is asked for scores or gradients.
+    `asked` runs in the model's place where the whole network is asked for scores or gradients; `advance` hears of
+    each image that a method is done with.
     """
 
     def __init__(
@@ -87,9 +89,11 @@ class LayerRun:
         choices: Sequence[Choice[Method]],
         batch_size: int,
         asked: nn.Module | None = None,
+        advance: Advance | None = None,
     ) -> None:
         self._model = model
         self._asked = model if asked is None else asked
+        self._advance: Advance = advance or (lambda steps=1, note="": None)
         self._tokens = layer if isinstance(layer, Tokens) else None
         self._layer = str(layer.layer) if isinstance(layer, Tokens) else layer
         self._choices = choices
@@ -108,6 +112,7 @@ class LayerRun:
         batch, part = self._forward(images, target, rows)
         started = self._spent("forward", started)
         for choice in self._choices:
+            self._advance(0, choice.label)
             maps = self._cam(choice, batch) if looks_at_layer(choice) else self._at_image(choice, batch, seeds)
             check_finite(maps, rows, choice.label, "finite maps")
             if looks_at_layer(choice):
@@ -115,6 +120,7 @@ class LayerRun:
                 maps = resize_maps(maps, images.shape[2:])
             part.maps[choice.label] = kept(maps)
             started = self._spent(choice.label, started)
+            self._advance(len(images), choice.label)
         return part
 
     def _forward(self, images: Tensor, target: Target, rows: slice) -> tuple[_Batch, Part]:
@@ -157,13 +163,18 @@ class LayerRun:
         if choice.entry.family == "control":
             maps = function(batch.images, seeds, **options)
             return maps.unsqueeze(1).expand(-1, batch.scores.shape[1], *maps.shape[1:])
+
+        def told(rows: int) -> None:
+            self._advance(0, f"{choice.label}, {rows} rows")
+
         if needs == ("scores",):
-            score_of = Scores(self._asked, batch.objective, self._batch_size)
+            score_of = Scores(self._asked, batch.objective, self._batch_size, told)
             return function(score_of, batch.images, seeds, **options)
         if "model" in needs:
-            gradient_of = Gradients(self._model, batch.objective, self._batch_size)
+            gradient_of = Gradients(self._model, batch.objective, self._batch_size, told)
             return function(self._model, gradient_of, batch.images, seeds, **options)
-        return function(Gradients(self._asked, batch.objective, self._batch_size), batch.images, seeds, **options)
+        gradient_of = Gradients(self._asked, batch.objective, self._batch_size, told)
+        return function(gradient_of, batch.images, seeds, **options)
 
     def _cam(self, choice: Choice[Method], batch: _Batch) -> Tensor:
         """Maps (B, T, *grid) at the layer's resolution, in float32 at least."""
