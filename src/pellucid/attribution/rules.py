@@ -64,7 +64,7 @@ class Call:
         return replaced(self, rule, *(self.args[i] for i in self.moving))
 
 
-Answer = Callable[[Call], Tensor | None]  # a call's output with a rule of the method's own, or None to leave it
+Answer = Callable[[Call], Any]  # a call's output with a rule of the method's own, or None to leave it
 
 
 class Rewritten(nn.Module):
@@ -116,7 +116,7 @@ class _Seen(TorchFunctionMode):
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         options = kwargs or {}
-        if not torch.is_grad_enabled() or "out" in options:
+        if not torch.is_grad_enabled() or options.get("out") is not None:
             return func(*args, **options)
         call, in_place = _call(func, args, options)
         if not call.moving:
