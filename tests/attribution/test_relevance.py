@@ -165,6 +165,9 @@ def zennit_composite(name: str, exact: bool) -> Any:
 
     merge = Exact() if exact else canonizers.SequentialMergeBatchNorm()
     seen = [merge, canonizers.AttributeCanonizer(attributes)]
+    if name == "attn-lrp":
+        pair = [(types.Convolution, rules.Gamma(0.25)), (types.Linear, rules.Gamma(0.05))]
+        return composites.LayerMapComposite([*composites.layer_map_base(), *pair], seen)
     uniform: dict[str, Callable[[], Any]] = {"epsilon": rules.Epsilon, "gamma": rules.Gamma,
                                             "alpha-beta": rules.AlphaBeta, "z-plus": rules.ZPlus}  # fmt: skip
     if name in uniform:
@@ -255,22 +258,24 @@ def test_a_norm_before_its_layer_passes_relevance_on() -> None:
 
 
 def test_the_model_is_given_back_and_what_has_no_rule_is_named() -> None:
-    class Gated(Small):
+    class Raised(Small):
         def forward(self, x: Tensor) -> Tensor:
-            x = super().forward(x)
-            return x * x.sigmoid()
+            return super().forward(x) ** 2
 
     model, images = small(), pictures()
     before = state(model)
     found = relevance(model, images, "epsilon")
     assert state(model) == before
-    model.__class__ = Gated
-    with pytest.raises(InputError, match="steps that 'lrp' has rules for, got Mul"):
+    model.__class__ = Raised
+    with pytest.raises(InputError, match="steps that 'lrp' has rules for, got Pow"):
         relevance(model, images, "epsilon")
     model.__class__ = Small
     assert state(model) == before
     torch.testing.assert_close(relevance(model, images, "epsilon"), found)
-    for last, said in ((nn.Softmax(dim=1), "got Softmax"), (nn.LayerNorm(3), "got NativeLayerNorm")):
+    for last, said in (
+        (nn.LogSoftmax(dim=1), "got LogSoftmax"),
+        (nn.BatchNorm1d(3, track_running_stats=False), "got NativeBatchNorm"),
+    ):
         with pytest.raises(InputError, match=said):
             relevance(nn.Sequential(small(), last), images, "epsilon")
     for options, said in (

@@ -143,7 +143,7 @@ def _call(func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Ca
         options = {key: value for key, value in options.items() if key != "inplace"}
         if name.startswith("__r") and hasattr(Tensor, f"__{bare[1:]}__"):
             bare = bare[1:]
-    if in_place and isinstance(args[0], Tensor) and args[0].requires_grad:
+    if in_place and args and isinstance(args[0], Tensor) and args[0].requires_grad:
         args = (args[0].clone(), *args[1:])  # rules look at the input as it was
     return Call(bare, func, args, options), in_place
 
