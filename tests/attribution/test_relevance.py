@@ -212,6 +212,22 @@ def test_zennit_agrees(name: str, network: str) -> None:
     assert apart(relevance(model, images, name), zennits(model, images, name)) < 1e-6
 
 
+@pytest.mark.parametrize("layer", ["layer1", "layer3"])
+def test_zennit_agrees_on_the_relevance_that_weighs_a_layers_channels(layer: str) -> None:
+    model, images = residual().double(), torch.randn(2, 3, 96, 96).double()
+    kept: list[Tensor] = []
+    with zennit_composite("z-plus", exact=True).context(model) as changed:
+        handle = changed.get_submodule(layer).register_forward_hook(lambda _module, _inputs, out: kept.append(out))
+        out = changed(images.clone().requires_grad_())
+        handle.remove()
+        (theirs,) = torch.autograd.grad(out, kept[0], torch.tensor([-0.5, 1.0, -0.5]).to(out).expand_as(out))
+    wanted = torch.einsum("bk,bk...->b...", theirs.flatten(2).sum(dim=2), kept[0].detach()).float()
+    choice = pellucid.method("relevance-cam", positive=False)
+    with warnings.catch_warnings(action="ignore"):
+        found = pellucid.explain(model, images, choice, target=1, layer=layer)
+    assert apart(found.layer_maps[choice.label], wanted) < 1e-5
+
+
 def test_zennit_folds_batch_norms_with_an_error_of_their_eps() -> None:
     """Its folded batch norm still divides by sqrt(1 + eps), so that its network isn't the one explained."""
     model, images = residual().double(), torch.randn(2, 3, 32, 32).double()
