@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,12 @@ from monai.networks import nets
 from torch import Tensor, nn
 
 import pellucid
+from pellucid.errors import InputError
 from references import relevance as reference
 from references.rewriting_networks import Attending, attending, explained, pictures, small, state
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*so that maps are coarse")
-WAYS = ("@", "bmm", "einsum", "fused", "module")
+WAYS = ("@", "bmm", "einsum", "fused", "named", "module")
 
 
 def relevance(model: nn.Module, images: Tensor, target: Any = 1, **options: Any) -> Tensor:
@@ -172,16 +174,58 @@ def test_nothing_is_lost_in_gates_norms_and_products(rule: str) -> None:
     torch.testing.assert_close(found.sum(dim=(2, 3, 4)), model(images).detach().float(), rtol=1e-2, atol=1e-4)
 
 
-@pytest.mark.parametrize("gate_first", [False, True])
-def test_a_gate_gets_half(gate_first: bool) -> None:
+GATES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "after": lambda a, gate: a * gate,
+    "before": lambda a, gate: torch.mul(gate, a),
+    "in place": lambda a, gate: a.clone().mul_(gate),
+    "named": lambda a, gate: torch.mul(input=a, other=gate),
+}
+
+
+@pytest.mark.parametrize("written", GATES)
+def test_a_gate_gets_half(written: str) -> None:
     class Product(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             a, b = x.flatten(2).unbind(dim=1)
-            return torch.mul(b.sigmoid(), a) if gate_first else a * b.sigmoid()
+            return GATES[written](a, b.sigmoid())
 
     image = torch.tensor([[[[1.0, 2.0]], [[3.0, -4.0]]]])
     score = float(image[0, 0, 0, 1] * image[0, 1, 0, 1].sigmoid())
     assert relevance(Product(), image).flatten().tolist() == pytest.approx([0, score / 2, 0, score / 2])
+
+
+def test_what_flows_to_a_named_argument_is_not_lost_in_silence() -> None:
+    class Shifted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.flatten(1)
+            return nn.functional.linear(x, torch.ones(3, 112), bias=x.mean(dim=0)[:3])
+
+    with pytest.raises(InputError, match="has rules for, got Addmm"):
+        relevance(Shifted(), pictures(1))
+
+
+class Several(nn.Module):
+    """A network whose output holds its logits in some way."""
+
+    def __init__(self, wrap: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.inner = attending()
+        self.wrap = wrap
+
+    def forward(self, x: Tensor) -> Any:
+        return self.wrap(self.inner(x))
+
+
+def test_outputs_of_several_parts_start_with_what_the_target_reads() -> None:
+    plain = relevance(attending(), pictures())
+    ways: list[tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]]] = [
+        (lambda out: (out, [out * 2, None]), lambda out: out[0][:, 1]),
+        (lambda out: {"logits": out, "ones": torch.ones(3)}, lambda out: out["logits"][:, 1]),
+    ]
+    for wrap, read in ways:
+        close(relevance(Several(wrap), pictures(), target=read), plain)
+    with pytest.raises(InputError, match="model: expected tensors, or tuples, lists and dicts of them"):
+        relevance(Several(iter), pictures(), target=lambda out: next(out))
 
 
 def test_the_default_is_by_whether_the_network_attends() -> None:

@@ -95,6 +95,8 @@ class Attending(nn.Module):
         """What each token takes of all values, (B, h, N, d)."""
         if self.written == "fused":
             return functional.scaled_dot_product_attention(q, k, v)
+        if self.written == "named":
+            return functional.scaled_dot_product_attention(query=q, key=k, value=v, attn_mask=None, scale=0.5)
         if self.written == "einsum":
             weights = (torch.einsum("bhid,bhjd->bhij", q, k) * 0.5).softmax(dim=-1)
             return torch.einsum("bhij,bhjd->bhid", weights, v)
