@@ -171,7 +171,7 @@ def test_nothing_is_lost_in_gates_norms_and_products(rule: str) -> None:
     torch.manual_seed(1)
     model, images = Gated().double(), pictures().double()
     found = relevance(model, images, target="all", rule=rule, epsilon=1e-9)
-    torch.testing.assert_close(found.sum(dim=(2, 3, 4)), model(images).detach().float(), rtol=1e-2, atol=1e-4)
+    torch.testing.assert_close(found.sum(dim=(2, 3, 4)), model(images).detach().float(), rtol=1e-3, atol=5e-5)
 
 
 GATES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
