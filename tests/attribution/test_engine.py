@@ -18,6 +18,7 @@ from pellucid.attribution import METHODS, GridWarning, explain, method, resize_m
 from pellucid.attribution.engine import PAPER_METHODS
 from pellucid.errors import InputError, PellucidError, UnknownNameError
 from references import cam as reference
+from references import relevance as relevance_reference
 from references.cam_networks import affine_net, deep_head_net, seeded
 from references.few_draws import quick
 
@@ -56,6 +57,10 @@ def slow_layer_map(name: str, model: nn.Module, layer: str, image: Tensor, wante
         given["drops"] = reference.channel_drops(model, layer, image, wanted)[None].double().numpy()
     if "curvature" in needs:
         given["curvature"] = reference.hessian_times_activations(model, layer, image, wanted).double().numpy()
+    if "relevance" in needs:
+        assert isinstance(model, nn.Sequential)
+        after = copy.deepcopy(model[int(layer) + 1 :]).double()
+        given["relevance"] = relevance_reference.contrastive_relevance(list(after), activations, wanted)[None]
     if "masked scores" in needs:
         seen = reference.scores_through_channels(model, activations, image, wanted)
         given["masked scores"] = seen[None].double().numpy()
@@ -146,8 +151,10 @@ def test_a_function_of_the_output_is_explained(small: tuple[nn.Module, Tensor]) 
     model, images = small
     explanation = explain(model, images, CAMS, target=lambda outputs: outputs[:, 2], layer="2")
     by_index = explain(model, images, CAMS, target=2, layer="2")
-    for name in CAMS:
-        torch.testing.assert_close(explanation.maps[name], by_index.maps[name])
+    against = explain(model, images, "relevance-cam", target=lambda x: x[:, 2] - (x[:, 0] + x[:, 1]) / 2, layer="2")
+    for name in CAMS:  # relevance-cam sets a class against the others, where it knows them
+        found = against if name == "relevance-cam" else explanation
+        torch.testing.assert_close(found.maps[name], by_index.maps[name])
     assert (explanation.target == -1).all()
     assert explanation.probability.isnan().all()
     torch.testing.assert_close(explanation.score, by_index.score)

@@ -17,7 +17,8 @@ def cam(name: str, *, source: str, needs: tuple[str, ...] = ("activations", "gra
     """Declare a CAM of what one pass gives: `f(activations (B, K, *s), gradients (B, K, *s)) -> map (B, *s)`.
 
     It is called with what `needs` names, in that order: besides these two `curvature` (B, K, *s), the gradients'
-    change along the activations (the score's Hessian times them).
+    change along the activations (the score's Hessian times them), and `relevance` (B, K, *s), which is propagated back
+    to the layer by LRP's z⁺ rule, other classes counting against the explained one.
     """
     return METHODS.register(name, family="cam", source=source, needs=needs)
 

@@ -17,6 +17,7 @@ _METHODS = {
     "hires-cam": "HiResCAM",
     "eigen-cam": "Eigen-CAM",
     "shapley-cam": "Shapley-CAM",
+    "relevance-cam": "Relevance-CAM",
     "score-cam": "Score-CAM",
     "saliency": "Saliency",
     "input-x-gradient": "Input × gradient",
