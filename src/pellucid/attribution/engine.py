@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -105,7 +105,8 @@ def explain(
         if part.grid and min(part.grid) < COARSE_GRID:
             grid = " × ".join(map(str, part.grid))
             warnings.warn(f"{part.layer!r} has a grid of {grid}, so that maps are coarse.", GridWarning, stacklevel=2)
-    return parts[0] if isinstance(layer, Layer) else _merged(parts)
+    at_layer = {choice.label for choice in choices if looks_at_layer(choice)}
+    return parts[0] if isinstance(layer, Layer) else _merged(parts, at_layer)
 
 
 def _choices(methods: MethodChoice | Sequence[MethodChoice]) -> list[Choice[Method]]:
@@ -201,15 +202,15 @@ def _seeds(generator: torch.Generator, count: int) -> Tensor:
     return torch.tensor([int.from_bytes(digest, "big") for digest in digests])
 
 
-def _merged(parts: Sequence[Explanation]) -> Explanation:
-    """One explanation of several layers: maps of CAMs are labelled `method@layer`."""
+def _merged(parts: Sequence[Explanation], at_layer: Collection[str]) -> Explanation:
+    """One explanation of several layers: methods that look `at_layer` are labelled `method@layer`."""
     first = parts[0]
     maps: dict[str, Tensor] = {}
     layer_maps: dict[str, Tensor] = {}
     seconds = {"forward": 0.0}
     groups: list[tuple[str, ...]] = []
     for part in parts:
-        label = {name: f"{name}@{part.layer}" if name in part.layer_maps else name for name in part.maps}
+        label = {name: f"{name}@{part.layer}" if name in at_layer else name for name in part.maps}
         maps |= {label[name]: values for name, values in part.maps.items()}
         layer_maps |= {label[name]: values for name, values in part.layer_maps.items()}
         seconds |= {label[name]: part.seconds[name] for name in part.maps}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pellucid.attribution.ablation import Ablation
 from pellucid.attribution.asking import Gradients, Scores
-from pellucid.attribution.capture import Captured, capture, curvature, gradients
+from pellucid.attribution.capture import Captured, capture, curvature, gradients, rival_gradients
 from pellucid.attribution.explanation import Explanation, coinciding_maps
 from pellucid.attribution.families import Method
 from pellucid.attribution.head import Head, Upstream
@@ -32,8 +32,13 @@ def device_of(model: nn.Module) -> torch.device | None:
 
 
 def looks_at_layer(choice: Choice[Method]) -> bool:
-    """Whether a method's map is made at a layer, and not at the image."""
+    """Whether a method's map depends on a layer, and not on the image and the scores alone."""
     return "activations" in choice.entry.needs
+
+
+def _is_cam(choice: Choice[Method]) -> bool:
+    """Whether a method's map is made at its layer's resolution."""
+    return looks_at_layer(choice) and "model" not in choice.entry.needs
 
 
 @contextlib.contextmanager
@@ -82,6 +87,7 @@ class LayerRun:
         self._device = device_of(model)
         self._channels_last = self._device == torch.device("cpu")  # convolutions there are faster in this layout
         self._needs = {need for choice in choices for need in choice.entry.needs}
+        self._rivals = _most_rivals(choices)
         self._ablation: Ablation | None = None
         self._grid: tuple[int, ...] = ()
         self._seconds = {"forward": 0.0} | {choice.label: 0.0 for choice in choices}
@@ -97,9 +103,9 @@ class LayerRun:
         batch = self._forward(images, rows)
         started = self._spent("forward", started)
         for choice in self._choices:
-            maps = self._cam(choice, batch) if looks_at_layer(choice) else self._at_image(choice, batch, seeds)
+            maps = self._cam(choice, batch) if _is_cam(choice) else self._at_image(choice, batch, seeds)
             _check_finite(maps, rows, choice.label, "finite maps")
-            if looks_at_layer(choice):
+            if _is_cam(choice):
                 self._layer_maps.setdefault(choice.label, []).append(self._kept(maps))
                 maps = resize_maps(maps, images.shape[2:])
             self._maps[choice.label].append(self._kept(maps))
@@ -133,6 +139,9 @@ class LayerRun:
         if upstream is not None:
             self._ablation = Ablation(Head(self._model, self._layer, upstream), self._batch_size)
         found = {"curvature": curvature(scores, captured.activations)} if "curvature" in self._needs else {}
+        if "rival gradients" in self._needs:
+            rivals = aim.rivals(captured.outputs, self._rivals)
+            found["rival gradients"] = rival_gradients(captured, rivals)
         classes = torch.full_like(scores, -1) if aim.classes is None else aim.classes
         probabilities = aim.probabilities(captured.outputs, everyone)
         kept = self._kept(classes, torch.long), self._kept(scores), self._kept(probabilities)
@@ -166,6 +175,9 @@ class LayerRun:
             score_of = Scores(self._model, batch.objective, self._batch_size)
             return function(score_of, batch.images, seeds, **options)
         gradient_of = Gradients(self._model, batch.objective, self._batch_size)
+        if looks_at_layer(choice):
+            activations, slopes = _single(batch.activations), _single(batch.gradients)
+            return function(self._model, gradient_of, batch.images, activations, slopes, **options)
         if "model" in needs:
             return function(self._model, gradient_of, batch.images, seeds, **options)
         return function(gradient_of, batch.images, seeds, **options)
@@ -209,6 +221,12 @@ class LayerRun:
         now = clock(self._device)
         self._seconds[label] += now - since
         return now
+
+
+def _most_rivals(choices: Sequence[Choice[Method]]) -> int:
+    """How many classes to compare with, for the method that compares with most."""
+    asked = [choice.options.get("rivals", choice.entry.options.get("rivals")) for choice in choices]
+    return max([1, *(each for each in asked if isinstance(each, int))])
 
 
 def _single(values: Tensor) -> Tensor:

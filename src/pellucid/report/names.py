@@ -17,6 +17,7 @@ _METHODS = {
     "hires-cam": "HiResCAM",
     "eigen-cam": "Eigen-CAM",
     "shapley-cam": "Shapley-CAM",
+    "finer-cam": "Finer-CAM",
     "score-cam": "Score-CAM",
     "saliency": "Saliency",
     "input-x-gradient": "Input × gradient",
@@ -35,6 +36,7 @@ _METHODS = {
     "hsic": "HSIC",
     "extremal-masks": "Extremal masks",
     "guided-backprop": "Guided backpropagation",
+    "guided-grad-cam": "Guided Grad-CAM",
     "deconvolution": "Deconvolution",
     "deep-lift": "DeepLIFT",
     "lrp": "LRP",
@@ -43,6 +45,7 @@ _METHODS = {
     "random": "Random map",
     "center-gaussian": "Centre Gaussian",
     "sobel": "Sobel edges",
+    "image": "Image itself",
 }
 METRIC_TITLES = {
     "accuracy": "Accuracy",
