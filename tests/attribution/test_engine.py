@@ -45,8 +45,9 @@ def quick(name: str) -> Choice[Method]:
     return method(name, **FEW.get(name, few))
 
 
-# convolutions have no attention
-CHOICES = [quick(entry.name) for entry in METHODS if entry.family != "attention"]
+# convolutions have no attention, and these networks a single scale
+ELSEWHERE = METHODS.names("attention") + METHODS.names("layered-cam")
+CHOICES = [quick(entry.name) for entry in METHODS if entry.name not in ELSEWHERE]
 EVERY = tuple(choice.label for choice in CHOICES)
 CAMS = METHODS.names("cam") + METHODS.names("rescoring-cam")
 RIVALLED = ("finer-cam",)  # which compares classes, so that a function can't be its target
@@ -517,7 +518,7 @@ def test_the_public_names_are_the_packages() -> None:
     assert pellucid.explain is explain
     assert pellucid.method("random").label == "random"
     named = {choice.entry.name for choice in CHOICES}
-    assert set(pellucid.methods()["name"]) == {*named, *METHODS.names("attention")}
+    assert set(pellucid.methods()["name"]) == {*named, *ELSEWHERE}
     assert set(PAPER_METHODS) <= set(EVERY)
 
 

@@ -214,6 +214,21 @@ def hessian_times_activations(model: nn.Module, layer: str, image: Tensor, wante
     return torch.zeros_like(kept[0]) if bent is None else bent.detach()
 
 
+def refine_cam(model: nn.Module, layers: list[str], image: Tensor, wanted: int) -> Array:
+    """Domeniconi 2026: Grad-CAM++ of each layer, from its least to its largest to [0, 1], enlarged and multiplied."""
+    mode = {2: "bilinear", 3: "trilinear"}[image.ndim - 2]
+    product = np.ones(tuple(image.shape[2:]))
+    for layer in layers:
+        activations, slopes, _ = activations_and_gradients(model, layer, image, wanted)
+        saliency = grad_cam_plus_plus(activations.double().numpy(), slopes.double().numpy())
+        if saliency.max() == saliency.min():
+            return np.zeros_like(product)
+        saliency = (saliency - saliency.min()) / (saliency.max() - saliency.min())
+        enlarged = torch.nn.functional.interpolate(torch.from_numpy(saliency)[None], size=image.shape[2:], mode=mode)
+        product *= enlarged[0, 0].numpy()
+    return product
+
+
 def nearest_classes(logits: Tensor, wanted: int, count: int) -> list[int]:
     """The classes whose logits (n,) lie nearest to the wanted one's, nearest first."""
     others = [k for k in range(len(logits)) if k != wanted]

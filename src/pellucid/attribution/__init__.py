@@ -15,6 +15,7 @@ from pellucid.attribution import (  # declares the methods
     gradient,
     guided,
     perturbation,
+    refine,
     relevance,
     sensitivity,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "method",
     "methods",
     "perturbation",
+    "refine",
     "relevance",
     "resize_maps",
     "sensitivity",
@@ -70,7 +72,8 @@ def methods() -> pd.DataFrame:
     """The registered methods as a table: name, family, needs, better, options, source, summary.
 
     >>> methods()["family"].unique().tolist()
-    ['attention', 'cam', 'rescoring-cam', 'perturbation', 'control', 'gradient', 'relevance']
+    ['attention', 'cam', 'rescoring-cam', 'perturbation', 'control', 'gradient', 'layered-cam',
+     'relevance']
     """
     table = METHODS.table()
     families = list(dict.fromkeys(table["family"]))

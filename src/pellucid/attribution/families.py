@@ -23,6 +23,15 @@ def cam(name: str, *, source: str, needs: tuple[str, ...] = ("activations", "gra
     return METHODS.register(name, family="cam", source=source, needs=needs)
 
 
+def layered_cam(name: str, *, source: str) -> Callable[[Method], Method]:
+    """Declare a CAM of several layers, whose map is as large as the image.
+
+    `f(activations, gradients, size) -> map (B, *size)`, the first two sequences of (B, K, *s), a layer each, the
+    explained one last. Its option `layers` says which: how many of those that `find_stages` names, or their names.
+    """
+    return METHODS.register(name, family="layered-cam", source=source, needs=("stages",))
+
+
 def rescoring_cam(name: str, *, source: str, needs: tuple[str, ...]) -> Callable[[Method], Method]:
     """Declare a CAM that rescores, channel by channel: `f(activations (B, K, *s), ...) -> map (B, *s)`.
 

@@ -18,10 +18,12 @@ from pellucid.attribution.families import Method
 from pellucid.attribution.head import Head, Upstream
 from pellucid.attribution.masking import masked_scores
 from pellucid.attribution.resize import resize_maps
+from pellucid.attribution.stages import capture_stages
 from pellucid.attribution.targets import Objective, Target, objective
 from pellucid.attribution.tokens import Layout, Tokens
 from pellucid.devices import clock
-from pellucid.errors import expected
+from pellucid.errors import expected, unknown_name
+from pellucid.models.stages import find_stages
 from pellucid.registry import Choice
 
 
@@ -33,12 +35,12 @@ def device_of(model: nn.Module) -> torch.device | None:
 
 def looks_at_layer(choice: Choice[Method]) -> bool:
     """Whether a method's map depends on a layer, and not on the image and the scores alone."""
-    return "activations" in choice.entry.needs
+    return bool({"activations", "stages"} & set(choice.entry.needs))
 
 
 def _is_cam(choice: Choice[Method]) -> bool:
     """Whether a method's map is made at its layer's resolution."""
-    return looks_at_layer(choice) and "model" not in choice.entry.needs
+    return "activations" in choice.entry.needs and "model" not in choice.entry.needs
 
 
 @contextlib.contextmanager
@@ -89,6 +91,7 @@ class LayerRun:
         self._needs = {need for choice in choices for need in choice.entry.needs}
         self._rivals = _most_rivals(choices)
         self._ablation: Ablation | None = None
+        self._found_stages: list[str] | None = None
         self._grid: tuple[int, ...] = ()
         self._seconds = {"forward": 0.0} | {choice.label: 0.0 for choice in choices}
         self._maps: dict[str, list[Tensor]] = {choice.label: [] for choice in choices}
@@ -171,6 +174,8 @@ class LayerRun:
         if choice.entry.family == "control":
             maps = function(batch.images, seeds, **options)
             return maps.unsqueeze(1).expand(-1, batch.scores.shape[1], *maps.shape[1:])
+        if "stages" in needs:
+            return self._layered(choice, batch)
         if needs == ("scores",):
             score_of = Scores(self._model, batch.objective, self._batch_size)
             return function(score_of, batch.images, seeds, **options)
@@ -191,6 +196,42 @@ class LayerRun:
             return saliency.unsqueeze(1).expand(-1, batch.scores.shape[1], *saliency.shape[1:])
         given = zip(*per_target, strict=True)
         return torch.stack([function(_single(batch.activations), *map(_single, each), **options) for each in given], 1)
+
+    def _layered(self, choice: Choice[Method], batch: _Batch) -> Tensor:
+        """Maps (B, T, *S) of several layers at once, by a pass of their own."""
+        kept = capture_stages(self._model, self._stages(choice, batch.images), batch.images, self._tokens)
+        everyone = torch.arange(len(batch.images), device=batch.images.device)
+        scores = batch.objective.scores(kept.outputs, everyone)
+        activations = [_single(each) for each in kept.activations]
+        size = batch.images.shape[2:]
+        maps = []
+        for score in scores.unbind(dim=1):
+            slopes = [_single(each) for each in kept.gradients(score)]
+            maps.append(choice.entry.function(activations, slopes, size, **choice.options))
+        return torch.stack(maps, dim=1)
+
+    def _stages(self, choice: Choice[Method], images: Tensor) -> list[str]:
+        """The layers that a method combines, the explained one last."""
+        asked = choice.options.get("layers", choice.entry.options["layers"])
+        if isinstance(asked, int):
+            if asked < 2:
+                raise expected("layers", "at least 2, or names of layers", asked)
+            if self._found_stages is None:
+                self._found_stages = find_stages(self._model, images, self._layer)
+            before = self._found_stages[1 - asked :]
+            do = f"Name some before it: pellucid.method({choice.entry.name!r}, layers=(...))."
+        elif isinstance(asked, tuple | list):
+            known = [name for name, _ in self._model.named_modules() if name]
+            before, do = [name for name in asked if name != self._layer], ""
+            for name in before:
+                if name not in known:
+                    raise unknown_name("layer", name, known)
+        else:
+            raise expected("layers", "how many, or a tuple of their names", repr(asked))
+        if not before:
+            wanted = f"feature maps at a finer scale than that of {self._layer!r}, to combine with it"
+            raise expected("layers", wanted, "none", do=do)
+        return [*before, self._layer]
 
     def _needed(self, need: str, batch: _Batch) -> Tensor:
         """What a CAM asks for besides the activations, the T scores first."""

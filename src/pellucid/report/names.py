@@ -19,6 +19,7 @@ _METHODS = {
     "shapley-cam": "Shapley-CAM",
     "finer-cam": "Finer-CAM",
     "score-cam": "Score-CAM",
+    "refine-cam": "RefineCAM",
     "saliency": "Saliency",
     "input-x-gradient": "Input × gradient",
     "smooth-grad": "SmoothGrad",
