@@ -13,7 +13,7 @@ from timm.models.densenet import DenseNet
 from timm.models.vgg import VGG
 from torch import Tensor, nn
 
-from pellucid.attribution import explain, method
+from pellucid.attribution import explain, method, resize_maps
 from pellucid.attribution.cam import grad_cam_plus_plus
 from references import cam as reference
 from references.cam_networks import seeded
@@ -147,6 +147,22 @@ def test_finer_cam_is_the_papers_and_the_peer_weighs_rivals_by_a_probability_tha
     assert largest_relative_error(kept[0], by_peer) <= 1e-4
     assert largest_relative_error(by_peer, by_paper) > 0.01
     assert largest_relative_error(by_peer, by_held) > 0.01, "the weights' own gradient is part of it"
+
+
+@pytest.mark.parametrize("layer", ["features.15", "features.29"])
+def test_guided_grad_cam_is_the_product_of_the_peers_two_maps(peer: Any, layer: str) -> None:
+    """The peer's users multiply its guided backpropagation, of one image, by its map; here before it is scaled."""
+    from pytorch_grad_cam.guided_backprop import GuidedBackpropReLUModel
+
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    (ours,) = explain(
+        deep_network("vgg16"), images, method("guided-grad-cam", channels="keep"), target=1, layer=layer
+    ).maps.values()
+    cams = grad_cam_maps(peer, "GradCAM", deep_network("vgg16"), layer, images, torch.tensor([1]))
+    guided = GuidedBackpropReLUModel(deep_network("vgg16"), "cpu")(images.clone(), target_category=1)
+    enlarged = resize_maps(torch.from_numpy(cams.clip(min=0)), (64, 64))
+    theirs = torch.from_numpy(guided).permute(2, 0, 1)[None] * enlarged[:, None]
+    assert largest_relative_error(ours.numpy(), theirs.numpy()) <= 1e-4
 
 
 class Shrink(nn.Module):

@@ -167,6 +167,22 @@ def test_what_a_layer_gave_is_kept_and_the_peers_see_it_rewritten(peer: Any, tor
         assert largest_relative_error(both[1], both[0]) <= 1e-4
 
 
+def test_a_real_densenet_is_rewritten_for_the_peers_too(peer: Any, torchcam: Any) -> None:
+    """torchvision's, whose layer `features` ends with a norm before the function."""
+    from torchvision.models import DenseNet
+
+    model = seeded(DenseNet(growth_rate=4, block_config=(2, 2), num_init_features=8, num_classes=3))
+    images, classes = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 2])
+    wanted = []
+    for image, k in zip(images.split(1), classes.tolist(), strict=True):
+        activations, slopes, _ = reference.activations_and_gradients(model, "features", image, k)
+        wanted.append(METHODS["grad-cam"].function(activations.detach(), slopes, positive=False)[0].numpy())
+    paper = np.stack(wanted)
+    assert largest_relative_error(signed_map("grad-cam", model, "features", images, classes), paper) <= 1e-4
+    assert largest_relative_error(grad_cam_maps(peer, "GradCAM", model, "features", images, classes), paper) > 0.1
+    assert largest_relative_error(torchcam_maps("GradCAM", model, "features", images, classes), paper) > 0.1
+
+
 def blank(axes: int, way: str) -> tuple[nn.Module, Tensor]:
     """A network with nothing to see: no unit answers, or all answer alike everywhere."""
     model = seeded(affine_net(axes=axes))

@@ -60,6 +60,20 @@ def test_signed_maps_are_the_peers(name: str, case: Case) -> None:
     assert largest_relative_error(ours, theirs) <= 1e-4
 
 
+def test_where_a_linear_layer_follows_pooling_grad_cam_is_the_peers_cam() -> None:
+    """Zhou 2016 weighs activations by the linear layer's weights; the gradient has them over the number of places."""
+    from torchcam.methods import CAM
+
+    model, classes = seeded(affine_net(classes=5, channels=3)), torch.tensor([1, 3])
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    ours = explain(model, images, "grad-cam", target=classes, layer="2").layer_maps["grad-cam"]
+    with CAM(model, "2", fc_layer="5") as extractor, torch.no_grad():
+        model(images)
+        (theirs,) = extractor(classes.tolist(), normalized=False)
+    assert ours.amax(dim=(1, 2)).min() > 0
+    torch.testing.assert_close(ours * 16 * 16, theirs.relu(), rtol=1e-4, atol=1e-5)
+
+
 def test_grad_cam_plus_plus_is_the_papers_and_the_peer_forgets_to_divide(case: Case) -> None:
     """The peer divides a copy of G² by the denominator of equation 19, so that its weights are the sums of relu(G)³."""
     model, layer, images, classes = case
