@@ -16,7 +16,7 @@ KNOWN = {
     "vgg11": ["features.1", "features.4", "features.9", "features.14"],
     "efficientnet_b0": ["bn1", "blocks.1", "blocks.2", "blocks.4"],
     "convnext_atto": ["stages.0", "stages.1", "stages.2"],
-    "vit_tiny_patch16_224": [],
+    "vit_tiny_patch16_224": [f"blocks.{place}.norm1" for place in range(11)],  # a single scale
     "swin_tiny_patch4_window7_224": [],  # channels come last
 }
 

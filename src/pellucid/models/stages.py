@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,7 +19,8 @@ def find_stages(model: nn.Module, images: Tensor, last: str) -> list[str]:
 
     The network runs once on the first of `images` (B, C, *S), in evaluation mode. Scales are halvings of the image,
     to rounding. A feature map (B, K, *s) counts where a module takes it and gives a smaller one; of the modules that
-    gave it the outermost is named, if it runs but once and isn't a pooling. Maps with channels last aren't found.
+    gave it the outermost is named, if it runs but once and isn't a pooling. Maps with channels last aren't found. Where
+    there is but one scale, as in a ViT, they are the layers of the same kind in the blocks before that of `last`.
 
     >>> small = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(2, 3, 3), nn.ReLU())
     >>> find_stages(small, torch.zeros(1, 1, 16, 16), last="4")
@@ -47,7 +49,19 @@ def find_stages(model: nn.Module, images: Tensor, last: str) -> list[str]:
     stages = {scale: _outermost([name for name in makers if runs[name] == 1]) for scale, makers in left.items()}
     # with channels last the axes of a map may seem longer than the image's
     finer = [scale for scale in stages if end and min(scale) >= 0 and _below(scale, end[0])]
-    return [name for scale in sorted(finer, key=sum) if (name := stages[scale]) is not None]
+    found = [name for scale in sorted(finer, key=sum) if (name := stages[scale]) is not None]
+    return found or _in_earlier_blocks(model, last)
+
+
+def _in_earlier_blocks(model: nn.Module, last: str) -> list[str]:
+    """`blocks.0.norm1` and `blocks.1.norm1` before `blocks.2.norm1`, if they are of the same type."""
+    parts = re.fullmatch(r"(.*\.)(\d+)(\..*)", last)
+    if parts is None:
+        return []
+    before, number, after = parts.groups()
+    modules = dict(model.named_modules())
+    names = [f"{before}{place}{after}" for place in range(int(number))]
+    return [name for name in names if type(modules.get(name)) is type(modules[last])]
 
 
 def _scale(images: Tensor, features: Tensor) -> tuple[int, ...]:
