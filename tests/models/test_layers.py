@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import timm
 import torch
+from monai.networks import nets
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -199,7 +200,6 @@ SMALL_MONAI_VIT = {"hidden_size": 24, "mlp_dim": 32, "num_layers": 2, "num_heads
     [("DenseNet", "class_layers.relu"), ("ResNet", "layer4"), ("EfficientNetBN", "_bn1"), ("ViT", "blocks.1.norm1")],
 )
 def test_monais_networks(name: str, layer: str, axes: int) -> None:
-    nets = pytest.importorskip("monai.networks.nets")
     if name == "DenseNet":
         model = nets.DenseNet(axes, 1, 3, init_features=8, growth_rate=4, block_config=(1, 1, 1))
     elif name == "ResNet":
@@ -207,6 +207,5 @@ def test_monais_networks(name: str, layer: str, axes: int) -> None:
     elif name == "EfficientNetBN":
         model = nets.EfficientNetBN("efficientnet-b0", pretrained=False, spatial_dims=axes, in_channels=1)
     else:
-        pytest.importorskip("einops")
         model = nets.ViT(1, (64,) * axes, (32,) * axes, spatial_dims=axes, **SMALL_MONAI_VIT)
     assert find_layer(model, torch.randn(1, 1, *(64,) * axes)) == layer

@@ -144,7 +144,7 @@ def _that_run(module: nn.Module) -> Iterator[nn.Module]:
     if isinstance(module, nn.ModuleList | nn.ModuleDict):
         for child in module.children():
             yield from _that_run(child)
-    else:
+    elif not isinstance(module, torch.jit.ScriptModule):  # which takes no hook
         yield module
 
 

@@ -70,6 +70,8 @@ def _known_layer(model: nn.Module) -> str | None:
         return "_bn1"
     if kind in ("SwinTransformer", "SwinTransformerV2") and {"layers", "norm", "head"} <= parts.keys():
         return "norm"
+    if kind == "Hiera" and isinstance(blocks := parts.get("blocks"), nn.ModuleList):
+        return f"blocks.{len(blocks) - 1}"
     if {"patch_embed", "blocks"} <= parts.keys() and isinstance(getattr(model, "num_prefix_tokens", None), int):
         return _attended(parts)
     return None
@@ -105,9 +107,12 @@ def _probed_layer(model: nn.Module, image: Tensor) -> str:
 def _token_layer(model: nn.Module, image: Tensor) -> str | None:
     """The last norm with tokens (1, N, K) as its output, most of which the model's output depends on."""
     seen: list[tuple[str, Tensor]] = []
+    fed: list[Tensor] = []  # what the last linear layer was given
 
     def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def note(module: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(module, nn.Linear) and inputs and inputs[0].requires_grad:
+                fed[:] = [inputs[0]]
             normed = "norm" in type(module).__name__.lower() and isinstance(output, Tensor)
             if normed and output.ndim == 3 and output.shape[1] > 1 and output.requires_grad:
                 seen.append((name, output))
@@ -118,13 +123,13 @@ def _token_layer(model: nn.Module, image: Tensor) -> str | None:
         scores = _first_tensor(model(image.detach().clone().requires_grad_()))
         if scores is None or not scores.requires_grad or not seen:
             return None
-        weights = torch.arange(1.0, scores.numel() + 1, device=scores.device).cos()  # probabilities' sum has no slope
-        slopes = torch.autograd.grad(
-            (scores.flatten() * weights.to(scores.dtype)).sum(), [tokens for _, tokens in seen], allow_unused=True
-        )
-    for (name, _), slope in reversed(list(zip(seen, slopes, strict=True))):
-        if slope is not None and 2 * int(slope[0].any(dim=1).sum()) > slope.shape[1]:
-            return name
+        for reached in (scores, *fed):  # before training a head may be all zero
+            weights = torch.arange(1.0, reached.numel() + 1, device=reached.device).cos()  # softmax's sum has no slope
+            total = (reached.flatten() * weights.to(reached.dtype)).sum()
+            slopes = torch.autograd.grad(total, [tokens for _, tokens in seen], allow_unused=True, retain_graph=True)
+            for (name, _), slope in reversed(list(zip(seen, slopes, strict=True))):
+                if slope is not None and 2 * int(slope[0].any(dim=1).sum()) > slope.shape[1]:
+                    return name
     return None
 
 
@@ -138,7 +143,7 @@ def _first_tensor(output: Any) -> Tensor | None:
 
 @contextlib.contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
+    modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]  # not if frozen
     try:
         for module, _ in modes:
             module.training = False
@@ -150,7 +155,8 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _hooked(model: nn.Module, hook: Callable[[str], Callable[[nn.Module, Any, Any], None]]) -> Iterator[None]:
-    handles = [module.register_forward_hook(hook(name)) for name, module in model.named_modules() if name]
+    seen = [(name, m) for name, m in model.named_modules() if name and not isinstance(m, torch.jit.ScriptModule)]
+    handles = [module.register_forward_hook(hook(name)) for name, module in seen]  # scripted modules take none
     try:
         yield
     finally:
