@@ -144,7 +144,8 @@ def test_the_layer_its_grid_and_maps_of_every_family(name: str) -> None:
         if label not in ("grad-cam", "layer-cam"):  # these may be zero, where all evidence speaks against the class
             spread = maps.flatten(1).amax(dim=1) - maps.flatten(1).amin(dim=1)
             assert (spread > 1e-3 * size).all(), label
-        torch.testing.assert_close(alone.maps[label][0], maps[1], rtol=1e-3, atol=1e-3 * float(size), msg=label)
+        # rounding may flip a ReLU, which changes gradients at a few pixels
+        assert (alone.maps[label][0] - maps[1]).norm() <= 1e-2 * maps[1].norm(), label
     for label in ("grad-cam", "layer-cam"):
         signed = found.layer_maps[f"{label}[positive=False]"]
         torch.testing.assert_close(found.layer_maps[label], signed.relu())

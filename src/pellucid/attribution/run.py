@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pellucid.attribution.ablation import Ablation
 from pellucid.attribution.asking import Gradients, Scores
@@ -149,7 +150,7 @@ class LayerRun:
         return _Batch(images, captured.activations.detach(), slopes, scores.detach(), aim, layout, found)
 
     def _run(self, images: Tensor, upstream: Upstream | None) -> Captured:
-        with channels_checked(self._model, images):
+        with channels_checked(self._model, images), _twice_differentiable("curvature" in self._needs):
             if not self._layer:
                 with torch.no_grad():
                     return Captured(images.new_empty(0), self._model(images))
@@ -216,6 +217,11 @@ class LayerRun:
         now = clock(self._device)
         self._seconds[label] += now - since
         return now
+
+
+def _twice_differentiable(wanted: bool) -> contextlib.AbstractContextManager[None]:
+    """Attention by steps that have a second derivative, which the fused ones lack."""
+    return sdpa_kernel(SDPBackend.MATH) if wanted else contextlib.nullcontext()
 
 
 def _single(values: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -73,6 +74,12 @@ class Witness:
         self._tokens = tokens
         self._grids: list[tuple[int, ...]] = []  # of convolutions' outputs
         self._last: tuple[nn.Module, int] | None = None  # the last module that says how many channels it gives
+
+    def at(self, layer: str) -> Witness:
+        """A witness of the same run that judges another layer's output, now that it has just been given."""
+        other = copy.copy(self)
+        other._layer = layer
+        return other
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
