@@ -46,6 +46,11 @@ class Choice(Generic[Function]):
     options: Mapping[str, object] = field(default_factory=dict)
 
     @property
+    def own_options(self) -> dict[str, object]:
+        """Those that the function takes; the others are the engine's."""
+        return {name: value for name, value in self.options.items() if name in self.entry.options}
+
+    @property
     def label(self) -> str:
         """The name, followed by the options that were given: `road[noise=0.0]`."""
         given = ",".join(f"{key}={value}" for key, value in sorted(self.options.items()))
@@ -63,8 +68,10 @@ class Registry(Generic[Function]):
     (1.5, 'half[offset=1.0]')
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, shared: tuple[str, ...] = ()) -> None:
+        """Arguments: what an entry is called, and options that every entry takes since the engine sees to them."""
         self.kind = kind
+        self.shared = shared
         self._entries: dict[str, Entry[Function]] = {}
 
     def register(
@@ -108,8 +115,8 @@ class Registry(Generic[Function]):
         """An entry with options; an unknown option is refused with the nearest known one."""
         entry = self[name]
         for option in options:
-            if option not in entry.options:
-                raise unknown_name(f"option of {self.kind} {name!r}", option, entry.options)
+            if option not in entry.options and option not in self.shared:
+                raise unknown_name(f"option of {self.kind} {name!r}", option, [*entry.options, *self.shared])
         return Choice(entry, dict(options))
 
     def resolve(self, choice: str | Choice[Function]) -> Choice[Function]:

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import gc
-import resource
-import threading
 import warnings
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
+import torch._dynamo
 from torch import Tensor, nn
 
 import pellucid
 from pellucid.attribution import METHODS, GridWarning, explain, method, resize_maps
 from pellucid.attribution.engine import PAPER_METHODS
-from pellucid.attribution.families import Method
-from pellucid.errors import InputError, UnknownNameError
-from pellucid.registry import Choice
+from pellucid.errors import InputError, PellucidError, UnknownNameError
 from references import cam as reference
 from references.cam_networks import affine_net, deep_head_net, seeded
+from references.few_draws import quick
 
 NETS = {
     "affine": (affine_net, "2", (7, 1, 16, 18)),
@@ -30,21 +27,6 @@ NETS = {
     "deep head": (deep_head_net, "1", (7, 1, 8, 8)),
     "deep head 3-D": (lambda: deep_head_net(axes=3), "1", (7, 1, 8, 8, 8)),
 }
-FEW: dict[str, dict[str, object]] = {
-    "lime": {"samples": 12, "regions": 2},
-    "kernel-shap": {"regions": 2},
-    "sobol": {"designs": 4, "regions": 2},
-    "hsic": {"samples": 20, "regions": 2},
-    "extremal-masks": {"areas": (0.1,), "steps": 2, "cells": 3},
-}
-
-
-def quick(name: str) -> Choice[Method]:
-    """A method with few draws, where its defaults are many."""
-    few = {option: 4 for option in ("samples", "steps") if option in METHODS[name].options}
-    return method(name, **FEW.get(name, few))
-
-
 # convolutions have no attention
 CHOICES = [quick(entry.name) for entry in METHODS if entry.family != "attention"]
 EVERY = tuple(choice.label for choice in CHOICES)
@@ -123,24 +105,6 @@ def test_shapes_types_and_keys(case: tuple[nn.Module, str, Tensor]) -> None:
         torch.testing.assert_close(own, explanation.maps[name], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 100])
-def test_the_batch_size_changes_nothing_but_rounding(case: tuple[nn.Module, str, Tensor], batch_size: int) -> None:
-    model, layer, images = case
-    whole = explain(model, images, CHOICES, layer=layer, batch_size=7)
-    parts = explain(model, images, CHOICES, layer=layer, batch_size=batch_size)
-    for name in EVERY:
-        torch.testing.assert_close(parts.maps[name], whole.maps[name], rtol=1e-4, atol=1e-5)
-    assert torch.equal(parts.maps["random"], whole.maps["random"])
-
-
-def test_an_image_alone_is_the_image_in_a_batch(case: tuple[nn.Module, str, Tensor]) -> None:
-    model, layer, images = case
-    whole = explain(model, images, CHOICES, layer=layer)
-    alone = explain(model, images[:1], CHOICES, layer=layer)  # the first, since draws belong to an image's place
-    for name in EVERY:
-        torch.testing.assert_close(alone.maps[name][0], whole.maps[name][0], rtol=1e-4, atol=1e-5)
-
-
 def test_the_same_call_gives_the_same_bytes_and_says_its_seed(small: tuple[nn.Module, Tensor]) -> None:
     first, again = (explain(*small, CHOICES, layer="2") for _ in range(2))
     assert all(torch.equal(first.maps[name], again.maps[name]) for name in EVERY)
@@ -217,79 +181,6 @@ def snapshot(model: nn.Module) -> list[object]:
     ]
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_the_model_comes_back_as_it_was(case: tuple[nn.Module, str, Tensor], fails: bool) -> None:
-    model, layer, images = case
-    model.train()
-    model.get_submodule(layer).eval()
-    first = next(iter(model.parameters()))
-    first.grad = torch.ones_like(first)
-    next(reversed(list(model.parameters()))).requires_grad_(False)
-    before = snapshot(model)
-    calls = [0]
-
-    def score(outputs: Tensor) -> Tensor:
-        calls[0] += 1
-        if fails and calls[0] > 2:  # in the midst of ablation
-            raise RuntimeError("inside")
-        return outputs[:, 0]
-
-    with pytest.raises(RuntimeError, match="inside") if fails else contextlib.nullcontext():
-        explain(model, images, CHOICES, target=score, layer=layer)
-    assert calls[0] > 2
-    assert snapshot(model) == before
-
-
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_works_whatever_the_callers_grad_mode(case: tuple[nn.Module, str, Tensor], mode: type) -> None:
-    model, layer, images = case
-    plain = explain(model, images, CHOICES, target=torch.arange(7) % 3, layer=layer)
-    with mode():
-        inside = explain(model, images * 1, CHOICES, target=torch.arange(7) % 3, layer=layer)
-        assert not torch.is_grad_enabled()
-    for name in EVERY:
-        torch.testing.assert_close(inside.maps[name], plain.maps[name])
-        assert not inside.maps[name].is_inference()
-
-
-def test_four_threads_on_one_model_agree_with_one(small: tuple[nn.Module, Tensor]) -> None:
-    model, images = small
-    model.train()
-    expected = explain(model, images, CHOICES, layer="2")
-    results: list[dict[str, Tensor]] = []
-
-    def run() -> None:
-        for _ in range(3):
-            maps = explain(model, images, CHOICES, layer="2").maps
-            results.append(dict(maps))
-
-    threads = [threading.Thread(target=run) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(results) == 12
-    assert all(torch.equal(each[name], expected.maps[name]) for each in results for name in EVERY)
-    assert all(module.training for module in model.modules())
-
-
-def test_a_hundred_calls_leave_nothing_behind() -> None:
-    def held() -> tuple[int, float]:
-        gc.collect()
-        count = sum(issubclass(type(each), Tensor) for each in gc.get_objects())
-        return count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-    model, images = seeded(affine_net()), torch.randn(16, 1, 64, 64)
-    for _ in range(5):
-        explain(model, images, CHOICES, layer="2")
-    tensors, megabytes = held()
-    for _ in range(100):  # the activations of every call would add up to 40 MB
-        explain(model, images, CHOICES, layer="2")
-    after_tensors, after_megabytes = held()
-    assert after_tensors <= tensors
-    assert after_megabytes < megabytes + 15
-
-
 def test_images_are_left_alone_and_may_lie_in_any_layout(small: tuple[nn.Module, Tensor]) -> None:
     model, images = small
     images = torch.cat([images, images], dim=3)[:, :, :, ::2]
@@ -299,16 +190,6 @@ def test_images_are_left_alone_and_may_lie_in_any_layout(small: tuple[nn.Module,
     assert torch.equal(images, kept)
     for name in CAMS:
         torch.testing.assert_close(strided.maps[name], plain.maps[name])
-
-
-def test_double_precision_networks_are_explained_in_it() -> None:
-    model = seeded(deep_head_net())
-    images = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    single = explain(model, images, CAMS, layer="1")
-    double = explain(copy.deepcopy(model).double(), images.double(), CAMS, layer="1")
-    for name in CAMS:
-        assert double.maps[name].dtype == torch.float32
-        torch.testing.assert_close(double.maps[name], single.maps[name], rtol=1e-3, atol=1e-4)
 
 
 def test_the_layer_may_be_named_given_found_or_several(small: tuple[nn.Module, Tensor]) -> None:
@@ -366,6 +247,18 @@ def test_a_coarse_grid_is_warned_of_by_a_category_of_its_own() -> None:
 def test_progress_goes_to_standard_error(small: tuple[nn.Module, Tensor], capsys: pytest.CaptureFixture[str]) -> None:
     explain(*small, "grad-cam", layer="2", progress=True)
     assert capsys.readouterr().out == ""
+
+
+def test_progress_names_the_method_and_how_many_rows_it_has_asked_for(
+    small: tuple[nn.Module, Tensor], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pellucid.progress.PLAIN_LINE_EVERY_SECONDS", 0.0)
+    explain(*small, ["grad-cam", method("rise", samples=9)], layer="2", batch_size=5, progress=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("Explaining: 0/10, ")
+    assert lines[0].endswith("grad-cam")
+    told = [line.rpartition(", ")[2] for line in lines if "rise[samples=9]" in line and "rows" in line]
+    assert told == [f"{rows} rows" for rows in range(5, 55, 5)]  # the whole images first
 
 
 def bad_calls() -> Iterator[tuple[str, dict[str, object], str]]:
@@ -462,6 +355,51 @@ def test_lower_precision_gives_the_map_to_its_rounding(small: tuple[nn.Module, T
         assert (lower - full).abs().max() < 0.1 * full.max()
 
 
+def test_bfloat16_is_mixed_precision_for_every_method(small: tuple[nn.Module, Tensor]) -> None:
+    model, images = small
+    full = explain(model, images, CHOICES, target=1, layer="2")
+    mixed = explain(model, images, CHOICES, target=1, layer="2", precision="bfloat16")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = explain(model, images, CAMS, target=1, layer="2")
+    for name in EVERY:
+        assert mixed.maps[name].dtype == torch.float32
+        assert mixed.maps[name].isfinite().all()
+        if name in CAMS:
+            assert torch.equal(mixed.maps[name], cast.maps[name])
+    for name in ("grad-cam", "saliency", "integrated-gradients[steps=4]", "occlusion", "lrp"):
+        pairs = zip(mixed.maps[name].flatten(1), full.maps[name].flatten(1), strict=True)
+        assert all(scipy.stats.spearmanr(one, other).statistic > 0.9 for one, other in pairs), name
+    assert not torch.equal(mixed.maps["saliency"], full.maps["saliency"])
+    with pytest.raises(InputError, match="precision: expected 'float32' or 'bfloat16', got 'float16'"):
+        explain(model, images, precision="float16")
+
+
+@pytest.mark.slow
+def test_compiling_changes_maps_by_rounding_alone(small: tuple[nn.Module, Tensor]) -> None:
+    model, images = small
+    chosen = ["grad-cam", "saliency", method("integrated-gradients", steps=8), method("occlusion", window=4), "lrp"]
+    plain = explain(model, images, chosen, layer="2", batch_size=5)
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    with warnings.catch_warnings(action="ignore"):  # of the compiler's
+        compiled = explain(model, images, chosen, layer="2", batch_size=5, compile=True)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= before + 2  # with a graph and without
+    for name, maps in plain.maps.items():
+        torch.testing.assert_close(compiled.maps[name], maps, rtol=1e-3, atol=1e-3 * float(maps.abs().max()))
+
+
+def test_a_compiler_that_fails_is_told_of(small: tuple[nn.Module, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(model: nn.Module) -> nn.Module:
+        class Failing(nn.Module):
+            def forward(self, images: Tensor) -> Tensor:
+                raise torch._dynamo.exc.TorchDynamoException("\nno C++ compiler")
+
+        return Failing()
+
+    monkeypatch.setattr(torch, "compile", failing)
+    with pytest.raises(PellucidError, match=r"compile: this model can't .* \(no C\+\+ compiler\)\. Leave"):
+        explain(*small, "saliency", compile=True)
+
+
 def test_a_compiled_model_is_explained_by_the_one_it_wraps(small: tuple[nn.Module, Tensor]) -> None:
     model, images = small
     with warnings.catch_warnings(action="ignore"):  # of the compiler's import
@@ -475,14 +413,3 @@ def test_the_public_names_are_the_packages() -> None:
     named = {choice.entry.name for choice in CHOICES}
     assert set(pellucid.methods()["name"]) == {*named, *METHODS.names("attention")}
     assert set(PAPER_METHODS) <= set(EVERY)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_model_on_a_gpu_gives_the_same_maps(case: tuple[nn.Module, str, Tensor]) -> None:
-    model, layer, images = case
-    here = explain(model, images, CHOICES, layer=layer)
-    there = explain(copy.deepcopy(model).cuda(), images, CHOICES, layer=layer)
-    for name in EVERY:
-        assert there.maps[name].device.type == "cpu"
-        torch.testing.assert_close(there.maps[name], here.maps[name], rtol=1e-3, atol=1e-4)

@@ -24,6 +24,7 @@ from pellucid.attribution.families import METHODS, Method
 from pellucid.attribution.resize import resize_maps
 from pellucid.attribution.saved import load_explanation
 from pellucid.attribution.tokens import Tokens
+from pellucid.attribution.views import Flips, Noise, Scales, Window
 from pellucid.registry import Choice
 
 if TYPE_CHECKING:
@@ -32,8 +33,12 @@ if TYPE_CHECKING:
 __all__ = [
     "METHODS",
     "Explanation",
+    "Flips",
     "GridWarning",
+    "Noise",
+    "Scales",
     "Tokens",
+    "Window",
     "attention",
     "cam",
     "coalitions",

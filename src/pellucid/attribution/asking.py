@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Self
 
 import torch
@@ -13,22 +13,33 @@ from pellucid.errors import expected
 
 
 class Asking:
-    """A borrowed network, what is explained of its output, and how many rows run at once."""
+    """A borrowed network, what is explained of its output, and how many rows run at once.
 
-    def __init__(self, model: nn.Module, objective: Objective, rows: int) -> None:
+    `told`, when given, hears how many rows have run so far.
+    """
+
+    def __init__(
+        self, model: nn.Module, objective: Objective, rows: int, told: Callable[[int], None] | None = None
+    ) -> None:
         self._model = model
         self._objective = objective
         self.rows = rows
+        self._told = told
+        self._ran = 0
 
     def through(self, model: nn.Module, rows: int | None = None) -> Self:
         """The same question put to another network, as a rewritten one, at other rows at once where given."""
-        return type(self)(model, self._objective, rows or self.rows)
+        return type(self)(model, self._objective, rows or self.rows, self._told)
 
     def scores(self, images: Tensor, sample: Tensor) -> Tensor:
         """Scores (M, T) of at most `rows` rows, which derive from the images `sample` (M,); they keep their graph."""
         fast = images.device.type == "cpu" and images.ndim == 4  # convolutions there are faster in this layout
         laid = images.contiguous(memory_format=torch.channels_last) if fast else images
-        return self._objective.scores(self._model(laid.clone()), sample)  # a clone, lest it is written to
+        scores = self._objective.scores(self._model(laid.clone()), sample)  # a clone, lest it is written to
+        if self._told is not None:
+            self._ran += len(images)
+            self._told(self._ran)
+        return scores
 
 
 class Scores(Asking):

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from pellucid.attribution.families import cam, rescoring_cam
 
+_FLAT = 3e-4  # squares that vary less over positions, relative to their size, vary by rounding and a norm's ε
+
 
 @cam("grad-cam", source="Selvaraju et al. 2017, eqs. 1 and 2")
 def grad_cam(activations: Tensor, gradients: Tensor, *, positive: bool = True) -> Tensor:
@@ -177,7 +179,7 @@ def _finish(saliency: Tensor, positive: bool) -> Tensor:
 def _principal_map(features: Tensor, centred: bool) -> Tensor:
     """First principal component (B, *s) of features (B, K, *s) over positions, its sign that of Σ_k of their squares.
 
-    Where that tells nothing, as in a flat layer, the largest entry is positive.
+    Where that tells nothing, as in a flat layer or behind a layer norm, the largest entry is positive.
     """
     table = features.flatten(2).mT
     component = _first_component(table, centred)
@@ -185,7 +187,7 @@ def _principal_map(features: Tensor, centred: bool) -> Tensor:
     correlation = (component * (energy - energy.mean(dim=1, keepdim=True))).sum(dim=1, keepdim=True)
     size = (component.abs() * energy).sum(dim=1, keepdim=True)
     peak = component.gather(1, component.abs().argmax(dim=1, keepdim=True))
-    sign = torch.where(correlation.abs() <= 16 * torch.finfo(table.dtype).eps * size, peak, correlation)
+    sign = torch.where(correlation.abs() <= _FLAT * size, peak, correlation)
     return torch.where(sign < 0, -component, component).reshape(-1, *features.shape[2:])
 
 

@@ -8,17 +8,22 @@ import hashlib
 import inspect
 import warnings
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from pellucid.attribution.borrow import borrowed
+from pellucid.attribution.call import Call, Trial, compiled, told_if_uncompiled
 from pellucid.attribution.explanation import Explanation
 from pellucid.attribution.families import METHODS, Method
-from pellucid.attribution.run import LayerRun, channels_checked, device_of, looks_at_layer
+from pellucid.attribution.memory import checked_rows, told_if_full
+from pellucid.attribution.merging import Fusion, fused, merged
+from pellucid.attribution.run import channels_checked, device_of, looks_at_layer
 from pellucid.attribution.scorer import ScoringFunction, as_model
 from pellucid.attribution.targets import Target, check_target
 from pellucid.attribution.tokens import Tokens
+from pellucid.attribution.views import Views, Window
 from pellucid.errors import InputError, UnknownNameError, expected, nearest
 from pellucid.models.layers import find_layer
 from pellucid.progress import progress as progress_bar
@@ -28,6 +33,7 @@ PAPER_METHODS = ("grad-cam-plus-plus", "xgrad-cam", "layer-cam", "eigen-grad-cam
 COARSE_GRID = 7
 
 Layer = str | nn.Module | Tokens
+Precision = Literal["float32", "bfloat16"]
 MethodChoice = str | Choice[Method]
 
 
@@ -44,6 +50,12 @@ def explain(
     batch_size: int = 32,
     generator: torch.Generator | None = None,
     progress: bool = False,
+    *,
+    fuse: Fusion | None = None,
+    window: Window | int | Sequence[int] | None = None,
+    max_memory: int | None = None,
+    precision: Precision = "float32",
+    compile: bool = False,
 ) -> Explanation:
     """Explain what a network saw in each image, by several methods from one forward pass.
 
@@ -54,22 +66,33 @@ def explain(
             which count as logits.
         images: (B, C, H, W) or (B, C, D, H, W), finite, normalised as the model expects, of the weights' dtype.
             Batches are moved to the model's device.
-        methods: names, or choices with options from `pellucid.method`.
+        methods: names, or choices with options from `pellucid.method`. Every method takes the option `smooth`:
+            "flips", "scales", "noise", several joined by "+", or `Flips`, `Scales`, `Noise` of
+            `pellucid.attribution`; its map is then the mean over those views of the image, brought back to it.
         target: the class to explain: "predicted", "all", an index, one index per image (B,), or a function from the
             model's output for M rows to M scores.
         layer: for CAMs: "auto", a dotted name, a module of the model, or several, whose maps are labelled
             `method@layer`. Layers of tokens and with channels last are taken as feature maps; where the network
             doesn't tell the tokens' grid, pass `pellucid.attribution.Tokens`.
         batch_size: images that run at once, and sets of activations where ablation has to run the network on each.
-        generator: where the random control's draws come from; None means seed 0. An image's draws depend on its
-            place in `images`, not on the batch size.
+        generator: where draws come from; None means seed 0. An image's draws depend on its place in `images`, not
+            on the batch size.
         progress: show a bar on standard error.
+        fuse: one map from the CAMs of several layers, each divided by its largest absolute value: "mean" of the
+            layers, or "max", the value of largest size.
+        window: for images larger than the network takes: the length of a window that slides over them, for all axes
+            or for each, or a `Window` of `pellucid.attribution`, whose text says how windows are blended.
+        max_memory: bytes that the network's tensors may take at once, besides weights, images and maps; fewer than
+            `batch_size` images then run at once where it takes that.
+        precision: "float32" runs the network as it is; "bfloat16" runs it in mixed precision, in less time.
+        compile: let `torch.compile` speed up the methods that ask the whole network for scores or gradients. The
+            first call takes up to minutes.
 
     Returns:
         Explanation: maps (B, *S) per method's label, in float32 on the CPU, and what they explain.
 
     Raises:
-        InputError: an argument that can't be used; says which, and what to do.
+        InputError: an argument that can't be used, or images that don't fit into memory; says which, and what to do.
 
     Warns:
         GridWarning: a layer's grid is below 7 along an axis.
@@ -84,30 +107,54 @@ def explain(
     _check_forward(model)
     _check_images(images)
     check_target(target, len(images))
-    if batch_size < 1:
-        raise expected("batch_size", "at least 1", batch_size)
+    _check_running(batch_size, fuse, layer, precision)
     generator = torch.Generator().manual_seed(0) if generator is None else generator
-    seeds = _seeds(generator, len(images))
-    with borrowed(model), _uncompiled(model):
+    views = Views.over(tuple(images.shape[2:]), window)
+    for choice in choices:
+        views.smoothed(choice.options.get("smooth"))  # refused before anything runs
+    with borrowed(model), _uncompiled(model), _mixed(precision, device_of(model)):
         images = images.clone() if images.is_inference() else images
         _check_fits(model, images)
-        layers = _layers(model, layer, images) if any(map(looks_at_layer, choices)) else [""]
-        parts: list[Explanation] = []
-        with progress_bar("Explaining", len(images) * len(layers), show=progress) as advance:
-            for name in layers:
-                # controls don't depend on the layer
-                wanted = [choice for choice in choices if not parts or looks_at_layer(choice)]
-                run = LayerRun(model, name, wanted, target, batch_size)
-                for start in range(0, len(images), batch_size):
-                    rows = slice(start, start + batch_size)
-                    run.add(images[rows], rows, seeds[rows])
-                    advance(len(images[rows]))
-                parts.append(run.explanation(generator.initial_seed()))
+        sample = views.sample(images)
+        layers = _layers(model, layer, sample) if any(map(looks_at_layer, choices)) else [""]
+        trial = Trial(model, choices, layers[0], sample)
+        rows = checked_rows(trial, batch_size, max_memory)
+        call = Call(model, compiled(model) if compile else model, choices, target, rows, views)
+        with (
+            told_if_full(trial, rows, device_of(model)),
+            told_if_uncompiled() if compile else contextlib.nullcontext(),
+            progress_bar("Explaining", len(images) * call.passes(layers), show=progress) as advance,
+        ):
+            seeds = _seeds(generator, len(images))
+            parts = [
+                call.at_layer(name, images, seeds, first=place == 0, advance=advance)
+                for place, name in enumerate(layers)
+            ]
+    parts = [dataclasses.replace(part, seed=generator.initial_seed()) for part in parts]
     for part in parts:
         if part.grid and min(part.grid) < COARSE_GRID:
             grid = " × ".join(map(str, part.grid))
             warnings.warn(f"{part.layer!r} has a grid of {grid}, so that maps are coarse.", GridWarning, stacklevel=2)
-    return parts[0] if isinstance(layer, Layer) else _merged(parts)
+    if fuse is not None:
+        return fused(parts, choices, fuse)
+    return parts[0] if isinstance(layer, Layer) else merged(parts, choices)
+
+
+def _check_running(batch_size: int, fuse: Fusion | None, layer: Layer | Sequence[Layer], precision: Precision) -> None:
+    if batch_size < 1:
+        raise expected("batch_size", "at least 1", batch_size)
+    if fuse not in (None, "mean", "max"):
+        raise expected("fuse", "'mean', 'max' or None", repr(fuse))
+    if fuse is not None and (isinstance(layer, Layer) or len(layer) < 2):
+        raise expected("fuse", "several layers to fuse", "one", do="Pass layer= a list of two or more.")
+    if precision not in ("float32", "bfloat16"):
+        raise expected("precision", "'float32' or 'bfloat16'", repr(precision))
+
+
+def _mixed(precision: Precision, device: torch.device | None) -> contextlib.AbstractContextManager[object]:
+    if precision == "float32" or device is None:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def _choices(methods: MethodChoice | Sequence[MethodChoice]) -> list[Choice[Method]]:
@@ -227,31 +274,3 @@ def _seeds(generator: torch.Generator, count: int) -> Tensor:
     base = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     digests = [hashlib.blake2b(f"{base}/{place}".encode(), digest_size=7).digest() for place in range(count)]
     return torch.tensor([int.from_bytes(digest, "big") for digest in digests])
-
-
-def _merged(parts: Sequence[Explanation]) -> Explanation:
-    """One explanation of several layers: maps of CAMs are labelled `method@layer`."""
-    first = parts[0]
-    maps: dict[str, Tensor] = {}
-    layer_maps: dict[str, Tensor] = {}
-    seconds = {"forward": 0.0}
-    groups: list[tuple[str, ...]] = []
-    for part in parts:
-        label = {name: f"{name}@{part.layer}" if name in part.layer_maps else name for name in part.maps}
-        maps |= {label[name]: values for name, values in part.maps.items()}
-        layer_maps |= {label[name]: values for name, values in part.layer_maps.items()}
-        seconds |= {label[name]: part.seconds[name] for name in part.maps}
-        seconds["forward"] += part.seconds["forward"]
-        groups += [tuple(label[name] for name in group) for group in part.coinciding]
-    return Explanation(
-        maps=maps,
-        target=first.target,
-        score=first.score,
-        probability=first.probability,
-        layer=", ".join(part.layer for part in parts),
-        grid=min((part.grid for part in parts), key=lambda grid: torch.Size(grid).numel()),
-        seconds=seconds,
-        layer_maps=layer_maps,
-        coinciding=tuple(groups),
-        seed=first.seed,
-    )

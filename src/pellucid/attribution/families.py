@@ -10,7 +10,7 @@ from pellucid.registry import Registry
 
 Method = Callable[..., Tensor]
 
-METHODS: Registry[Method] = Registry("method")
+METHODS: Registry[Method] = Registry("method", shared=("smooth",))  # what the engine does for any method
 
 
 def cam(name: str, *, source: str, needs: tuple[str, ...] = ("activations", "gradients")) -> Callable[[Method], Method]:

@@ -14,7 +14,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from pellucid.attribution.ablation import Ablation
 from pellucid.attribution.asking import Gradients, Scores
 from pellucid.attribution.capture import Captured, capture, curvature, gradients
-from pellucid.attribution.explanation import Explanation, coinciding_maps
 from pellucid.attribution.families import Method
 from pellucid.attribution.head import Head, Upstream
 from pellucid.attribution.masking import masked_scores
@@ -23,6 +22,7 @@ from pellucid.attribution.targets import Objective, Target, objective
 from pellucid.attribution.tokens import Layout, Tokens
 from pellucid.devices import clock
 from pellucid.errors import expected
+from pellucid.progress import Advance
 from pellucid.registry import Choice
 
 
@@ -70,87 +70,87 @@ class _Batch:
     found: dict[str, Tensor] = field(default_factory=dict)  # what methods needed besides, the T scores first
 
 
+@dataclass
+class Part:
+    """What methods say of a batch of B images, T scores of each."""
+
+    maps: dict[str, Tensor]  # (B, T, *S)
+    layer_maps: dict[str, Tensor]  # (B, T, *grid)
+    classes: Tensor  # (B, T), -1 for a function; the other two likewise
+    scores: Tensor
+    probabilities: Tensor
+    grid: tuple[int, ...]
+
+
 class LayerRun:
-    """The explanation of a borrowed model at one layer, batch after batch; without one, by methods that need none."""
+    """The explanation of a borrowed model at one layer, batch after batch; without one, by methods that need none.
+
+    `asked` runs in the model's place where the whole network is asked for scores or gradients; `advance` hears of
+    each image that a method is done with.
+    """
 
     def __init__(
         self,
         model: nn.Module,
         layer: str | Tokens,
         choices: Sequence[Choice[Method]],
-        target: Target,
         batch_size: int,
+        asked: nn.Module | None = None,
+        advance: Advance | None = None,
     ) -> None:
         self._model = model
+        self._asked = model if asked is None else asked
+        self._advance: Advance = advance or (lambda steps=1, note="": None)
         self._tokens = layer if isinstance(layer, Tokens) else None
         self._layer = str(layer.layer) if isinstance(layer, Tokens) else layer
         self._choices = choices
-        self._target = target
         self._batch_size = batch_size
         self._device = device_of(model)
         self._channels_last = self._device == torch.device("cpu")  # convolutions there are faster in this layout
         self._needs = {need for choice in choices for need in choice.entry.needs}
         self._ablation: Ablation | None = None
-        self._grid: tuple[int, ...] = ()
-        self._seconds = {"forward": 0.0} | {choice.label: 0.0 for choice in choices}
-        self._maps: dict[str, list[Tensor]] = {choice.label: [] for choice in choices}
-        self._layer_maps: dict[str, list[Tensor]] = {}
-        self._explained: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.seconds = {"forward": 0.0} | {choice.label: 0.0 for choice in choices}
 
-    def add(self, images: Tensor, rows: slice, seeds: Tensor) -> None:
+    def explain(self, images: Tensor, target: Target, rows: slice, seeds: Tensor) -> Part:
         """Explain `images`, which have the places `rows` and the `seeds` (B,) in the whole call."""
         started = clock(self._device)
         images = images.to(self._device or images.device)
-        _check_finite(images, rows, "images", "finite values")
-        batch = self._forward(images, rows)
+        check_finite(images, rows, "images", "finite values")
+        batch, part = self._forward(images, target, rows)
         started = self._spent("forward", started)
         for choice in self._choices:
+            self._advance(0, choice.label)
             maps = self._cam(choice, batch) if looks_at_layer(choice) else self._at_image(choice, batch, seeds)
-            _check_finite(maps, rows, choice.label, "finite maps")
+            check_finite(maps, rows, choice.label, "finite maps")
             if looks_at_layer(choice):
-                self._layer_maps.setdefault(choice.label, []).append(self._kept(maps))
+                part.layer_maps[choice.label] = kept(maps)
                 maps = resize_maps(maps, images.shape[2:])
-            self._maps[choice.label].append(self._kept(maps))
+            part.maps[choice.label] = kept(maps)
             started = self._spent(choice.label, started)
+            self._advance(len(images), choice.label)
+        return part
 
-    def explanation(self, seed: int) -> Explanation:
-        """All batches together."""
-        layer_maps = {label: torch.cat(batches) for label, batches in self._layer_maps.items()}
-        classes, scores, probabilities = (torch.cat(batches) for batches in zip(*self._explained, strict=True))
-        return Explanation(
-            maps={label: torch.cat(batches) for label, batches in self._maps.items()},
-            target=classes,
-            score=scores,
-            probability=probabilities,
-            layer=self._layer,
-            grid=self._grid,
-            seconds=self._seconds,
-            layer_maps=layer_maps,
-            coinciding=coinciding_maps(layer_maps, len(self._grid)),
-            seed=seed,
-        )
-
-    def _forward(self, images: Tensor, rows: slice) -> _Batch:
+    def _forward(self, images: Tensor, target: Target, rows: slice) -> tuple[_Batch, Part]:
         upstream = Upstream() if "drops" in self._needs and self._ablation is None else None
-        captured = self._run(images, upstream)
-        aim = objective(self._target, captured.outputs, rows)
+        with sdpa_kernel(SDPBackend.MATH) if "curvature" in self._needs else contextlib.nullcontext():
+            captured = self._run(images, upstream)  # fused attention has no second derivative
+        aim = objective(target, captured.outputs, rows)
         everyone = torch.arange(len(images), device=images.device)
         scores = aim.scores(captured.outputs, everyone)
-        _check_finite(scores, rows, "model", "finite scores")
+        check_finite(scores, rows, "model", "finite scores")
         slopes = gradients(scores, captured.activations) if self._needs & {"gradients", "drops"} else scores
         if upstream is not None:
             self._ablation = Ablation(Head(self._model, self._layer, upstream), self._batch_size)
         found = {"curvature": curvature(scores, captured.activations)} if "curvature" in self._needs else {}
         classes = torch.full_like(scores, -1) if aim.classes is None else aim.classes
         probabilities = aim.probabilities(captured.outputs, everyone)
-        kept = self._kept(classes, torch.long), self._kept(scores), self._kept(probabilities)
-        self._explained.append(kept)
-        self._grid = tuple(captured.activations.shape[2:])
+        grid = tuple(captured.activations.shape[2:])
+        part = Part({}, {}, kept(classes, torch.long), kept(scores), kept(probabilities), grid)
         layout = captured.layout
-        return _Batch(images, captured.activations.detach(), slopes, scores.detach(), aim, layout, found)
+        return _Batch(images, captured.activations.detach(), slopes, scores.detach(), aim, layout, found), part
 
     def _run(self, images: Tensor, upstream: Upstream | None) -> Captured:
-        with channels_checked(self._model, images), _twice_differentiable("curvature" in self._needs):
+        with channels_checked(self._model, images):
             if not self._layer:
                 with torch.no_grad():
                     return Captured(images.new_empty(0), self._model(images))
@@ -166,21 +166,26 @@ class LayerRun:
 
     def _at_image(self, choice: Choice[Method], batch: _Batch, seeds: Tensor) -> Tensor:
         """Maps (B, T, *S); a control's are the same for every class."""
-        function, options, needs = choice.entry.function, choice.options, choice.entry.needs
+        function, options, needs = choice.entry.function, choice.own_options, choice.entry.needs
         if choice.entry.family == "control":
             maps = function(batch.images, seeds, **options)
             return maps.unsqueeze(1).expand(-1, batch.scores.shape[1], *maps.shape[1:])
+
+        def told(rows: int) -> None:
+            self._advance(0, f"{choice.label}, {rows} rows")
+
         if needs == ("scores",):
-            score_of = Scores(self._model, batch.objective, self._batch_size)
+            score_of = Scores(self._asked, batch.objective, self._batch_size, told)
             return function(score_of, batch.images, seeds, **options)
-        gradient_of = Gradients(self._model, batch.objective, self._batch_size)
         if "model" in needs:
+            gradient_of = Gradients(self._model, batch.objective, self._batch_size, told)
             return function(self._model, gradient_of, batch.images, seeds, **options)
+        gradient_of = Gradients(self._asked, batch.objective, self._batch_size, told)
         return function(gradient_of, batch.images, seeds, **options)
 
     def _cam(self, choice: Choice[Method], batch: _Batch) -> Tensor:
         """Maps (B, T, *grid) at the layer's resolution, in float32 at least."""
-        function, options, needs = choice.entry.function, choice.options, choice.entry.needs
+        function, options, needs = choice.entry.function, choice.own_options, choice.entry.needs
         per_target = [self._needed(need, batch) for need in needs[1:]]
         if not per_target:
             saliency = function(_single(batch.activations), **options)
@@ -200,7 +205,7 @@ class LayerRun:
 
     def _find(self, need: str, batch: _Batch) -> Tensor:
         if need == "masked scores":
-            score_of = Scores(self._model, batch.objective, self._batch_size)
+            score_of = Scores(self._asked, batch.objective, self._batch_size)
             return masked_scores(score_of, batch.images, batch.activations)
         assert need == "drops", need
         assert self._ablation is not None
@@ -208,20 +213,22 @@ class LayerRun:
             batch.images, batch.activations, batch.gradients, batch.scores, batch.objective, batch.layout
         )
 
-    def _kept(self, values: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Values (B, T, ...) as they are given back: without T where one class of each image is explained."""
-        every_class = isinstance(self._target, str) and self._target == "all"
-        return (values if every_class else values.squeeze(1)).detach().to("cpu", dtype)
+    @contextlib.contextmanager
+    def timed(self, label: str) -> Iterator[None]:
+        """Add the time that the block takes."""
+        started = clock(self._device)
+        yield
+        self._spent(label, started)
 
     def _spent(self, label: str, since: float) -> float:
         now = clock(self._device)
-        self._seconds[label] += now - since
+        self.seconds[label] += now - since
         return now
 
 
-def _twice_differentiable(wanted: bool) -> contextlib.AbstractContextManager[None]:
-    """Attention by steps that have a second derivative, which the fused ones lack."""
-    return sdpa_kernel(SDPBackend.MATH) if wanted else contextlib.nullcontext()
+def kept(values: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Values as they are given back."""
+    return values.detach().to("cpu", dtype)
 
 
 def _single(values: Tensor) -> Tensor:
@@ -229,7 +236,8 @@ def _single(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
-def _check_finite(values: Tensor, rows: slice, argument: str, wanted: str) -> None:
+def check_finite(values: Tensor, rows: slice, argument: str, wanted: str) -> None:
+    """Raise InputError where an image's values (B, ...) aren't finite; it is told by its place in the whole call."""
     finite = values.isfinite().flatten(1).all(dim=1)
     if not bool(finite.all()):
         places = (torch.nonzero(~finite.cpu()).flatten() + rows.start).tolist()

@@ -74,7 +74,7 @@ def parse_methods(values: list[str]) -> list[Choice[Method]]:
             options[key] = _value(text)
         choice = METHODS.choose(name, **options)
         for key, value in options.items():
-            default = entry.options[key]
+            default = entry.options.get(key)
             if (
                 default is not None
                 and type(value) is not type(default)

@@ -1,0 +1,194 @@
+"""One call of `explain` on a borrowed model: methods grouped by the views they share, batch after batch."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from pellucid.attribution.capture import capture
+from pellucid.attribution.explanation import Explanation, coinciding_maps
+from pellucid.attribution.families import Method
+from pellucid.attribution.run import LayerRun, Part, check_finite, device_of, kept, looks_at_layer
+from pellucid.attribution.targets import Target, objective
+from pellucid.attribution.tokens import Tokens
+from pellucid.attribution.views import Plain, View, Views
+from pellucid.errors import PellucidError
+from pellucid.progress import Advance
+from pellucid.registry import Choice
+
+_ODD = 0x9E3779B97F4A7C15  # spreads the views' numbers over the seeds
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    """The model as `torch.compile` makes it; what was compiled for it once is found again."""
+    made: nn.Module = torch.compile(model)  # type: ignore[assignment]
+    return made
+
+
+@contextlib.contextmanager
+def told_if_uncompiled() -> Iterator[None]:
+    """Say in words that a compiler failed or is missing. Raises PellucidError."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise PellucidError(
+            f"compile: this model can't be compiled here ({reason}). Leave compile=True out."
+        ) from error
+
+
+@dataclass(frozen=True)
+class Call:
+    """What is asked: `asked` is the model, perhaps compiled; `rows` run at once."""
+
+    model: nn.Module
+    asked: nn.Module
+    choices: Sequence[Choice[Method]]
+    target: Target
+    rows: int
+    views: Views
+
+    def passes(self, layers: Sequence[str | Tokens]) -> int:
+        """How often an image is explained by a method for these layers."""
+        groups = (group for place in range(len(layers)) for group in self._groups(first=place == 0))
+        return sum(len(views) * len(choices) for views, choices in groups)
+
+    def at_layer(
+        self, layer: str | Tokens, images: Tensor, seeds: Tensor, *, first: bool, advance: Advance
+    ) -> Explanation:
+        """The explanation at one layer; where it isn't the `first`, of the methods alone that look at a layer."""
+        maps: dict[str, Tensor] = {}
+        layer_maps: dict[str, Tensor] = {}
+        seconds: dict[str, float] = {"forward": 0.0}
+        found: list[Part] = []
+        grid: tuple[int, ...] = ()
+        for views, choices in self._groups(first):
+            at_layer = any(map(looks_at_layer, choices))
+            run = LayerRun(self.model, layer if at_layer else "", choices, self.rows, self.asked, advance)
+            parts = []
+            for start in range(0, len(images), self.rows):
+                rows = slice(start, start + self.rows)
+                parts.append(self._part(run, views, images[rows], seeds[rows], rows, len(images)))
+            maps |= {label: self._together([part.maps[label] for part in parts]) for label in parts[0].maps}
+            layer_maps |= {
+                label: self._together([part.layer_maps[label] for part in parts]) for label in parts[0].layer_maps
+            }
+            seconds |= run.seconds | {"forward": seconds["forward"] + run.seconds["forward"]}
+            found = found or parts
+            grid = grid or parts[0].grid
+        order = [choice.label for choice in self.choices if choice.label in maps]
+        layer_maps = {label: layer_maps[label] for label in order if label in layer_maps}
+        return Explanation(
+            maps={label: maps[label] for label in order},
+            target=self._together([part.classes for part in found]),
+            score=self._together([part.scores for part in found]),
+            probability=self._together([part.probabilities for part in found]),
+            layer=str(layer.layer) if isinstance(layer, Tokens) else layer,
+            grid=grid,
+            seconds={"forward": seconds["forward"]} | {label: seconds[label] for label in order},
+            layer_maps=layer_maps,
+            coinciding=coinciding_maps(layer_maps, len(grid)),
+        )
+
+    def _groups(self, first: bool) -> list[tuple[list[View], list[Choice[Method]]]]:
+        """The methods that are run, by the views that they share; others than CAMs don't depend on the layer."""
+        groups: list[tuple[list[View], list[Choice[Method]]]] = []
+        for choice in self.choices:
+            if first or looks_at_layer(choice):
+                views = self.views.smoothed(choice.options.get("smooth"))
+                for shared, choices in groups:
+                    if shared == views:
+                        choices.append(choice)
+                        break
+                else:
+                    groups.append((views, [choice]))
+        return groups
+
+    def _part(self, run: LayerRun, views: list[View], images: Tensor, seeds: Tensor, rows: slice, whole: int) -> Part:
+        """What the methods say of a batch, which has the places `rows` of the `whole` call's."""
+        if len(views) == 1 and isinstance(views[0], Plain):
+            return run.explain(images, self.target, rows, seeds)
+        part, target = self._aim(run, images, seeds, rows, whole)
+        weights = torch.zeros(images.shape[2:])
+        for number, view in enumerate(views):
+            seen = run.explain(view.of(images, seeds), target, rows, (seeds + number * _ODD % 2**62) % 2**62)
+            part.grid = seen.grid
+            weight = torch.zeros(())
+            for label, values in seen.maps.items():
+                placed, weight = view.back(values)
+                placed = placed * weight
+                part.maps[label] = part.maps[label] + placed if label in part.maps else placed
+            weights = weights + weight
+        part.maps = {label: total / weights for label, total in part.maps.items()}
+        return part
+
+    def _aim(self, run: LayerRun, images: Tensor, seeds: Tensor, rows: slice, whole: int) -> tuple[Part, Target]:
+        """The score of each image, the mean over windows, and the target that all its views share."""
+        device = device_of(self.model) or images.device
+        check_finite(images, rows, "images", "finite values")
+        with torch.no_grad(), run.timed("forward"):
+            outputs = [self.model(view.of(images, seeds).to(device, copy=True)) for view in self.views.windows]
+        everyone = torch.arange(len(images), device=device)
+        if callable(self.target):
+            aims = [objective(self.target, output, rows) for output in outputs]
+            scores = torch.stack([aim.scores(o, everyone) for aim, o in zip(aims, outputs, strict=True)]).mean(dim=0)
+            chances = [aim.probabilities(o, everyone) for aim, o in zip(aims, outputs, strict=True)]
+            probabilities, classes = torch.stack(chances).mean(dim=0), torch.full_like(scores, -1)
+        else:
+            mean = torch.stack(outputs).mean(dim=0) if len(outputs) > 1 else outputs[0]
+            aim = objective(self.target, mean, rows)
+            assert aim.classes is not None
+            scores, probabilities, classes = aim.scores(mean, everyone), aim.probabilities(mean, everyone), aim.classes
+        check_finite(scores, rows, "model", "finite scores")
+        part = Part({}, {}, kept(classes, torch.long), kept(scores), kept(probabilities), ())
+        if self.target != "predicted":
+            return part, self.target
+        fixed = torch.zeros(whole, dtype=torch.long)
+        fixed[rows] = part.classes[:, 0]
+        return part, fixed
+
+    def _together(self, values: Sequence[Tensor]) -> Tensor:
+        """Values (B, T, ...) of all batches, without T where one class of each image is explained."""
+        joined = torch.cat(list(values))
+        return joined if isinstance(self.target, str) and self.target == "all" else joined.squeeze(1)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run on copies of an image that takes as much memory as the most demanding of the methods."""
+
+    model: nn.Module
+    choices: Sequence[Choice[Method]]
+    layer: str | Tokens
+    sample: Tensor  # (B, C, *S)
+
+    def __call__(self, rows: int) -> None:
+        """Run on `rows` copies of the first image."""
+        device = device_of(self.model) or self.sample.device
+        images = self.sample[:1].to(device).repeat(rows, *(1,) * (self.sample.ndim - 1))
+        needs = {need for choice in self.choices for need in choice.entry.needs}
+        if "image gradients" in needs:
+            leaf = images.requires_grad_()
+            _slopes(self.model(leaf.clone()), leaf)
+        elif "activations" in needs:
+            tokens = self.layer if isinstance(self.layer, Tokens) else None
+            name = str(self.layer.layer) if isinstance(self.layer, Tokens) else self.layer
+            captured = capture(self.model, name, images, tokens=tokens)
+            _slopes(captured.outputs, captured.activations)
+        else:
+            with torch.no_grad():
+                self.model(images)
+
+
+def _slopes(outputs: object, leaf: Tensor) -> None:
+    """The gradient of whatever the outputs hold."""
+    sums = [each.float().sum() for each in tree_leaves(outputs) if isinstance(each, Tensor) and each.requires_grad]
+    if sums:
+        torch.autograd.grad(torch.stack(sums).sum(), leaf, allow_unused=True)
