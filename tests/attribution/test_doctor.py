@@ -56,7 +56,7 @@ def test_a_network_is_looked_over_and_given_back() -> None:
     assert found.auto == FeatureMap("last", "ELU", 6, (6, 8), "channels first", 0)
     assert found.coarse
     assert [(each.name, each.channels, each.grid) for each in found.layers] == [
-        ("first", 4, (8, 10)), ("act", 4, (8, 10)), ("second", 4, (8, 10)), ("third", 6, (6, 8)), ("last", 6, (6, 8)),
+        ("first", 4, (8, 10)), ("second", 4, (8, 10)), ("third", 6, (6, 8)), ("last", 6, (6, 8)),
     ]  # fmt: skip
     assert found.in_place == ("act (ReLU)", "add in Shared", "relu in Shared")
     assert found.reused == (Reused("act", "ReLU", 2),)
@@ -113,6 +113,17 @@ def test_without_a_feature_map_it_says_why() -> None:
     assert found.reason.startswith("layer: expected a module whose output is a feature map")
     assert working(found) >= SCORES | {"saliency", "integrated-gradients"}
     assert "grad-cam" not in working(found)
+
+
+def test_an_activation_that_is_a_function_is_named() -> None:
+    class Functional(nn.Sequential):
+        def forward(self, rows: Tensor) -> Tensor:
+            return self[1](functional.relu(self[0](rows), inplace=True).mean(dim=(2, 3)))
+
+    found = examine(seeded(Functional(nn.Conv2d(1, 4, 3), nn.Linear(4, 3))), images(1, 1, 10, 12))
+    assert found.auto == FeatureMap("0:relu", "Conv2d", 4, (8, 10), "channels first", 0)
+    assert (found.in_place, found.head) == (("relu in Functional",), "affine")
+    assert {"grad-cam", "ablation-cam"} <= working(found)
 
 
 def test_images_that_the_network_does_not_run_on_are_refused() -> None:

@@ -71,6 +71,7 @@ CASES: dict[str, Case] = {
     "four sequences, densenet": of_timm("densenet121", "features.norm5", 2, channels=4),
     "four sequences, swin": of_timm("swin_tiny_patch4_window7_224", "norm", 2, channels=4, **SWIN),
     "torchvision resnet": of_torchvision("resnet18", "layer4", 2),
+    "torchvision densenet": of_torchvision("densenet121", "features:relu", 2),
     "torchvision vgg": of_torchvision("vgg11", "features.19", 4),
     "torchvision efficientnet": of_torchvision("efficientnet_b0", "features.8", 2),
     "torchvision mobilenetv2": of_torchvision("mobilenet_v2", "features", 2),

@@ -91,12 +91,12 @@ def test_torchvisions_networks_are_known_too(name: str, layer: str) -> None:
     assert outputs_of(model, torch.randn(1, 3, 64, 64))[layer].shape[-1] > 1
 
 
-def test_an_activation_that_is_a_function_cannot_be_hooked_and_is_named() -> None:
+def test_an_activation_that_is_a_function_is_named_behind_its_module() -> None:
     import torchvision
 
-    model = torchvision.models.densenet121(weights=None, num_classes=3)
-    with pytest.raises(InputError, match=r"a module for the activation that follows 'features', which is a function"):
-        find_layer(model, torch.randn(1, 3, 64, 64))
+    model = torchvision.models.densenet121(weights=None, num_classes=3).train()
+    assert find_layer(model, torch.randn(1, 3, 64, 64)) == "features:relu"
+    assert all(module.training and not module._forward_hooks for module in model.modules())
 
 
 SMALL_VIT = {"img_size": 32, "depth": 2, "embed_dim": 12, "num_heads": 2}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from pellucid.attribution.ablation import Ablation
+from pellucid.attribution.activated import parted
 from pellucid.attribution.borrow import borrowed
 from pellucid.attribution.capture import capture, gradients
 from pellucid.attribution.engine import COARSE_GRID, GridWarning, explain
@@ -83,7 +85,7 @@ class Examination:
         image: (C, *S) of the images it was run on.
         auto: the layer that `layer="auto"` takes; None where there is none, and `reason` says why.
         coarse: whether that layer's grid is below 7 along an axis.
-        layers: all layers with spatial extent, in the order in which they run.
+        layers: all layers with spatial extent that run once, in the order in which they run.
         in_place: names of modules, and of functions with the module that calls them, that overwrite their input.
         reused: modules that run more than once.
         head: how the score follows from the layer: a key of `HEADS`; empty where that can't be told.
@@ -129,7 +131,9 @@ def examine(
     with borrowed(model):
         survey = _survey(model, images)
         layer, reason = _auto(model, images)
-    auto = next((each for each in survey.layers if each.name == layer), None)
+    auto = next(
+        (dataclasses.replace(each, name=layer) for each in survey.layers if each.name == parted(layer)[0]), None
+    )
     with progress("examining", len(METHODS) + 1, show=show_progress) as advance:
         trial = _Trial(model, images[:1], target, layer or "auto")
         served = []
@@ -148,7 +152,7 @@ def examine(
         auto=auto,
         reason=reason,
         coarse=auto is not None and min(auto.grid) < COARSE_GRID,
-        layers=tuple(survey.layers),
+        layers=tuple(each for each in survey.layers if each.name not in {reused.name for reused in survey.reused()}),
         in_place=tuple(dict.fromkeys(survey.in_place)),
         reused=tuple(survey.reused()),
         head=trial.way,

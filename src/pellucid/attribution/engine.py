@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from pellucid.attribution.activated import parted
 from pellucid.attribution.borrow import borrowed
 from pellucid.attribution.call import Call, Trial, compiled, told_if_uncompiled
 from pellucid.attribution.explanation import Explanation
@@ -71,8 +72,8 @@ def explain(
             `pellucid.attribution`; its map is then the mean over those views of the image, brought back to it.
         target: the class to explain: "predicted", "all", an index, one index per image (B,), or a function from the
             model's output for M rows to M scores.
-        layer: for CAMs: "auto", a dotted name, a module of the model, or several, whose maps are labelled
-            `method@layer`. Layers of tokens and with channels last are taken as feature maps; where the network
+        layer: for CAMs: "auto", a dotted name ("features:relu" for what a function makes of that module's output), a
+            module of the model, or several, whose maps are labelled `method@layer`. Layers of tokens and with channels last are taken as feature maps; where the network
             doesn't tell the tokens' grid, pass `pellucid.attribution.Tokens`.
         batch_size: images that run at once, and sets of activations where ablation has to run the network on each.
         generator: where draws come from; None means seed 0. An image's draws depend on its place in `images`, not
@@ -254,7 +255,7 @@ def _layer_name(model: nn.Module, layer: str | nn.Module, names: dict[nn.Module,
         return names[layer]
     if layer == "auto":
         return _auto(model, images)
-    if layer not in names.values():
+    if parted(layer)[0] not in names.values():
         close = nearest(layer, names.values())
         hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
         with contextlib.suppress(InputError):  # which would hide the name

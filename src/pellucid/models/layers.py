@@ -171,7 +171,7 @@ class _Watch(TorchFunctionMode):
         super().__init__()
         self._axes = axes
         self._outputs: list[tuple[str, nn.Module, Tensor]] = []
-        self._activated: list[tuple[Tensor, int]] = []  # input of an activation, and how many outputs came before
+        self._activated: list[tuple[Tensor, int, str]] = []  # input of an activation, how many outputs came before it
 
     def hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def note(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -188,7 +188,7 @@ class _Watch(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         if func in _ACTIVATIONS and args:
-            self._activated.append((args[0], len(self._outputs)))
+            self._activated.append((args[0], len(self._outputs), func.__name__.strip("_")))
         return func(*args, **(kwargs or {}))
 
     def ends_in_tokens(self) -> bool:
@@ -197,14 +197,23 @@ class _Watch(TorchFunctionMode):
         return any(output.ndim == 3 and min(output.shape[1:]) > 1 for _, _, output in rest)
 
     def last_feature_map(self, kind: str) -> str:
+        """The last module whose output is one; with ":relu" behind it where an activation is a function, or shared."""
         chosen = self._chosen()
         if chosen is None:
             raise self.error(kind, "a module whose output is a feature map")
-        name, _, features = self._outputs[chosen]
-        for values, before in self._activated:
-            if values is features and before > chosen:
-                raise self.error(kind, f"a module for the activation that follows {name!r}, which is a function")
+        for values, before, function in reversed(self._activated):
+            if before > chosen and values is self._outputs[chosen][2]:
+                return f"{self._outputs[chosen][0]}:{function}"
+        name, module, _ = self._outputs[chosen]
+        if self._runs(module) > 1:  # the activation is a module that others share
+            for values, before, function in reversed(self._activated):
+                sources = [(each, source) for each, source, output in self._outputs[:before] if output is values]
+                if before == chosen and sources and self._runs(sources[-1][1]) == 1:
+                    return f"{sources[-1][0]}:{function}"
         return name
+
+    def _runs(self, module: nn.Module) -> int:
+        return sum(each is module for _, each, _ in self._outputs)
 
     def _chosen(self) -> int | None:
         """Where the last module stands whose output has spatial extent and isn't pooled."""
