@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pellucid.attribution import METHODS, explain, method
 from pellucid.attribution.families import Method
+from pellucid.attribution.run import channels_checked
 from pellucid.errors import InputError, UnknownNameError
 from pellucid.registry import Choice
 from references.cam_networks import affine_net, seeded
@@ -403,6 +404,18 @@ def test_methods_that_would_have_to_see_into_a_scripted_part_say_so(kind: str) -
     )
 
 
+def test_a_run_that_fails_between_devices_names_them() -> None:
+    model = with_meta_buffer()
+    with pytest.raises(InputError) as raised, channels_checked(model, images()):
+        model(images())
+    assert str(raised.value) == (
+        "model: expected parameters and buffers on one device, got '0.weight' on cpu and '1.running_mean' on meta. "
+        "Move it whole with model.to(device)."
+    )
+    with pytest.raises(RuntimeError, match="device of another kind"), channels_checked(affine_net(), images()):
+        raise RuntimeError("device of another kind")
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_network_on_two_devices_says_which() -> None:
@@ -411,6 +424,6 @@ def test_a_network_on_two_devices_says_which() -> None:
     with pytest.raises(InputError) as raised:
         explain(model, images(), "grad-cam")
     assert str(raised.value) == (
-        "model: expected parameters and buffers on one device, got '1.running_mean' on cpu and '0.weight' on cuda:0. "
+        "model: expected parameters and buffers on one device, got '0.weight' on cuda:0 and '1.running_mean' on cpu. "
         "Move it whole with model.to(device)."
     )

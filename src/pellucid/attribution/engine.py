@@ -73,8 +73,9 @@ def explain(
         target: the class to explain: "predicted", "all", an index, one index per image (B,), or a function from the
             model's output for M rows to M scores.
         layer: for CAMs: "auto", a dotted name ("features:relu" for what a function makes of that module's output), a
-            module of the model, or several, whose maps are labelled `method@layer`. Layers of tokens and with channels last are taken as feature maps; where the network
-            doesn't tell the tokens' grid, pass `pellucid.attribution.Tokens`.
+            module of the model, or several, whose maps are labelled `method@layer`. Layers of tokens and with channels
+            last are taken as feature maps; where the network doesn't tell the tokens' grid, pass
+            `pellucid.attribution.Tokens`.
         batch_size: images that run at once, and sets of activations where ablation has to run the network on each.
         generator: where draws come from; None means seed 0. An image's draws depend on its place in `images`, not
             on the batch size.

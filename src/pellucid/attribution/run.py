@@ -43,9 +43,9 @@ def channels_checked(model: nn.Module, images: Tensor) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        places = {
-            tensor.device: name for name, tensor in itertools.chain(model.named_buffers(), model.named_parameters())
-        }
+        places: dict[torch.device, str] = {}
+        for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
+            places.setdefault(tensor.device, name)
         if len(places) > 1 and "device" in str(error):
             seen = " and ".join(f"{name!r} on {device}" for device, name in places.items())
             do = "Move it whole with model.to(device)."
