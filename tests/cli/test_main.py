@@ -45,7 +45,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"pellucid {pellucid.__version__}\n"
     assert main(["--help"]) == 0
     listed = capsys.readouterr().out
-    for verb in ("demo", "run", "train", "predict", "explain", "report", "methods"):
+    for verb in ("demo", "run", "train", "predict", "explain", "report", "methods", "doctor"):
         assert verb in listed
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import timm
 import torch
+from monai.networks import nets
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -90,12 +91,12 @@ def test_torchvisions_networks_are_known_too(name: str, layer: str) -> None:
     assert outputs_of(model, torch.randn(1, 3, 64, 64))[layer].shape[-1] > 1
 
 
-def test_an_activation_that_is_a_function_cannot_be_hooked_and_is_named() -> None:
+def test_an_activation_that_is_a_function_is_named_behind_its_module() -> None:
     import torchvision
 
-    model = torchvision.models.densenet121(weights=None, num_classes=3)
-    with pytest.raises(InputError, match=r"a module for the activation that follows 'features', which is a function"):
-        find_layer(model, torch.randn(1, 3, 64, 64))
+    model = torchvision.models.densenet121(weights=None, num_classes=3).train()
+    assert find_layer(model, torch.randn(1, 3, 64, 64)) == "features:relu"
+    assert all(module.training and not module._forward_hooks for module in model.modules())
 
 
 SMALL_VIT = {"img_size": 32, "depth": 2, "embed_dim": 12, "num_heads": 2}
@@ -199,7 +200,6 @@ SMALL_MONAI_VIT = {"hidden_size": 24, "mlp_dim": 32, "num_layers": 2, "num_heads
     [("DenseNet", "class_layers.relu"), ("ResNet", "layer4"), ("EfficientNetBN", "_bn1"), ("ViT", "blocks.1.norm1")],
 )
 def test_monais_networks(name: str, layer: str, axes: int) -> None:
-    nets = pytest.importorskip("monai.networks.nets")
     if name == "DenseNet":
         model = nets.DenseNet(axes, 1, 3, init_features=8, growth_rate=4, block_config=(1, 1, 1))
     elif name == "ResNet":
@@ -207,6 +207,5 @@ def test_monais_networks(name: str, layer: str, axes: int) -> None:
     elif name == "EfficientNetBN":
         model = nets.EfficientNetBN("efficientnet-b0", pretrained=False, spatial_dims=axes, in_channels=1)
     else:
-        pytest.importorskip("einops")
         model = nets.ViT(1, (64,) * axes, (32,) * axes, spatial_dims=axes, **SMALL_MONAI_VIT)
     assert find_layer(model, torch.randn(1, 1, *(64,) * axes)) == layer

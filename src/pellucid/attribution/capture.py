@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pellucid.attribution.activated import changed, parted
 from pellucid.attribution.head import Upstream, beside
 from pellucid.attribution.linear import Forward, answered, is_linear_like, quick_forward
 from pellucid.attribution.targets import class_logits
@@ -32,15 +33,16 @@ def capture(
     The network goes on with a clone, so that in-place operations can't rewrite what was captured. `upstream`, when
     given, notes which modules ran before the layer. Tokens and maps with channels last are captured as (B, K, *s),
     tokens on the grid that `tokens` or else the network tells of; class and register tokens stay as they are.
+    `NAME:relu` is what the function `relu` makes of the output of the module NAME.
 
     Raises:
         InputError: the layer doesn't run, or runs more than once, or its output holds no feature map with as many
             spatial axes as the images, or it can't be told how.
     """
     seen: list[tuple[Tensor, Layout]] = []
-    witness = Witness(model, layer, images, tokens)
+    witness = Witness(model, parted(layer)[0], images, tokens)
 
-    def detach(module: nn.Module, inputs: object, output: object) -> Tensor:
+    def detach(output: object) -> Tensor:
         if seen:
             raise expected("layer", "a layer that runs once per image", f"{layer!r}, which runs again", do=_PASS_LAYER)
         maps, layout = witness.split(output)
@@ -53,10 +55,10 @@ def capture(
             upstream.record(module, output)
 
     quick: dict[nn.Module, Forward] = {m: quick_forward(m) for m in model.modules() if is_linear_like(m)}
-    with witness.watching(), answered(quick):  # the witness's hooks come first, so that it sees the layer itself
-        handles = [model.get_submodule(layer).register_forward_hook(detach)]
-        if upstream is not None:
-            handles += [module.register_forward_hook(note) for module in beside(model, layer)]
+    # the witness's hooks come first, so that it sees the layer itself
+    with witness.watching(), answered(quick), changed(model, layer, detach):
+        before = beside(model, layer) if upstream is not None else ()
+        handles = [module.register_forward_hook(note) for module in before]
         try:
             outputs = model(images)
         finally:

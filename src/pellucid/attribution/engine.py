@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import inspect
 import warnings
 from collections.abc import Sequence
 from typing import Literal
@@ -12,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from pellucid.attribution.activated import parted
 from pellucid.attribution.borrow import borrowed
 from pellucid.attribution.call import Call, Trial, compiled, told_if_uncompiled
 from pellucid.attribution.explanation import Explanation
@@ -23,7 +25,7 @@ from pellucid.attribution.scorer import ScoringFunction, as_model
 from pellucid.attribution.targets import Target, check_target
 from pellucid.attribution.tokens import Tokens
 from pellucid.attribution.views import Views, Window
-from pellucid.errors import expected, unknown_name
+from pellucid.errors import InputError, UnknownNameError, expected, nearest
 from pellucid.models.layers import find_layer
 from pellucid.progress import progress as progress_bar
 from pellucid.registry import Choice
@@ -70,9 +72,10 @@ def explain(
             `pellucid.attribution`; its map is then the mean over those views of the image, brought back to it.
         target: the class to explain: "predicted", "all", an index, one index per image (B,), or a function from the
             model's output for M rows to M scores.
-        layer: for CAMs: "auto", a dotted name, a module of the model, or several, whose maps are labelled
-            `method@layer`. Layers of tokens and with channels last are taken as feature maps; where the network
-            doesn't tell the tokens' grid, pass `pellucid.attribution.Tokens`.
+        layer: for CAMs: "auto", a dotted name ("features:relu" for what a function makes of that module's output), a
+            module of the model, or several, whose maps are labelled `method@layer`. Layers of tokens and with channels
+            last are taken as feature maps; where the network doesn't tell the tokens' grid, pass
+            `pellucid.attribution.Tokens`.
         batch_size: images that run at once, and sets of activations where ablation has to run the network on each.
         generator: where draws come from; None means seed 0. An image's draws depend on its place in `images`, not
             on the batch size.
@@ -103,6 +106,7 @@ def explain(
     """
     choices = _choices(methods)
     model = _unwrapped(as_model(model, choices))
+    _check_forward(model)
     _check_images(images)
     check_target(target, len(images))
     _check_running(batch_size, fuse, layer, precision)
@@ -168,9 +172,27 @@ def _check_images(images: Tensor) -> None:
     if not isinstance(images, Tensor):
         raise expected("images", "a tensor (B, C, *S)", type(images).__name__, do="Use torch.as_tensor or torch.stack.")
     if images.ndim not in (4, 5):
-        raise expected("images", "(B, C, H, W) or (B, C, D, H, W)", f"shape {tuple(images.shape)}")
+        do = "Pass one image as images[None]." if images.ndim == 3 else ""
+        raise expected("images", "(B, C, H, W) or (B, C, D, H, W)", f"shape {tuple(images.shape)}", do=do)
     if not images.numel():
         raise expected("images", "at least one image and pixel", f"shape {tuple(images.shape)}")
+
+
+def _check_forward(model: nn.Module) -> None:
+    """Refuse a network that wants more than the images."""
+    try:
+        signature = inspect.signature(model.forward)
+    except (TypeError, ValueError):  # not written in Python
+        return
+    try:
+        signature.bind(None)
+    except TypeError:
+        raise expected(
+            "model",
+            "a network that is called with the images alone",
+            f"{type(model).__name__}.forward{signature}",
+            do="Wrap it in a module whose forward(images) gives the other arguments.",
+        ) from None
 
 
 def _check_fits(model: nn.Module, images: Tensor) -> None:
@@ -233,12 +255,20 @@ def _layer_name(model: nn.Module, layer: str | nn.Module, names: dict[nn.Module,
             raise expected("layer", "a module inside the model", type(layer).__name__)
         return names[layer]
     if layer == "auto":
-        first = images[:1].to(device_of(model) or images.device)
-        with channels_checked(model, first):
-            return find_layer(model, first)
-    if layer not in names.values():
-        raise unknown_name("layer", layer, names.values())
+        return _auto(model, images)
+    if parted(layer)[0] not in names.values():
+        close = nearest(layer, names.values())
+        hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+        with contextlib.suppress(InputError):  # which would hide the name
+            hint += f" 'auto' takes {_auto(model, images)!r}."
+        raise UnknownNameError(f"unknown layer {layer!r}.{hint} model.named_modules() lists all.")
     return layer
+
+
+def _auto(model: nn.Module, images: Tensor) -> str:
+    first = images[:1].to(device_of(model) or images.device)
+    with channels_checked(model, first):
+        return find_layer(model, first)
 
 
 def _seeds(generator: torch.Generator, count: int) -> Tensor:

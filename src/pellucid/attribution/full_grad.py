@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from pellucid.attribution.asking import Gradients
 from pellucid.attribution.families import rewriting
 from pellucid.attribution.resize import resize_maps
+from pellucid.errors import expected
 
 _LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -75,7 +76,13 @@ def fullgrad(model: nn.Module, gradient_of: Gradients, images: Tensor, seeds: Te
     Each layer is scaled over its channels and positions to [0, 1] and enlarged to the image, so that the map isn't
     negative. Biases without spatial extent, as a last linear layer's, have no place in it. In a network whose other
     parts are piecewise linear the unscaled terms add up to the score.
+
+    Raises:
+        InputError: a part of the network is scripted, so that its biases can't be seen.
     """
+    scripted = next((name for name, m in model.named_modules() if isinstance(m, torch.jit.ScriptModule)), None)
+    if scripted is not None:
+        raise expected("model", "modules whose biases can be seen, for 'fullgrad'", f"{scripted!r}, which is scripted")
     found = []
     for sample in torch.arange(len(images), device=images.device).split(gradient_of.rows):
         with bias_slopes(model) as noted:

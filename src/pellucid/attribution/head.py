@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pellucid.attribution.activated import changed, module_of, parted
 from pellucid.attribution.linear import Forward, answered, is_linear_like, quick_forward
 from pellucid.attribution.targets import Objective
 from pellucid.attribution.tokens import Layout
@@ -45,8 +46,8 @@ class Upstream:
 
 def beside(model: nn.Module, layer: str) -> Iterator[nn.Module]:
     """The largest modules that neither hold the layer nor lie in it."""
-    holder, inside = model, set(model.get_submodule(layer).modules())
-    for part in layer.split("."):
+    holder, inside = model, set(module_of(model, layer).modules())
+    for part in parted(layer)[0].split("."):
         for name, child in holder.named_children():
             if name != part and inside.isdisjoint(child.modules()):
                 yield from _that_run(child)
@@ -63,7 +64,8 @@ class Head:
 
     def __init__(self, model: nn.Module, layer: str, upstream: Upstream) -> None:
         self._model = model
-        self._layer = model.get_submodule(layer)
+        self._name = layer
+        self._layer = module_of(model, layer)
         self._upstream = upstream
         self._images: Tensor | None = None
         self._layout = Layout()
@@ -129,14 +131,11 @@ class Head:
                 images = self._images[sample]
             replaced |= answers or {}
             output = self._layout.output(activations, sample)
-            replaced[self._layer] = lambda *_args, **_options: output
+            fed = output.clone() if parted(self._name)[1] else output  # an activation may follow in place
+            replaced[self._layer] = lambda *_args, **_options: fed
             # a hook of the user's on the layer has had its say already
-            handle = self._layer.register_forward_hook(lambda _module, _inputs, _output: output)
-            try:
-                with answered(replaced):
-                    return self._model(images)
-            finally:
-                handle.remove()
+            with answered(replaced), changed(self._model, self._name, lambda _: output):
+                return self._model(images)
 
 
 def _that_run(module: nn.Module) -> Iterator[nn.Module]:
@@ -144,7 +143,7 @@ def _that_run(module: nn.Module) -> Iterator[nn.Module]:
     if isinstance(module, nn.ModuleList | nn.ModuleDict):
         for child in module.children():
             yield from _that_run(child)
-    else:
+    elif not isinstance(module, torch.jit.ScriptModule):  # which takes no hook
         yield module
 
 

@@ -47,10 +47,17 @@ def _is_cam(choice: Choice[Method]) -> bool:
 
 @contextlib.contextmanager
 def channels_checked(model: nn.Module, images: Tensor) -> Iterator[None]:
-    """Where the network can't run and its first convolution wants other channels, say so."""
+    """Where the network can't run and its first convolution wants other channels, or it is in two places, say so."""
     try:
         yield
     except RuntimeError as error:
+        places: dict[torch.device, str] = {}
+        for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
+            places.setdefault(tensor.device, name)
+        if len(places) > 1 and "device" in str(error):
+            seen = " and ".join(f"{name!r} on {device}" for device, name in places.items())
+            do = "Move it whole with model.to(device)."
+            raise expected("model", "parameters and buffers on one device", seen, do=do) from error
         first = next((m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)), None)
         if first is None or first.in_channels == images.shape[1]:
             raise

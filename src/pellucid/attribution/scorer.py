@@ -14,7 +14,9 @@ from pellucid.errors import expected
 from pellucid.registry import Choice
 
 ScoringFunction = Callable[[Tensor], Any]
-_ENOUGH = (("scores",), ("images",))  # needs that a function meets
+SCORES_ALONE = frozenset({"scores", "images"})  # needs that a function meets
+WITHOUT_GRADIENTS = SCORES_ALONE | {"activations", "masked scores"}
+_QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
 
 
 class Scorer(nn.Module):
@@ -49,19 +51,45 @@ def _from_array(given: object) -> Tensor | None:
 
 
 def as_model(model: object, choices: Sequence[Choice[Method]]) -> nn.Module:
-    """A module as it is, or a function as a `Scorer` where all the chosen methods ask for scores alone.
+    """A module as it is, or a function as a `Scorer`, where it can give what all the chosen methods need.
 
     Raises:
-        InputError: neither of them, or a method that has to look into the network; names those that don't.
+        InputError: neither of them; or a method that asks for more than a function, a scripted or a quantised network
+            can give. Names those that work.
     """
-    if isinstance(model, nn.Module):
-        return model
-    if not callable(model):
+    if not isinstance(model, nn.Module) and not callable(model):
         wanted = "a torch module, or a function from images (B, C, *S) to scores"
         raise expected("model", wanted, type(model).__name__)
-    refused = [choice.label for choice in choices if choice.entry.needs not in _ENOUGH]
-    if refused:
-        names = ", ".join(entry.name for entry in METHODS if entry.needs in _ENOUGH)
-        wanted = "methods that ask for scores alone, since the model is a bare function"
-        raise expected("methods", wanted, ", ".join(refused), do=f"These do: {names}.")
-    return Scorer(model)
+    limits = _limits(model)
+    if limits is not None:
+        what, given = limits
+        refused = [choice.label for choice in choices if not given.issuperset(choice.entry.needs)]
+        if refused:
+            names = ", ".join(entry.name for entry in METHODS if given.issuperset(entry.needs))
+            asking = "methods that ask for scores alone" if given == SCORES_ALONE else "methods without gradients"
+            raise expected(
+                "methods", f"{asking}, since the model is {what}", ", ".join(refused), do=f"These do: {names}."
+            )
+    return model if isinstance(model, nn.Module) else Scorer(model)
+
+
+def _limits(model: object) -> tuple[str, frozenset[str]] | None:
+    """What a model is that can't be looked into, and the needs of methods that it meets; None for other networks."""
+    if not isinstance(model, nn.Module):
+        return "a bare function", SCORES_ALONE
+    if isinstance(model, torch.jit.ScriptModule):
+        return "scripted or traced by torch.jit", SCORES_ALONE
+    quantised = [(name, type(module)) for name, module in model.named_modules() if _is_quantised(type(module))]
+    if not quantised:
+        return None
+    name, kind = quantised[0]
+    # its values between layers are floats where weights alone are quantised
+    dynamic = all(".dynamic." in each.__module__ for _, each in quantised)
+    return (
+        f"quantised ({name!r} is a {kind.__name__} of {kind.__module__})",
+        WITHOUT_GRADIENTS if dynamic else SCORES_ALONE,
+    )
+
+
+def _is_quantised(kind: type) -> bool:
+    return kind.__module__.startswith(_QUANTISED) and not kind.__name__.endswith("PackedParams")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ def class_logits(outputs: object) -> Tensor:
             "model",
             "one row of logits per image as its output",
             described(outputs),
-            do="Pass target= a function from the output to one score per image.",
+            do=f"Pass target= a function from the output to one score per image{_such_as(outputs)}.",
         )
     logits = outputs.unsqueeze(1) if outputs.ndim == 1 else outputs
     return torch.cat([-logits, logits], dim=1) if logits.shape[1] == 1 else logits
@@ -43,6 +43,18 @@ def class_probabilities(outputs: object) -> Tensor:
     logits = class_logits(outputs)
     single = isinstance(outputs, Tensor) and (outputs.ndim == 1 or outputs.shape[1] == 1)
     return logits.sigmoid() if single else logits.softmax(dim=1)
+
+
+def _such_as(outputs: object) -> str:
+    """How such a function may read the first tensor that an output holds."""
+    if isinstance(outputs, Mapping):
+        parts = {f"[{key!r}]": part for key, part in outputs.items()}
+    elif isinstance(outputs, tuple | list):
+        parts = {f"[{place}]": part for place, part in enumerate(outputs)}
+    else:
+        parts = {f".{name}": part for name, part in getattr(outputs, "__dict__", {}).items()}
+    held = next((way for way, part in parts.items() if isinstance(part, Tensor) and part.ndim == 2), None)
+    return "" if held is None else f", such as lambda output: output{held}[:, 0]"
 
 
 def described(value: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -74,6 +75,12 @@ class Witness:
         self._grids: list[tuple[int, ...]] = []  # of convolutions' outputs
         self._last: tuple[nn.Module, int] | None = None  # the last module that says how many channels it gives
 
+    def at(self, layer: str) -> Witness:
+        """A witness of the same run that judges another layer's output, now that it has just been given."""
+        other = copy.copy(self)
+        other._layer = layer
+        return other
+
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
         """Look on for as long as the block lasts."""
@@ -136,35 +143,41 @@ class Witness:
         """The grid and the prefix of tokens (B, N, K): as a convolution's output, or in patches as long as wide."""
         if self._last is not None and self._last[1] == tokens.shape[1] != tokens.shape[2]:
             return None  # (B, K, N)
-        if any(type(module).__name__ == "Unroll" for module in self._model.modules()):
-            return None  # Hiera, whose tokens lie in another order
+        hiera = next((m for m in self._model.modules() if type(m).__name__ == "Hiera"), None)
+        if hiera is not None:  # its tokens lie in another order until all pooling is done
+            final = tuple(getattr(hiera, "mask_spatial_shape", ()))
+            return (final, 0) if math.prod(final) == tokens.shape[1] else None
         size = tuple(self._images.shape[2:])
         even = [tuple(n // p for n in size) for p in range(1, min(size) + 1) if not any(n % p for n in size)]
-        for prefix in (self._prefix(), 0):
+        for prefix in self._prefixes():
             for grid in (*reversed(self._grids), *even):
                 if math.prod(grid) == tokens.shape[1] - prefix > 1:
                     return grid, prefix
         return None
 
-    def _prefix(self) -> int:
-        """How many tokens precede the grid's, as the network around the layer says or the names of its weights do."""
+    def _prefixes(self) -> list[int]:
+        """How many tokens may precede the grid's, likeliest first.
+
+        The network around the layer says, or the names of its weights do: all of them together, or where branches
+        have tokens of their own, one; or else none.
+        """
         holders = [self._model]
         for part in self._layer.split("."):
             holders.append(holders[-1].get_submodule(part))
         for holder in reversed(holders):
             declared = getattr(holder, "num_prefix_tokens", None)
             if isinstance(declared, int):
-                return declared
+                return [declared, 0]
             named = [math.prod(p.shape[:-1]) for name, p in holder.named_parameters() if _is_prefix(name)]
             if named:
-                return sum(named)
-        return 0
+                return [sum(named), *dict.fromkeys(named), 0]
+        return [0]
 
     def _unfit(self, output: object, more: str = "") -> Exception:
         axes = self._images.ndim - 2
         seen = ", ".join(dict.fromkeys(map(_times, self._grids))) or "none"
         tokens = isinstance(output, Tensor) and output.ndim == 3
-        told = f"; {self._prefix()} prefix tokens, convolutions' grids {seen}" if tokens else ""
+        told = f"; {self._prefixes()[0]} prefix tokens, convolutions' grids {seen}" if tokens else ""
         letters = ("depth, " if axes == 3 else "") + "height, width"
         return expected(
             "layer",

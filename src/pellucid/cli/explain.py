@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from pellucid.cli.options import Device, Strict, parse_methods
-from pellucid.errors import expected
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-    from pellucid.models.checkpoints import ModelCard
+from pellucid.cli.options import Arch, Channels, Classes, Device, Size, Strict, load_network, parse_methods
 
 
 def explain(
@@ -27,10 +20,10 @@ def explain(
     ] = None,
     target: Annotated[str, typer.Option(help="predicted, all, or a class by its name or index.")] = "predicted",
     layer: Annotated[list[str] | None, typer.Option(help="A dotted name instead of auto. Repeatable.")] = None,
-    arch: Annotated[str | None, typer.Option(help="The timm name that a plain state dict belongs to.")] = None,
-    classes: Annotated[str | None, typer.Option(help="With --arch: how many, or their names with commas.")] = None,
-    size: Annotated[int | None, typer.Option(help="With --arch: height and width in pixels.", min=1)] = None,
-    channels: Annotated[int | None, typer.Option(help="With --arch: 1 (grey) or 3 (colour).")] = None,
+    arch: Arch = None,
+    classes: Classes = None,
+    size: Size = None,
+    channels: Channels = None,
     batch_size: Annotated[int, typer.Option(help="Images that run at once.", min=1)] = 32,
     device: Device = "auto",
     strict: Strict = False,
@@ -41,7 +34,7 @@ def explain(
 
     chosen = parse_methods(methods or [])
     where = pick_device(device)
-    network = _network(model, where, arch, classes, size, channels)
+    network = load_network(model, where, arch, classes, size, channels)
     question = Question(target=target, layers=tuple(layer or ["auto"]), batch_size=batch_size)
     if chosen:
         question = Question(tuple(chosen), question.target, question.layers, question.batch_size)
@@ -50,28 +43,3 @@ def explain(
         typer.echo(f"skipped {path}: {reason}", err=True)
     skipped = f", {len(unreadable)} skipped" if unreadable else ""
     typer.echo(f"{len(records)} explained{skipped}: {out}")
-
-
-def _network(
-    weights: Path, device: torch.device, arch: str | None, classes: str | None, size: int | None, channels: int | None
-) -> tuple[nn.Module, ModelCard]:
-    from pellucid.models.checkpoints import load_plain_weights, load_weights
-
-    if arch is None:
-        given = {"--classes": classes, "--size": size, "--channels": channels}
-        extra = [name for name, value in given.items() if value is not None]
-        if extra:
-            raise expected("arch", f"an architecture, since {', '.join(extra)} go with it", "none")
-        if weights.is_file() and weights.suffix != ".safetensors":
-            wanted = "weights that pellucid wrote, ending in .safetensors"
-            raise expected("model", wanted, repr(weights.name), do="For a plain state dict give --arch and --classes.")
-        return load_weights(weights, device)
-    if not classes:
-        raise expected("classes", "how many the network tells apart, or their names with commas", "none")
-    listed = [str(index) for index in range(int(classes))] if classes.isdecimal() else classes.split(",")
-    names = [name.strip() for name in listed]
-    if not all(names) or len(set(names)) < len(names):
-        raise expected("classes", "names with commas between, each once", repr(classes))
-    if channels not in (None, 1, 3):
-        raise expected("channels", "1 or 3", channels)
-    return load_plain_weights(weights, arch, classes=names, size=size or 224, channels=channels or 3, device=device)

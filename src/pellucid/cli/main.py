@@ -12,7 +12,7 @@ from typing import Annotated, ParamSpec
 import typer
 
 import pellucid
-from pellucid.cli import demo, explain, methods, predict, report, run, train
+from pellucid.cli import demo, doctor, explain, methods, predict, report, run, train
 from pellucid.errors import InputError, PellucidError
 
 Arguments = ParamSpec("Arguments")
@@ -62,6 +62,7 @@ app.command()(told(predict.predict))
 app.command()(told(explain.explain))
 app.command()(told(report.report))
 app.command()(told(methods.methods))
+app.command()(told(doctor.doctor))
 
 
 def _print_version(wanted: bool) -> None:

@@ -12,12 +12,21 @@ import typer
 from pellucid.errors import expected
 
 if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
     from pellucid.attribution.families import Method
+    from pellucid.models.checkpoints import ModelCard
     from pellucid.registry import Choice
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first image that can't be read.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for all results.", file_okay=False)]
+
+Arch = Annotated[str | None, typer.Option(help="The timm name that a plain state dict belongs to.")]
+Classes = Annotated[str | None, typer.Option(help="With --arch: how many, or their names with commas.")]
+Size = Annotated[int | None, typer.Option(help="With --arch: height and width in pixels.", min=1)]
+Channels = Annotated[int | None, typer.Option(help="With --arch: 1 (grey) or 3 (colour).")]
 
 
 def parse_data(values: list[str]) -> dict[str, str]:
@@ -86,3 +95,47 @@ def _value(text: str) -> object:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+
+
+def load_network(
+    weights: Path, device: torch.device, arch: str | None, classes: str | None, size: int | None, channels: int | None
+) -> tuple[nn.Module, ModelCard]:
+    """The network of weights that pellucid wrote, or of a plain state dict with what `--arch` and its like say of it.
+
+    Raises InputError for options that lack or don't go together, and as `load_weights` does.
+    """
+    from pellucid.models.checkpoints import load_plain_weights, load_weights
+
+    if arch is None:
+        given = {"--classes": classes, "--size": size, "--channels": channels}
+        extra = [name for name, value in given.items() if value is not None]
+        if extra:
+            raise expected("arch", f"an architecture, since {', '.join(extra)} go with it", "none")
+        if weights.is_file() and weights.suffix != ".safetensors":
+            wanted = "weights that pellucid wrote, ending in .safetensors"
+            raise expected("model", wanted, repr(weights.name), do="For a plain state dict give --arch and --classes.")
+        return load_weights(weights, device)
+    if not classes:
+        raise expected("classes", "how many the network tells apart, or their names with commas", "none")
+    names = class_names(classes)
+    check_channels(channels)
+    return load_plain_weights(weights, arch, classes=names, size=size or 224, channels=channels or 3, device=device)
+
+
+def class_names(classes: str) -> list[str]:
+    """`--classes` as names: those with commas between, or 0 to n - 1 where it is a number.
+
+    >>> class_names("benign, malignant"), class_names("3")
+    (['benign', 'malignant'], ['0', '1', '2'])
+    """
+    listed = [str(index) for index in range(int(classes))] if classes.isdecimal() else classes.split(",")
+    names = [name.strip() for name in listed]
+    if not names or not all(names) or len(set(names)) < len(names):
+        raise expected("classes", "names with commas between, each once", repr(classes))
+    return names
+
+
+def check_channels(channels: int | None) -> None:
+    """Refuse channels that image files don't have."""
+    if channels not in (None, 1, 3):
+        raise expected("channels", "1 or 3", channels)

@@ -19,7 +19,7 @@ from torch import nn
 
 from pellucid.errors import InputError, UnreadableFileError, expected
 from pellucid.files import written_whole
-from pellucid.models.zoo import check_architecture, create_model, pretrained_normalisation
+from pellucid.models.zoo import check_architecture, create_model, pretrained_normalisation, pretrained_size
 
 _KEY = "pellucid"  # one key, since safetensors writes several in no fixed order
 
@@ -120,14 +120,25 @@ def load_plain_weights(
         with safetensors.safe_open(path, framework="pt") as handle:
             if _KEY in (handle.metadata() or {}):
                 raise expected("architecture", "none for weights that carry a model card", repr(architecture))
+    card = untrained(architecture, classes=classes, size=size, channels=channels)
+    model = card.build()
+    load_state(model, state)
+    return model.eval().to(device), card
+
+
+def untrained(architecture: str, *, classes: Sequence[str], size: int | None = None, channels: int = 3) -> ModelCard:
+    """The card of a network by its timm name alone; `size` is its published weights' where None.
+
+    Images are normalised as the published weights want it. Channels are 1 or 3; one is normalised by the mean of three.
+    Raises UnknownNameError for a name that timm doesn't have.
+    """
     check_architecture(architecture)
     mean, std = pretrained_normalisation(architecture)
     if channels == 1:
         mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
-    card = ModelCard(architecture, size, channels, tuple(classes), mean, std, "imagenet")
-    model = card.build()
-    load_state(model, state)
-    return model.eval().to(device), card
+    return ModelCard(
+        architecture, size or pretrained_size(architecture), channels, tuple(classes), mean, std, "imagenet"
+    )
 
 
 def digest(model: nn.Module) -> str:

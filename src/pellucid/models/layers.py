@@ -70,6 +70,8 @@ def _known_layer(model: nn.Module) -> str | None:
         return "_bn1"
     if kind in ("SwinTransformer", "SwinTransformerV2") and {"layers", "norm", "head"} <= parts.keys():
         return "norm"
+    if kind == "Hiera" and isinstance(blocks := parts.get("blocks"), nn.ModuleList):
+        return f"blocks.{len(blocks) - 1}"
     if {"patch_embed", "blocks"} <= parts.keys() and isinstance(getattr(model, "num_prefix_tokens", None), int):
         return _attended(parts)
     return None
@@ -105,9 +107,12 @@ def _probed_layer(model: nn.Module, image: Tensor) -> str:
 def _token_layer(model: nn.Module, image: Tensor) -> str | None:
     """The last norm with tokens (1, N, K) as its output, most of which the model's output depends on."""
     seen: list[tuple[str, Tensor]] = []
+    fed: list[Tensor] = []  # what the last linear layer was given
 
     def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def note(module: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(module, nn.Linear) and inputs and inputs[0].requires_grad:
+                fed[:] = [inputs[0]]
             normed = "norm" in type(module).__name__.lower() and isinstance(output, Tensor)
             if normed and output.ndim == 3 and output.shape[1] > 1 and output.requires_grad:
                 seen.append((name, output))
@@ -118,13 +123,13 @@ def _token_layer(model: nn.Module, image: Tensor) -> str | None:
         scores = _first_tensor(model(image.detach().clone().requires_grad_()))
         if scores is None or not scores.requires_grad or not seen:
             return None
-        weights = torch.arange(1.0, scores.numel() + 1, device=scores.device).cos()  # probabilities' sum has no slope
-        slopes = torch.autograd.grad(
-            (scores.flatten() * weights.to(scores.dtype)).sum(), [tokens for _, tokens in seen], allow_unused=True
-        )
-    for (name, _), slope in reversed(list(zip(seen, slopes, strict=True))):
-        if slope is not None and 2 * int(slope[0].any(dim=1).sum()) > slope.shape[1]:
-            return name
+        for reached in (scores, *fed):  # before training a head may be all zero
+            weights = torch.arange(1.0, reached.numel() + 1, device=reached.device).cos()  # softmax's sum has no slope
+            total = (reached.flatten() * weights.to(reached.dtype)).sum()
+            slopes = torch.autograd.grad(total, [tokens for _, tokens in seen], allow_unused=True, retain_graph=True)
+            for (name, _), slope in reversed(list(zip(seen, slopes, strict=True))):
+                if slope is not None and 2 * int(slope[0].any(dim=1).sum()) > slope.shape[1]:
+                    return name
     return None
 
 
@@ -138,7 +143,7 @@ def _first_tensor(output: Any) -> Tensor | None:
 
 @contextlib.contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
+    modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]  # not if frozen
     try:
         for module, _ in modes:
             module.training = False
@@ -150,7 +155,8 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _hooked(model: nn.Module, hook: Callable[[str], Callable[[nn.Module, Any, Any], None]]) -> Iterator[None]:
-    handles = [module.register_forward_hook(hook(name)) for name, module in model.named_modules() if name]
+    seen = [(name, m) for name, m in model.named_modules() if name and not isinstance(m, torch.jit.ScriptModule)]
+    handles = [module.register_forward_hook(hook(name)) for name, module in seen]  # scripted modules take none
     try:
         yield
     finally:
@@ -165,7 +171,7 @@ class _Watch(TorchFunctionMode):
         super().__init__()
         self._axes = axes
         self._outputs: list[tuple[str, nn.Module, Tensor]] = []
-        self._activated: list[tuple[Tensor, int]] = []  # input of an activation, and how many outputs came before
+        self._activated: list[tuple[Tensor, int, str]] = []  # input of an activation, how many outputs came before it
 
     def hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def note(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -182,7 +188,7 @@ class _Watch(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         if func in _ACTIVATIONS and args:
-            self._activated.append((args[0], len(self._outputs)))
+            self._activated.append((args[0], len(self._outputs), func.__name__.strip("_")))
         return func(*args, **(kwargs or {}))
 
     def ends_in_tokens(self) -> bool:
@@ -191,14 +197,23 @@ class _Watch(TorchFunctionMode):
         return any(output.ndim == 3 and min(output.shape[1:]) > 1 for _, _, output in rest)
 
     def last_feature_map(self, kind: str) -> str:
+        """The last module whose output is one; with ":relu" behind it where an activation is a function, or shared."""
         chosen = self._chosen()
         if chosen is None:
             raise self.error(kind, "a module whose output is a feature map")
-        name, _, features = self._outputs[chosen]
-        for values, before in self._activated:
-            if values is features and before > chosen:
-                raise self.error(kind, f"a module for the activation that follows {name!r}, which is a function")
+        for values, before, function in reversed(self._activated):
+            if before > chosen and values is self._outputs[chosen][2]:
+                return f"{self._outputs[chosen][0]}:{function}"
+        name, module, _ = self._outputs[chosen]
+        if self._runs(module) > 1:  # the activation is a module that others share
+            for values, before, function in reversed(self._activated):
+                sources = [(each, source) for each, source, output in self._outputs[:before] if output is values]
+                if before == chosen and sources and self._runs(sources[-1][1]) == 1:
+                    return f"{sources[-1][0]}:{function}"
         return name
+
+    def _runs(self, module: nn.Module) -> int:
+        return sum(each is module for _, each, _ in self._outputs)
 
     def _chosen(self) -> int | None:
         """Where the last module stands whose output has spatial extent and isn't pooled."""

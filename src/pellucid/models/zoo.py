@@ -131,6 +131,13 @@ def pretrained_normalisation(name: str) -> tuple[tuple[float, ...], tuple[float,
     return tuple(cfg.mean), tuple(cfg.std)
 
 
+def pretrained_size(name: str) -> int:
+    """Height and width in pixels that `name`'s published weights were trained with."""
+    cfg = timm.get_pretrained_cfg(name)
+    assert cfg is not None
+    return int(cfg.input_size[-1])
+
+
 def count_parameters(model: nn.Module) -> int:
     """Number of parameters, trainable or not."""
     return sum(parameter.numel() for parameter in model.parameters())
