@@ -132,9 +132,9 @@ def lrp(
 def contrastive_relevance(head: Head, activations: Tensor, objective: Objective) -> Tensor:
     """Relevance (T, B, K, *s) at a layer by the z⁺ rule, what speaks for other classes counted against it.
 
-    Of n classes, the explained one starts with relevance 1 and each other with -1 / (n - 1), as in Lee et al. 2021,
-    section 3. A score that is a function of the output starts with its gradient. `head` is the network after the
-    layer, whose activations (B, K, *s) these are.
+    Of n classes, the explained one starts with relevance 1 and each other with -1 / (n - 1), so that as much speaks
+    for as against. A score that is a function of the output starts with its gradient. `head` is the network after the
+    layer, whose activations (B, K, *s) these are. Lee et al. 2021.
     """
     everyone = torch.arange(len(activations), device=activations.device)
     leaf = activations.detach().requires_grad_()
