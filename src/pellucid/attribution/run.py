@@ -15,7 +15,7 @@ from pellucid.attribution.ablation import Ablation
 from pellucid.attribution.asking import Gradients, Scores
 from pellucid.attribution.capture import Captured, capture, curvature, gradients, rival_gradients
 from pellucid.attribution.families import Method
-from pellucid.attribution.head import Head, Upstream
+from pellucid.attribution.head import Head, Upstream, summed_size
 from pellucid.attribution.masking import masked_scores
 from pellucid.attribution.relevance import contrastive_relevance
 from pellucid.attribution.resize import resize_maps
@@ -27,6 +27,8 @@ from pellucid.errors import expected, unknown_name
 from pellucid.models.stages import find_stages
 from pellucid.progress import Advance
 from pellucid.registry import Choice
+
+HEADS = frozenset({"drops", "relevance"})  # needs for which the network after the layer runs by itself
 
 
 def device_of(model: nn.Module) -> torch.device | None:
@@ -117,6 +119,7 @@ class LayerRun:
         self._channels_last = self._device == torch.device("cpu")  # convolutions there are faster in this layout
         self._needs = {need for choice in choices for need in choice.entry.needs}
         self._rivals = _most_rivals(choices)
+        self._head: Head | None = None
         self._ablation: Ablation | None = None
         self._found_stages: list[str] | None = None
         self.seconds = {"forward": 0.0} | {choice.label: 0.0 for choice in choices}
@@ -141,16 +144,17 @@ class LayerRun:
         return part
 
     def _forward(self, images: Tensor, target: Target, rows: slice) -> tuple[_Batch, Part]:
-        upstream = Upstream() if "drops" in self._needs and self._ablation is None else None
+        upstream = Upstream() if self._needs & HEADS and self._head is None else None
         with sdpa_kernel(SDPBackend.MATH) if "curvature" in self._needs else contextlib.nullcontext():
             captured = self._run(images, upstream)  # fused attention has no second derivative
         aim = objective(target, captured.outputs, rows)
         everyone = torch.arange(len(images), device=images.device)
         scores = aim.scores(captured.outputs, everyone)
         check_finite(scores, rows, "model", "finite scores")
-        slopes = gradients(scores, captured.activations) if self._needs & {"gradients", "drops"} else scores
+        slopes = gradients(scores, captured.activations) if self._needs & {"gradients", *HEADS} else scores
         if upstream is not None:
-            self._ablation = Ablation(Head(self._model, self._layer, upstream), self._batch_size)
+            self._head = Head(self._model, self._layer, upstream)
+            self._ablation = Ablation(self._head, self._batch_size)
         found = {"curvature": curvature(scores, captured.activations)} if "curvature" in self._needs else {}
         if "rival gradients" in self._needs:
             rivals = aim.rivals(captured.outputs, self._rivals)
@@ -264,9 +268,10 @@ class LayerRun:
             score_of = Scores(self._asked, batch.objective, self._batch_size)
             return masked_scores(score_of, batch.images, batch.activations)
         if need == "relevance":
-            return contrastive_relevance(
-                self._model, self._layer, batch.images, batch.activations, batch.layout, batch.objective
-            )
+            assert self._head is not None
+            scale = summed_size(batch.activations, batch.gradients, batch.scores)
+            self._head.use(batch.images, batch.activations, batch.objective, batch.scores, scale, batch.layout)
+            return contrastive_relevance(self._head, batch.activations, batch.objective)
         assert need == "drops", need
         assert self._ablation is not None
         return self._ablation.drops(
