@@ -35,6 +35,7 @@ def drawn(grid: tuple[int, ...], seed: int = 0, images: int = 3, channels: int =
         "drops": torch.randn(images, channels, generator=draw, dtype=torch.float64),
         "curvature": torch.randn(images, channels, *grid, generator=draw, dtype=torch.float64),
         "masked scores": torch.randn(images, channels, generator=draw, dtype=torch.float64),
+        "relevance": torch.randn(images, channels, *grid, generator=draw, dtype=torch.float64),
         "rival gradients": torch.randn(images, 3, channels, *grid, generator=draw, dtype=torch.float64),
     }
 
@@ -84,7 +85,7 @@ def test_no_evidence_stays_zero(name: str) -> None:
     given = drawn((4, 5))
     none = {key: torch.zeros_like(value) for key, value in given.items()}
     assert not applied(name, given | {"activations": none["activations"]}).any()
-    evidence = {"gradients", "curvature", "drops", "rival gradients"} & set(METHODS[name].needs)
+    evidence = {"gradients", "curvature", "drops", "relevance", "rival gradients"} & set(METHODS[name].needs)
     if evidence:
         assert not applied(name, given | {key: none[key] for key in evidence}).any()
 

@@ -157,6 +157,18 @@ def ablation_cam(activations: Array, scores: Array, drops: Array) -> Array:
     return np.maximum(saliency, 0)
 
 
+def relevance_cam(activations: Array, relevance: Array) -> Array:
+    """Lee 2021: a channel's relevance, summed over positions, weighs its activations."""
+    images, channels, *grid = activations.shape
+    saliency = np.zeros((images, *grid))
+    for b in range(images):
+        for k in range(channels):
+            weight = sum(relevance[(b, k, *s)] for s in np.ndindex(*grid))
+            for s in np.ndindex(*grid):
+                saliency[(b, *s)] += weight * activations[(b, k, *s)]
+    return np.maximum(saliency, 0)
+
+
 def activations_and_gradients(model: nn.Module, layer: str, image: Tensor, wanted: int) -> tuple[Tensor, Tensor, float]:
     """Layer output, the logit's gradient there, and the logit, for one image (1, C, *S), by the whole graph."""
     kept: list[Tensor] = []

@@ -131,6 +131,24 @@ def shapley_cam(activations: Tensor, gradients: Tensor, curvature: Tensor, *, po
 
 
 @cam(
+    "relevance-cam",
+    source="Lee et al. 2021, section 3, its relevance contrastive and by the z⁺ rule",
+    needs=("activations", "relevance"),
+)
+def relevance_cam(activations: Tensor, relevance: Tensor, *, positive: bool = True) -> Tensor:
+    """Activations weighted by the relevance of their channel, which is propagated back from the scores.
+
+    `relevance` (B, K, *s) starts with 1 at the explained class and -1 / (n - 1) at each of n - 1 others, as in the
+    authors' code: times the score, as elsewhere in LRP, a negative score would turn every sign.
+
+    >>> activations = torch.tensor([[[[1.0, 2.0]], [[4.0, 0.0]]]])
+    >>> relevance_cam(activations, torch.tensor([[[[0.5, 0.5]], [[-0.5, 0.0]]]]))  # weights 1 and -0.5
+    tensor([[[0., 2.]]])
+    """
+    return _finish(_weighted(relevance.flatten(2).sum(dim=2), activations), positive)
+
+
+@cam(
     "finer-cam",
     source="Zhang et al. 2025, Grad-CAM of y^c less the mean of γ y^d over similar classes d",
     needs=("activations", "gradients", "rival gradients"),

@@ -17,8 +17,9 @@ def cam(name: str, *, source: str, needs: tuple[str, ...] = ("activations", "gra
     """Declare a CAM of what one pass gives: `f(activations (B, K, *s), gradients (B, K, *s)) -> map (B, *s)`.
 
     It is called with what `needs` names, in that order: besides these two `curvature` (B, K, *s), the gradients'
-    change along the activations (the score's Hessian times them); `rival gradients` (B, R, K, *s), those of the R
-    classes with the nearest logits, as many as the option `rivals` names, the nearest first.
+    change along the activations (the score's Hessian times them); `relevance` (B, K, *s), which is propagated back to
+    the layer by LRP's z⁺ rule, other classes counting against the explained one; `rival gradients` (B, R, K, *s), those
+    of the R classes with the nearest logits, as many as the option `rivals` names, the nearest first.
     """
     return METHODS.register(name, family="cam", source=source, needs=needs)
 

@@ -17,6 +17,7 @@ from pellucid.attribution.capture import Captured, capture, curvature, gradients
 from pellucid.attribution.families import Method
 from pellucid.attribution.head import Head, Upstream
 from pellucid.attribution.masking import masked_scores
+from pellucid.attribution.relevance import contrastive_relevance
 from pellucid.attribution.resize import resize_maps
 from pellucid.attribution.stages import capture_stages
 from pellucid.attribution.targets import Objective, Target, objective
@@ -255,6 +256,10 @@ class LayerRun:
         if need == "masked scores":
             score_of = Scores(self._asked, batch.objective, self._batch_size)
             return masked_scores(score_of, batch.images, batch.activations)
+        if need == "relevance":
+            return contrastive_relevance(
+                self._model, self._layer, batch.images, batch.activations, batch.layout, batch.objective
+            )
         assert need == "drops", need
         assert self._ablation is not None
         return self._ablation.drops(

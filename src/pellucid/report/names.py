@@ -17,6 +17,7 @@ _METHODS = {
     "hires-cam": "HiResCAM",
     "eigen-cam": "Eigen-CAM",
     "shapley-cam": "Shapley-CAM",
+    "relevance-cam": "Relevance-CAM",
     "finer-cam": "Finer-CAM",
     "score-cam": "Score-CAM",
     "refine-cam": "RefineCAM",
