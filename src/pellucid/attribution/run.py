@@ -137,8 +137,8 @@ class LayerRun:
     def _run(self, images: Tensor, upstream: Upstream | None) -> Captured:
         with channels_checked(self._model, images):
             if not self._layer:
-                with torch.no_grad():
-                    return Captured(images.new_empty(0), self._model(images))
+                with torch.no_grad():  # a clone, lest it is written to
+                    return Captured(images.new_empty(0), self._model(images.clone()))
             if self._channels_last and images.ndim == 4:
                 laid = images.to(memory_format=torch.channels_last)
                 try:
