@@ -15,6 +15,7 @@ from pellucid.attribution.asking import Gradients, Scores
 from pellucid.attribution.capture import Captured, capture, curvature, gradients
 from pellucid.attribution.families import Method
 from pellucid.attribution.head import Head, Upstream
+from pellucid.attribution.lean import Lean
 from pellucid.attribution.masking import masked_scores
 from pellucid.attribution.resize import resize_maps
 from pellucid.attribution.targets import Objective, Target, objective
@@ -161,7 +162,9 @@ class LayerRun:
         if "model" in needs:
             gradient_of = Gradients(self._model, batch.objective, self._batch_size)
             return function(self._model, gradient_of, batch.images, seeds, **options)
-        return function(Gradients(self._asked, batch.objective, self._batch_size), batch.images, seeds, **options)
+        # a compiled network would trace the mode, and chooses by itself what it keeps
+        with Lean() if self._asked is self._model else contextlib.nullcontext():
+            return function(Gradients(self._asked, batch.objective, self._batch_size), batch.images, seeds, **options)
 
     def _cam(self, choice: Choice[Method], batch: _Batch) -> Tensor:
         """Maps (B, T, *grid) at the layer's resolution, in float32 at least."""

@@ -1,0 +1,209 @@
+"""Score-CAM, RISE and occlusion at equal evaluations against the peers that have them: the same maps first, then times.
+
+Score-CAM is compared with pytorch-grad-cam, whose enlargement differs, and TorchCAM; occlusion with Captum. None of
+the installed peers has RISE, so that it meets a plain batched loop over the same masks. Run it on a machine that does
+nothing else:
+
+    python benchmarks/bench_perturbation.py
+    python benchmarks/bench_perturbation.py --quick   # on small images, to see that it works
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from measuring import (
+    arguments_parser,
+    build,
+    finish,
+    forget,
+    highest,
+    in_turns,
+    judged,
+    largest_error,
+    medians,
+    peaks,
+    ratio,
+    surroundings,
+)
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+import pellucid
+from pellucid.attribution import GridWarning
+from pellucid.attribution.asking import generator_of
+from pellucid.attribution.engine import _seeds
+
+TOLERANCE = 1e-3  # a softmax over channels, or a mean of thousands, of scores with float32's rounding
+NETWORK = "resnet18"  # 512 channels, so that Score-CAM's peers end in time
+LAYER = "layer4"
+ROWS = 32
+CELLS = 7
+TARGETS = {
+    f"{peer} over ours": ("at least", 1.3)
+    for peer in (
+        "score-cam: pytorch-grad-cam",
+        "score-cam: TorchCAM",
+        "occlusion: Captum",
+        "rise: plain loop",
+    )
+}
+RESULTS = Path(__file__).parent / "results" / "perturbation.json"
+Sides = Mapping[str, Callable[[], Tensor]]
+
+
+def ours(model: nn.Module, images: Tensor, choice: Any) -> Callable[[], Tensor]:
+    """Our maps; of a CAM those at the layer."""
+
+    def run() -> Tensor:
+        explanation = pellucid.explain(model, images, choice, target=0, batch_size=ROWS)
+        (maps,) = (explanation.layer_maps or explanation.maps).values()
+        return maps
+
+    return run
+
+
+def score_cam(model: nn.Module, images: Tensor) -> Sides:
+    with warnings.catch_warnings(action="ignore"):
+        import pytorch_grad_cam.score_cam
+        import torchcam.methods
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    pytorch_grad_cam.score_cam.tqdm.tqdm = lambda steps, **_: steps
+
+    def grad_cam() -> Tensor:
+        kept = []
+
+        class Raw(pytorch_grad_cam.score_cam.ScoreCAM):  # type: ignore[misc]
+            def get_cam_image(self, *args: Any, **options: Any) -> Any:
+                kept.append(super().get_cam_image(*args, **options))
+                return kept[-1]
+
+        with Raw(model=model, target_layers=[model.get_submodule(LAYER)]) as engine:
+            engine.batch_size = ROWS
+            engine(images, [ClassifierOutputTarget(0)] * len(images))
+        return torch.from_numpy(kept[0]).relu()
+
+    def torchcam_maps() -> Tensor:
+        with (
+            torchcam.methods.ScoreCAM(model, LAYER, batch_size=ROWS, input_shape=images.shape[1:]) as engine,
+            torch.no_grad(),
+        ):
+            (maps,) = engine(0, model(images), normalized=False)
+        return maps.cpu()
+
+    choice = pellucid.method("score-cam")
+    return {"ours": ours(model, images, choice), "pytorch-grad-cam": grad_cam, "TorchCAM": torchcam_maps}
+
+
+def occlusion(model: nn.Module, images: Tensor) -> Sides:
+    import captum.attr
+
+    window = images.shape[-1] // 8
+    engine = captum.attr.Occlusion(model)
+
+    def captum_maps() -> Tensor:
+        with torch.no_grad(), warnings.catch_warnings(action="ignore"):
+            found = engine.attribute(
+                images,
+                (images.shape[1], window, window),
+                strides=(images.shape[1], window // 2, window // 2),
+                target=0,
+                perturbations_per_eval=ROWS // len(images),
+            )
+        return found[:, 0].float().cpu()
+
+    choice = pellucid.method("occlusion", window=window, stride=window // 2)
+    return {"ours": ours(model, images, choice), "Captum": captum_maps}
+
+
+def rise(model: nn.Module, images: Tensor, samples: int) -> Sides:
+    length, seeds = images.shape[-1], _seeds(torch.Generator().manual_seed(0), len(images))
+    cell = -(-length // CELLS)
+
+    def masks(seed: int, draws: range) -> Tensor:
+        sources = [generator_of(seed, draw) for draw in draws]
+        grids = torch.stack([(torch.rand(CELLS, CELLS, generator=source) < 0.5).float() for source in sources])
+        shifts = [(torch.rand(2, generator=source) * (cell + 1)).long().tolist() for source in sources]
+        size = ((CELLS + 1) * cell,) * 2
+        larger = interpolate(grids[:, None].to(images.device), size, mode="bilinear")
+        return torch.stack([m[:, y : y + length, x : x + length] for m, (y, x) in zip(larger, shifts, strict=True)])
+
+    def loop() -> Tensor:
+        maps = []
+        for image, seed in zip(images, seeds.tolist(), strict=True):
+            total = torch.zeros(length, length, device=images.device)
+            for start in range(0, samples, ROWS):
+                some = masks(seed, range(start, min(start + ROWS, samples)))
+                with torch.no_grad():
+                    scores = model(image * some)[:, 0]
+                total += torch.einsum("m,myx->yx", scores, some[:, 0])
+            maps.append(total / (samples * 0.5))
+        return torch.stack(maps).cpu()
+
+    choice = pellucid.method("rise", samples=samples, cells=CELLS)
+    return {"ours": ours(model, images, choice), "plain loop": loop}
+
+
+def sides_of(method: str, model: nn.Module, images: Tensor, quick: bool) -> Sides:
+    if method == "score-cam":
+        return score_cam(model, images[:1])
+    return occlusion(model, images) if method == "occlusion" else rise(model, images[:1], 64 if quick else 512)
+
+
+def measure(method: str, model: nn.Module, images: Tensor, repeats: int, quick: bool) -> dict[str, Any]:
+    """Errors of the peers' maps, and every side's time in turns."""
+    sides = sides_of(method, model, images, quick)
+    maps = {side: run() for side, run in sides.items()}
+    errors = {side: largest_error(maps["ours"], theirs) for side, theirs in maps.items() if side != "ours"}
+    times = in_turns(sides, repeats, images.device)
+    ratios = {f"{method}: {side} over ours": ratio(times, side, "ours") for side in errors}
+    return {"errors": errors, "seconds": medians(times), "all_seconds": times, "ratios": ratios}
+
+
+def peak(side: str, method: str, size: int, device_name: str, quick: bool) -> float:
+    """How much one side adds to the memory that the network and images take, in MB."""
+    device = torch.device(device_name)
+    model = build(NETWORK, size, device)
+    images = torch.randn(2, 3, size, size, device=device)
+    run = sides_of(method, model, images, quick)[side]
+    before = forget(device)
+    run()
+    return highest(device) - before
+
+
+def main() -> int:
+    given = arguments_parser(__doc__, RESULTS, batch=2, repeats=3).parse_args()
+    if given.quick:
+        given.size, given.repeats = 64, 1
+    warnings.simplefilter("ignore", GridWarning)
+    device = torch.device(given.device)
+    report: dict[str, Any] = {
+        "surroundings": surroundings(device, "grad-cam", "torchcam", "captum"),
+        "network": NETWORK,
+        "size": given.size,
+        "methods": {},
+    }
+    print(json.dumps(report["surroundings"], indent=2))
+    model = build(NETWORK, given.size, device)
+    images = torch.randn(given.batch, 3, given.size, given.size, device=device)
+    passed = True
+    for method in ("score-cam", "occlusion", "rise"):
+        result = measure(method, model, images, given.repeats, given.quick)
+        result["peak_megabytes"] = peaks(peak, list(result["seconds"]), method, given.size, given.device, given.quick)
+        report["methods"][method] = result
+        print(f"\n{method}\n    errors {result['errors']}\n    memory, MB {result['peak_megabytes']}")
+        # pytorch-grad-cam enlarges masks with their corners aligned, so that its map differs and is shown for that
+        passed &= all(error <= TOLERANCE for side, error in result["errors"].items() if side != "pytorch-grad-cam")
+        passed &= judged(result["ratios"], TARGETS, given.quick)
+    return finish(report, given.output, passed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
