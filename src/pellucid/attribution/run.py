@@ -16,6 +16,7 @@ from pellucid.attribution.asking import Gradients, Scores
 from pellucid.attribution.capture import Captured, capture, curvature, gradients, rival_gradients
 from pellucid.attribution.families import Method
 from pellucid.attribution.head import Head, Upstream, summed_size
+from pellucid.attribution.lean import Lean
 from pellucid.attribution.masking import masked_scores
 from pellucid.attribution.relevance import contrastive_relevance
 from pellucid.attribution.resize import resize_maps
@@ -169,8 +170,8 @@ class LayerRun:
     def _run(self, images: Tensor, upstream: Upstream | None) -> Captured:
         with channels_checked(self._model, images):
             if not self._layer:
-                with torch.no_grad():
-                    return Captured(images.new_empty(0), self._model(images))
+                with torch.no_grad():  # a clone, lest it is written to
+                    return Captured(images.new_empty(0), self._model(images.clone()))
             if self._channels_last and images.ndim == 4:
                 laid = images.to(memory_format=torch.channels_last)
                 try:
@@ -203,7 +204,9 @@ class LayerRun:
                 return function(self._model, gradient_of, batch.images, activations, slopes, **options)
             return function(self._model, gradient_of, batch.images, seeds, **options)
         gradient_of = Gradients(self._asked, batch.objective, self._batch_size, told)
-        return function(gradient_of, batch.images, seeds, **options)
+        # a compiled network would trace the mode, and chooses by itself what it keeps
+        with Lean() if self._asked is self._model else contextlib.nullcontext():
+            return function(gradient_of, batch.images, seeds, **options)
 
     def _cam(self, choice: Choice[Method], batch: _Batch) -> Tensor:
         """Maps (B, T, *grid) at the layer's resolution, in float32 at least."""
