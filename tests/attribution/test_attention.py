@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from monai.networks import nets
 from torch import Tensor, nn
 
 from pellucid.attribution import explain, resize_maps
@@ -67,6 +68,47 @@ def test_where_the_class_token_is_read_linearly_le_grad_is_what_each_value_adds(
     found = explain(model, image, "le-grad", target=2).maps["le-grad"]
     assert adds.max() > 0
     torch.testing.assert_close(found[0], resize_maps(adds[1:].reshape(2, 3), (32, 48)), rtol=1e-4, atol=1e-6)
+
+
+def monai_vit(axes: int, **options: object) -> tuple[nn.Module, tuple[int, ...]]:
+    size = (16, 24, 8)[:axes]
+    torch.manual_seed(0)
+    given = {"hidden_size": 12, "mlp_dim": 24, "num_layers": 3, "num_heads": 2, "num_classes": 3} | options
+    model = nets.ViT(2, size, (8,) * axes, classification=True, spatial_dims=axes, **given).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 0.4 * torch.randn_like(weight)
+    return model, size
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_they_are_their_papers_on_monais_transformer(axes: int) -> None:
+    model, size = monai_vit(axes)
+    images = torch.randn(3, 2, *size, generator=torch.Generator().manual_seed(1))
+    for wanted in range(3):
+        found = explain(model, images, NAMES, target=lambda out, k=wanted: out[0][:, k], batch_size=2).maps
+        for b, image in enumerate(images):
+            grid = (2, 3, 1)[:axes]
+            rolled = torch.from_numpy(reference.attention_rollout(model, image, True)).float().reshape(grid)
+            assert rolled.max() > 1.2 * rolled.min()
+            torch.testing.assert_close(found["attention-rollout"][b], resize_maps(rolled, size))
+            slow = torch.from_numpy(reference.le_grad(model, image, wanted)).float().reshape(grid)
+            assert slow.max() > 1.2 * slow.min()
+            torch.testing.assert_close(found["le-grad"][b], resize_maps(slow, size), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("embedding", ["conv", "perceptron"])
+def test_monais_flash_attention_is_put_off_and_comes_back(embedding: str) -> None:
+    model, size = monai_vit(3, proj_type=embedding)
+    images = torch.randn(2, 2, *size, generator=torch.Generator().manual_seed(1))
+    plain = explain(model, images, NAMES, target=lambda out: out[0][:, 0]).maps
+    for block in model.blocks:
+        block.attn.use_flash_attention = True
+    fused = explain(model, images, NAMES, target=lambda out: out[0][:, 0]).maps
+    for name in NAMES:
+        torch.testing.assert_close(fused[name], plain[name], rtol=1e-4, atol=1e-6)
+        assert fused[name].shape == (2, *size)
+    assert all(block.attn.use_flash_attention for block in model.blocks)
 
 
 OTHERS = [
@@ -135,5 +177,5 @@ def test_the_network_comes_back_as_it_was(name: str, fails: bool) -> None:
 def test_networks_that_do_not_attend_over_all_tokens_are_refused(name: str) -> None:
     cait = timm.create_model("cait_xxs24_224", img_size=32, depth=1, embed_dim=12, num_heads=2, num_classes=2)
     for model in (nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), cait):
-        with pytest.raises(InputError, match="model: expected a timm transformer, each of whose blocks attends once"):
+        with pytest.raises(InputError, match="model: expected a transformer of timm or MONAI, each of whose blocks"):
             explain(model, pictures(1, (32, 32)), name)

@@ -11,11 +11,13 @@ from pellucid.attribution import METHODS
 from pellucid.attribution.cam import (
     ablation_cam,
     eigen_grad_cam,
+    finer_cam,
     grad_cam,
     grad_cam_plus_plus,
     layer_cam,
     xgrad_cam,
 )
+from pellucid.errors import InputError
 from references import cam as reference
 
 GRIDS = [(4, 5), (3, 2, 4)]
@@ -33,6 +35,8 @@ def drawn(grid: tuple[int, ...], seed: int = 0, images: int = 3, channels: int =
         "drops": torch.randn(images, channels, generator=draw, dtype=torch.float64),
         "curvature": torch.randn(images, channels, *grid, generator=draw, dtype=torch.float64),
         "masked scores": torch.randn(images, channels, generator=draw, dtype=torch.float64),
+        "relevance": torch.randn(images, channels, *grid, generator=draw, dtype=torch.float64),
+        "rival gradients": torch.randn(images, 3, channels, *grid, generator=draw, dtype=torch.float64),
     }
 
 
@@ -81,7 +85,7 @@ def test_no_evidence_stays_zero(name: str) -> None:
     given = drawn((4, 5))
     none = {key: torch.zeros_like(value) for key, value in given.items()}
     assert not applied(name, given | {"activations": none["activations"]}).any()
-    evidence = {"gradients", "curvature", "drops"} & set(METHODS[name].needs)
+    evidence = {"gradients", "curvature", "drops", "relevance", "rival gradients"} & set(METHODS[name].needs)
     if evidence:
         assert not applied(name, given | {key: none[key] for key in evidence}).any()
 
@@ -179,3 +183,22 @@ def test_ablation_cam_by_the_plain_drop_needs_no_score() -> None:
     torch.testing.assert_close(plain, divided * given["scores"].abs().reshape(-1, 1, 1))
     zero = torch.zeros_like(given["scores"])
     torch.testing.assert_close(ablation_cam(given["activations"], zero, given["drops"]), plain)
+
+
+def test_finer_cam_without_strength_is_grad_cam_and_sees_nothing_that_rivals_share() -> None:
+    given = drawn((4, 5))
+    activations, slopes, rivals = (given[need] for need in METHODS["finer-cam"].needs)
+    torch.testing.assert_close(finer_cam(activations, slopes, rivals, strength=0.0), grad_cam(activations, slopes))
+    shared = slopes.unsqueeze(1).expand_as(rivals)
+    assert finer_cam(activations, slopes, shared, strength=1.0).max() < 1e-15
+
+
+def test_finer_cam_takes_the_nearest_of_its_rivals() -> None:
+    given = drawn((4, 5))
+    activations, slopes, rivals = (given[need] for need in METHODS["finer-cam"].needs)
+    for count in (1, 2, 3, 9):
+        slow = reference.finer_cam(activations.numpy(), slopes.numpy(), rivals.numpy(), 0.8, count)
+        ours = finer_cam(activations, slopes, rivals, strength=0.8, rivals=count).numpy()
+        np.testing.assert_allclose(ours, slow, rtol=1e-9, atol=1e-12)
+    with pytest.raises(InputError, match="rivals: expected at least 1, got 0"):
+        finer_cam(activations, slopes, rivals, rivals=0)

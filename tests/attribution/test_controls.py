@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from pellucid.attribution import METHODS
-from pellucid.attribution.controls import center_gaussian, random, sobel
+from pellucid.attribution.controls import center_gaussian, image, random, sobel
 
 SHAPES = [(2, 3, 8, 9), (2, 1, 5, 6, 7)]
 
@@ -56,3 +56,19 @@ def test_sobel_sees_no_edge_in_a_flat_image_and_is_blind_to_brightness() -> None
     seeds = torch.tensor([0])
     assert not sobel(torch.full((1, 1, 6, 6, 6), 0.7), seeds).any()
     torch.testing.assert_close(sobel(image + 1, seeds), sobel(image, seeds), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_image_ranks_places_by_brightness_however_the_image_was_normalised(shape: tuple[int, ...]) -> None:
+    raw = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    raw[:, :, :2] = 0  # the background of a scan
+    seeds = torch.zeros(2, dtype=torch.long)
+    maps = image(raw, seeds)
+    torch.testing.assert_close(maps, raw.mean(dim=1))
+    assert not maps[:, :2].any()
+    for mean, deviation in ((0.5, 0.25), (-3.0, 100.0)):
+        torch.testing.assert_close(image((raw - mean) / deviation, seeds), maps / deviation)
+
+
+def test_image_sees_nothing_in_a_flat_image() -> None:
+    assert not image(torch.full((1, 3, 6, 6), -1.7), torch.tensor([0])).any()

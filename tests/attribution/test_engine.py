@@ -18,6 +18,7 @@ from pellucid.attribution import METHODS, GridWarning, explain, method, resize_m
 from pellucid.attribution.engine import PAPER_METHODS
 from pellucid.errors import InputError, PellucidError, UnknownNameError
 from references import cam as reference
+from references import relevance as relevance_reference
 from references.cam_networks import affine_net, deep_head_net, seeded
 from references.few_draws import quick
 
@@ -27,10 +28,12 @@ NETS = {
     "deep head": (deep_head_net, "1", (7, 1, 8, 8)),
     "deep head 3-D": (lambda: deep_head_net(axes=3), "1", (7, 1, 8, 8, 8)),
 }
-# convolutions have no attention
-CHOICES = [quick(entry.name) for entry in METHODS if entry.family != "attention"]
+# convolutions have no attention, and these networks a single scale
+ELSEWHERE = METHODS.names("attention") + METHODS.names("layered-cam")
+CHOICES = [quick(entry.name) for entry in METHODS if entry.name not in ELSEWHERE]
 EVERY = tuple(choice.label for choice in CHOICES)
 CAMS = METHODS.names("cam") + METHODS.names("rescoring-cam")
+RIVALLED = ("finer-cam",)  # which compares classes, so that a function can't be its target
 
 
 @pytest.fixture(params=NETS)
@@ -56,6 +59,15 @@ def slow_layer_map(name: str, model: nn.Module, layer: str, image: Tensor, wante
         given["drops"] = reference.channel_drops(model, layer, image, wanted)[None].double().numpy()
     if "curvature" in needs:
         given["curvature"] = reference.hessian_times_activations(model, layer, image, wanted).double().numpy()
+    if "relevance" in needs:
+        assert isinstance(model, nn.Sequential)
+        after = copy.deepcopy(model[int(layer) + 1 :]).double()
+        given["relevance"] = relevance_reference.contrastive_relevance(list(after), activations, wanted)[None]
+    if "rival gradients" in needs:
+        with torch.no_grad():
+            rivals = reference.nearest_classes(model(image)[0], wanted, 3)
+        each = [reference.activations_and_gradients(model, layer, image, k)[1] for k in rivals]
+        given["rival gradients"] = torch.stack(each, dim=1).double().numpy()
     if "masked scores" in needs:
         seen = reference.scores_through_channels(model, activations, image, wanted)
         given["masked scores"] = seen[None].double().numpy()
@@ -144,10 +156,13 @@ def test_a_class_may_be_named_for_all_or_for_each(small: tuple[nn.Module, Tensor
 
 def test_a_function_of_the_output_is_explained(small: tuple[nn.Module, Tensor]) -> None:
     model, images = small
-    explanation = explain(model, images, CAMS, target=lambda outputs: outputs[:, 2], layer="2")
-    by_index = explain(model, images, CAMS, target=2, layer="2")
-    for name in CAMS:
-        torch.testing.assert_close(explanation.maps[name], by_index.maps[name])
+    names = [name for name in CAMS if name not in RIVALLED]
+    explanation = explain(model, images, names, target=lambda outputs: outputs[:, 2], layer="2")
+    by_index = explain(model, images, names, target=2, layer="2")
+    against = explain(model, images, "relevance-cam", target=lambda x: x[:, 2] - (x[:, 0] + x[:, 1]) / 2, layer="2")
+    for name in names:  # relevance-cam sets a class against the others, where it knows them
+        found = against if name == "relevance-cam" else explanation
+        torch.testing.assert_close(found.maps[name], by_index.maps[name])
     assert (explanation.target == -1).all()
     assert explanation.probability.isnan().all()
     torch.testing.assert_close(explanation.score, by_index.score)
@@ -170,6 +185,43 @@ def test_a_single_logit_is_explained_as_two_classes(squeezed: bool) -> None:
     signed = [explain(model, images, method("grad-cam", positive=False), target=k, layer="2") for k in (0, 1)]
     name = "grad-cam[positive=False]"
     torch.testing.assert_close(signed[0].maps[name], -signed[1].maps[name])
+
+
+def test_rivals_are_the_classes_with_the_nearest_logits_or_all_there_are() -> None:
+    model = seeded(affine_net(classes=6))
+    images = torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        logits = model(images)
+    counts = [1, 2, 5, 50]
+    choices = [method("finer-cam", rivals=count, strength=0.7) for count in counts]
+    maps = explain(model, images, choices, target="all", layer="2").layer_maps.values()
+    for count, values in zip(counts, maps, strict=True):
+        for b, wanted in [(0, 0), (1, 4), (3, 5)]:
+            classes = [wanted, *reference.nearest_classes(logits[b], wanted, count)]
+            assert len(classes) == min(count, 5) + 1
+            found = [reference.activations_and_gradients(model, "2", images[b : b + 1], k)[:2] for k in classes]
+            activations, own = (each.double().numpy() for each in found[0])
+            others = torch.stack([slopes for _, slopes in found[1:]], dim=1).double().numpy()
+            slow = reference.finer_cam(activations, own, others, 0.7, count)[0]
+            np.testing.assert_allclose(values[b, wanted].numpy(), slow, atol=1e-5 * max(slow.max(), 1e-2))
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+def test_finer_cam_of_one_logit_or_two_classes_sets_each_apart_from_the_other(classes: int) -> None:
+    model = seeded(affine_net(classes=classes))
+    images = torch.randn(6, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    both = [method(name, positive=False) for name in ("finer-cam", "grad-cam")]
+    finer, plain = explain(model, images, both, target="all", layer="2").layer_maps.values()
+    torch.testing.assert_close(finer, plain - 0.6 * plain.flip(1))
+    assert finer.abs().max() > 0
+    if classes == 1:  # its two classes are z and -z
+        torch.testing.assert_close(finer, 1.6 * plain)
+
+
+def test_finer_cam_refuses_a_function_which_has_no_rivals(small: tuple[nn.Module, Tensor]) -> None:
+    model, images = small
+    with pytest.raises(InputError, match=r"target: expected classes, .*, got a function\. Methods with rivals"):
+        explain(model, images, ["grad-cam", "finer-cam"], target=lambda outputs: outputs[:, 0], layer="2")
 
 
 def snapshot(model: nn.Module) -> list[object]:
@@ -366,7 +418,7 @@ def test_bfloat16_is_mixed_precision_for_every_method(small: tuple[nn.Module, Te
         assert mixed.maps[name].isfinite().all()
         if name in CAMS:
             assert torch.equal(mixed.maps[name], cast.maps[name])
-    for name in ("grad-cam", "saliency", "integrated-gradients[steps=4]", "occlusion", "lrp"):
+    for name in ("grad-cam", "saliency", "integrated-gradients[steps=4]", "occlusion[stride=4,window=4]", "lrp"):
         pairs = zip(mixed.maps[name].flatten(1), full.maps[name].flatten(1), strict=True)
         assert all(scipy.stats.spearmanr(one, other).statistic > 0.9 for one, other in pairs), name
     assert not torch.equal(mixed.maps["saliency"], full.maps["saliency"])
@@ -411,5 +463,5 @@ def test_the_public_names_are_the_packages() -> None:
     assert pellucid.explain is explain
     assert pellucid.method("random").label == "random"
     named = {choice.entry.name for choice in CHOICES}
-    assert set(pellucid.methods()["name"]) == {*named, *METHODS.names("attention")}
+    assert set(pellucid.methods()["name"]) == {*named, *ELSEWHERE}
     assert set(PAPER_METHODS) <= set(EVERY)

@@ -10,9 +10,13 @@ from torch import Tensor, nn
 
 import pellucid
 from pellucid.errors import InputError
+from references import cam as reference
 from references.rewriting_networks import RECTIFIED, Small, explained, layers, pictures, small, state
 
+pytestmark = pytest.mark.filterwarnings("ignore::pellucid.attribution.GridWarning")
+
 GUIDED = ("guided-backprop", "deconvolution")
+EVERY = (*GUIDED, "guided-grad-cam")
 
 
 def slow(model: Small, image: Tensor, target: int, method: str) -> Tensor:
@@ -54,7 +58,66 @@ def test_one_unit_shows_each_rule() -> None:
     assert maps["deconvolution"].flatten().tolist() == [2, 3, 0, 0]
 
 
-@pytest.mark.parametrize("name", GUIDED)
+@pytest.mark.parametrize("relu", ["module", "in place", "reused", "functional"])
+@pytest.mark.parametrize("axes", [2, 3])
+def test_guided_grad_cam_is_guided_backpropagation_times_the_enlarged_grad_cam(axes: int, relu: str) -> None:
+    model, images = small(axes, relu), pictures(axes=axes)
+    choice = pellucid.method("guided-grad-cam", channels="keep")
+    kept, largest = explained(model, images, choice, "guided-grad-cam", target=2, layer="pool").values()
+    assert kept.abs().max() > 0
+    for i, image in enumerate(images):
+        activations, slopes, _ = reference.activations_and_gradients(small(axes), "pool", image[None], 2)
+        cam = torch.from_numpy(reference.grad_cam(activations.double().numpy(), slopes.double().numpy())).float()
+        mode = {2: "bilinear", 3: "trilinear"}[axes]
+        enlarged = nn.functional.interpolate(cam[None], size=image.shape[1:], mode=mode, align_corners=False)[0]
+        wanted = slow(small(axes), image, 2, "guided-backprop") * enlarged
+        torch.testing.assert_close(kept[i], wanted)
+        torch.testing.assert_close(largest[i], wanted.abs().amax(dim=0))
+
+
+def test_guided_grad_cam_of_one_channel_is_known() -> None:
+    model = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 2, bias=False))
+    with torch.no_grad():
+        model[3].weight.copy_(torch.tensor([[2.0], [-2.0]]))
+    image = torch.tensor([[[[1.0, -1.0], [3.0, 2.0]]]])
+    maps = explained(model, image, "guided-grad-cam", target="all", layer="0")["guided-grad-cam"]
+    assert maps[0, 0].flatten().tolist() == [0.25, 0, 0.75, 0.5]  # gradient 2 / 4 and weight 2 / 4
+    assert not maps[0, 1].any()  # nothing speaks for the other class
+
+
+def test_guided_grad_cam_belongs_to_its_layer() -> None:
+    model, images = small(), pictures()
+    names = ["guided-backprop", "guided-grad-cam", "grad-cam"]
+    found = pellucid.explain(model, images, names, target=1, layer=("first", "pool"))
+    assert tuple(found.maps) == (
+        *("guided-backprop", "guided-grad-cam@first", "grad-cam@first"),
+        *("guided-grad-cam@pool", "grad-cam@pool"),
+    )
+    assert tuple(found.layer_maps) == ("grad-cam@first", "grad-cam@pool")
+    assert (found["guided-grad-cam@first"] - found["guided-grad-cam@pool"]).abs().max() > 0
+    for layer in ("first", "pool"):  # one factor is the same for all channels, and isn't negative
+        product = found["guided-backprop"] * found[f"grad-cam@{layer}"]
+        torch.testing.assert_close(found[f"guided-grad-cam@{layer}"], product)
+
+
+def test_captums_guided_grad_cam_is_ours_where_each_relu_is_a_module() -> None:
+    attr = pytest.importorskip("captum.attr")
+    images = pictures()
+    choice = pellucid.method("guided-grad-cam", channels="keep")
+    apart = {}
+    for relu in ("module", "functional"):
+        model = small(relu=relu)
+        (ours,) = explained(model, images, choice, target=2, layer="pool").values()
+        with warnings.catch_warnings(action="ignore"):
+            theirs = attr.GuidedGradCam(model, model.pool).attribute(
+                images.clone(), target=2, interpolate_mode="bilinear"
+            )
+        apart[relu] = float((ours - theirs.detach()).abs().max() / ours.abs().max())
+    assert apart["module"] < 1e-6
+    assert apart["functional"] > 0.1, "Captum multiplies by the plain gradient and says nothing"
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_neither_the_batch_nor_the_other_classes_matter(name: str) -> None:
     model, images = small(), pictures(5)
     whole = explained(model, images, name, target="all")[name]
@@ -99,7 +162,7 @@ def test_zennit_agrees_on_a_residual_network(name: str) -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6 * float(theirs.abs().max()))
 
 
-@pytest.mark.parametrize("name", GUIDED)
+@pytest.mark.parametrize("name", EVERY)
 def test_the_model_is_given_back_after_success_and_after_an_error(name: str) -> None:
     class Failing(Small):
         fail = False

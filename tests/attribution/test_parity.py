@@ -12,12 +12,20 @@ import torch
 from timm.models.densenet import DenseNet
 from timm.models.vgg import VGG
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
-from pellucid.attribution import explain, method
+from pellucid.attribution import explain, method, resize_maps
 from pellucid.attribution.cam import grad_cam_plus_plus
 from references import cam as reference
 from references.cam_networks import seeded
+from references.peers import (
+    DEEP,
+    deep_network,
+    grad_cam_maps,
+    keeping,
+    largest_relative_error,
+    output_of,
+    score_cam_by_masks,
+)
 
 pytestmark = [
     pytest.mark.parity,
@@ -55,44 +63,117 @@ def case(request: pytest.FixtureRequest) -> tuple[nn.Module, Tensor, Tensor]:
     return seeded(model), images, torch.tensor([1, 3])
 
 
-def peers_maps(peer: Any, name: str, model: nn.Module, layer: str, images: Tensor, classes: Tensor) -> np.ndarray:
-    """The peer's maps at the layer's resolution, before it cuts negatives and scales to [0, 1]."""
-    kept: list[np.ndarray] = []
-
-    class Raw(getattr(peer, name)):  # type: ignore[misc]
-        def get_cam_image(self, *args: Any, **options: Any) -> np.ndarray:
-            kept.append(super().get_cam_image(*args, **options))
-            return kept[-1]
-
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
-    targets = [ClassifierOutputTarget(int(k)) for k in classes]
-    with Raw(model=model, target_layers=[model.get_submodule(layer)]) as engine:
-        engine(images, targets)
-    return kept[0]
-
-
-def largest_relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
-    size = np.abs(theirs).max(axis=(1, 2))
-    assert (size > 0).all()
-    return float((np.abs(ours - theirs).max(axis=(1, 2)) / size).max())
-
-
 @pytest.mark.parametrize("name", PEERS)
 def test_signed_maps_are_the_peers(peer: Any, name: str, case: tuple[nn.Module, Tensor, Tensor]) -> None:
     model, images, classes = case
     explanation = explain(model, images, method(name, positive=False), target=classes)
     (ours,) = (values.numpy() for values in explanation.layer_maps.values())
-    theirs = peers_maps(peer, PEERS[name], model, explanation.layer, images, classes)
+    theirs = grad_cam_maps(peer, PEERS[name], model, explanation.layer, images, classes)
     if name in ("eigen-cam", "eigen-grad-cam"):  # the sign of its component is what its decomposition happens to give
         theirs = theirs * np.sign((ours * theirs).sum(axis=(1, 2), keepdims=True))
     if name == "ablation-cam":  # it divides by y, not by |y|
         theirs = theirs * np.sign(explanation.score.numpy()).reshape(-1, 1, 1)
-    if name == "ablation-cam" and lowest_activation(model, explanation.layer, images) < 0:
+    if name == "ablation-cam" and output_of(model, explanation.layer, images).min() < 0:
         # there it sets a channel to minus ten million, which is no ablation of the paper's
         assert largest_relative_error(ours, theirs) > 0.1
     else:
         assert largest_relative_error(ours, theirs) <= 1e-4
+
+
+@pytest.fixture(scope="module", params=DEEP)
+def deep(request: pytest.FixtureRequest) -> tuple[nn.Module, str, Tensor, Tensor]:
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    return deep_network(request.param), DEEP[request.param], images, torch.tensor([1, 3])
+
+
+@pytest.mark.parametrize("name", [name for name in PEERS if name != "ablation-cam"])  # the peer runs it for minutes
+def test_signed_maps_are_the_peers_where_the_methods_differ(
+    peer: Any, name: str, deep: tuple[nn.Module, str, Tensor, Tensor]
+) -> None:
+    model, layer, images, classes = deep
+    explanation = explain(model, images, method(name, positive=False), target=classes, layer=layer)
+    (ours,) = (values.numpy() for values in explanation.layer_maps.values())
+    theirs = grad_cam_maps(peer, PEERS[name], model, layer, images, classes)
+    if name in ("eigen-cam", "eigen-grad-cam"):
+        theirs = theirs * np.sign((ours * theirs).sum(axis=(1, 2), keepdims=True))
+    assert largest_relative_error(ours, theirs) <= 1e-4
+
+
+def test_the_methods_do_differ_there(deep: tuple[nn.Module, str, Tensor, Tensor]) -> None:
+    model, layer, images, classes = deep
+    names = ["grad-cam", "grad-cam-plus-plus", *(name for name in PEERS if name not in ("grad-cam", "ablation-cam"))]
+    found = explain(model, images, [method(name, positive=False) for name in names], target=classes, layer=layer)
+    # both scores are linear piece by piece
+    assert found.coinciding == (("grad-cam[positive=False]", "shapley-cam[positive=False]"),)
+
+
+def test_finer_cam_is_the_papers_and_the_peer_weighs_rivals_by_a_probability_that_it_differentiates(
+    peer: Any, deep: tuple[nn.Module, str, Tensor, Tensor]
+) -> None:
+    """The paper takes the plain mean over the three nearest classes, and so do we.
+
+    The peer weighs them by their probabilities and lets the gradient run through the weights, so that it explains how
+    those weights could be changed too. Both are Grad-CAM of a function of the logits, which `target` takes.
+    """
+    model, layer, images, _ = deep
+
+    def papers(logits: Tensor) -> Tensor:
+        return logits[:, 1] - 0.6 * logits.gather(1, rivals).mean(dim=1)
+
+    def weighted(logits: Tensor, held: bool = False) -> Tensor:
+        shares = logits.softmax(dim=1).gather(1, rivals)
+        shares = shares.detach() if held else shares
+        apart = logits[:, 1:2] - 0.6 * logits.gather(1, rivals)
+        return (shares * apart).sum(dim=1) / (shares.sum(dim=1) + 1e-9)
+
+    with torch.no_grad():
+        logits = model(images)
+        model = nn.Sequential(model, Shrink(logits)).eval()  # else one class has all the probability
+        logits = model(images)
+    layer = f"0.{layer}"
+    rivals = torch.tensor([reference.nearest_classes(each, 1, 3) for each in logits])
+    finer = explain(model, images, method("finer-cam", positive=False), target=1, layer=layer)
+    (ours,) = (values.numpy() for values in finer.layer_maps.values())
+    raw, kept = keeping(peer.GradCAM)
+    engine = peer.FinerCAM(model, [model.get_submodule(layer)], base_method=raw)
+    engine(images, target_idx=1, alpha=0.6)
+    engine.base_cam.activations_and_grads.release()
+    maps = [
+        explain(model, images, method("grad-cam", positive=False), target=goal, layer=layer).layer_maps
+        for goal in (papers, weighted, lambda outputs: weighted(outputs, held=True))
+    ]
+    by_paper, by_peer, by_held = (next(iter(each.values())).numpy() for each in maps)
+    assert largest_relative_error(ours, by_paper) <= 1e-4
+    assert largest_relative_error(kept[0], by_peer) <= 1e-4
+    assert largest_relative_error(by_peer, by_paper) > 0.01
+    assert largest_relative_error(by_peer, by_held) > 0.01, "the weights' own gradient is part of it"
+
+
+@pytest.mark.parametrize("layer", ["features.15", "features.29"])
+def test_guided_grad_cam_is_the_product_of_the_peers_two_maps(peer: Any, layer: str) -> None:
+    """The peer's users multiply its guided backpropagation, of one image, by its map; here before it is scaled."""
+    from pytorch_grad_cam.guided_backprop import GuidedBackpropReLUModel
+
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    (ours,) = explain(
+        deep_network("vgg16"), images, method("guided-grad-cam", channels="keep"), target=1, layer=layer
+    ).maps.values()
+    cams = grad_cam_maps(peer, "GradCAM", deep_network("vgg16"), layer, images, torch.tensor([1]))
+    guided = GuidedBackpropReLUModel(deep_network("vgg16"), "cpu")(images.clone(), target_category=1)
+    enlarged = resize_maps(torch.from_numpy(cams.clip(min=0)), (64, 64))
+    theirs = torch.from_numpy(guided).permute(2, 0, 1)[None] * enlarged[:, None]
+    assert largest_relative_error(ours.numpy(), theirs.numpy()) <= 1e-4
+
+
+class Shrink(nn.Module):
+    """Logits brought to a size of about one, by the same factor for all images and classes."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.size = float(logits.abs().max())
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return logits / self.size
 
 
 def test_score_cam_is_the_peers_but_for_its_resize(peer: Any, case: tuple[nn.Module, Tensor, Tensor]) -> None:
@@ -100,42 +181,15 @@ def test_score_cam_is_the_peers_but_for_its_resize(peer: Any, case: tuple[nn.Mod
     model, images, classes = case
     explanation = explain(model, images, method("score-cam", positive=False), target=classes)
     (ours,) = (values.numpy() for values in explanation.layer_maps.values())
-    theirs = peers_maps(peer, "ScoreCAM", model, explanation.layer, images, classes)
+    theirs = grad_cam_maps(peer, "ScoreCAM", model, explanation.layer, images, classes)
     assert largest_relative_error(ours, theirs) > 0.01
-    kept: list[Tensor] = []
-    handle = model.get_submodule(explanation.layer).register_forward_hook(lambda _m, _i, out: kept.append(out.clone()))
-    with torch.no_grad():
-        model(images)
-    handle.remove()
+    activations = output_of(model, explanation.layer, images)
     for align_corners, wanted in ((False, ours), (True, theirs)):
         maps = [
-            by_masks(model, image, activations, int(k), align_corners)
-            for image, activations, k in zip(images, kept[0], classes, strict=True)
+            score_cam_by_masks(model, image, channels, int(k), align_corners)
+            for image, channels, k in zip(images, activations, classes, strict=True)
         ]
         assert largest_relative_error(np.stack(maps), wanted) <= 1e-4
-
-
-def by_masks(model: nn.Module, image: Tensor, activations: Tensor, wanted: int, align_corners: bool) -> np.ndarray:
-    """Score-CAM's signed map of one image, a channel at a time."""
-    scores = []
-    for channel in activations:
-        size = image.shape[1:]
-        mask = interpolate(channel[None, None], size=size, mode="bilinear", align_corners=align_corners)[0]
-        spread = mask.max() - mask.min()
-        mask = (mask - mask.min()) / spread if spread > 0 else torch.zeros_like(mask)
-        with torch.no_grad():
-            scores.append(model((image * mask)[None])[0, wanted])
-    weights = torch.stack(scores).softmax(dim=0)
-    return (weights[:, None, None] * activations).sum(dim=0).numpy()
-
-
-def lowest_activation(model: nn.Module, layer: str, images: Tensor) -> float:
-    kept: list[float] = []
-    handle = model.get_submodule(layer).register_forward_hook(lambda _m, _i, output: kept.append(float(output.min())))
-    with torch.no_grad():
-        model(images)
-    handle.remove()
-    return kept[0]
 
 
 def test_grad_cam_plus_plus_is_the_papers_and_the_peers_with_its_epsilon(
@@ -144,7 +198,7 @@ def test_grad_cam_plus_plus_is_the_papers_and_the_peers_with_its_epsilon(
     model, images, classes = case
     explanation = explain(model, images, method("grad-cam-plus-plus", positive=False), target=classes)
     (ours,) = (values.numpy() for values in explanation.layer_maps.values())
-    theirs = peers_maps(peer, "GradCAMPlusPlus", model, explanation.layer, images, classes)
+    theirs = grad_cam_maps(peer, "GradCAMPlusPlus", model, explanation.layer, images, classes)
     maps: dict[float, list[np.ndarray]] = {0.0: [], 1e-6: []}
     for b, wanted in enumerate(classes.tolist()):
         activations, slopes, _ = reference.activations_and_gradients(

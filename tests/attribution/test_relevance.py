@@ -165,6 +165,9 @@ def zennit_composite(name: str, exact: bool) -> Any:
 
     merge = Exact() if exact else canonizers.SequentialMergeBatchNorm()
     seen = [merge, canonizers.AttributeCanonizer(attributes)]
+    if name == "attn-lrp":
+        pair = [(types.Convolution, rules.Gamma(0.25)), (types.Linear, rules.Gamma(0.05))]
+        return composites.LayerMapComposite([*composites.layer_map_base(), *pair], seen)
     uniform: dict[str, Callable[[], Any]] = {"epsilon": rules.Epsilon, "gamma": rules.Gamma,
                                             "alpha-beta": rules.AlphaBeta, "z-plus": rules.ZPlus}  # fmt: skip
     if name in uniform:
@@ -207,6 +210,22 @@ def test_zennit_agrees(name: str, network: str) -> None:
     model = (small() if network == "plain" else residual()).double()
     images = (pictures() if network == "plain" else torch.randn(2, 3, 32, 32)).double()
     assert apart(relevance(model, images, name), zennits(model, images, name)) < 1e-6
+
+
+@pytest.mark.parametrize("layer", ["layer1", "layer3"])
+def test_zennit_agrees_on_the_relevance_that_weighs_a_layers_channels(layer: str) -> None:
+    model, images = residual().double(), torch.randn(2, 3, 96, 96).double()
+    kept: list[Tensor] = []
+    with zennit_composite("z-plus", exact=True).context(model) as changed:
+        handle = changed.get_submodule(layer).register_forward_hook(lambda _module, _inputs, out: kept.append(out))
+        out = changed(images.clone().requires_grad_())
+        handle.remove()
+        (theirs,) = torch.autograd.grad(out, kept[0], torch.tensor([-0.5, 1.0, -0.5]).to(out).expand_as(out))
+    wanted = torch.einsum("bk,bk...->b...", theirs.flatten(2).sum(dim=2), kept[0].detach()).float()
+    choice = pellucid.method("relevance-cam", positive=False)
+    with warnings.catch_warnings(action="ignore"):
+        found = pellucid.explain(model, images, choice, target=1, layer=layer)
+    assert apart(found.layer_maps[choice.label], wanted) < 1e-5
 
 
 def test_zennit_folds_batch_norms_with_an_error_of_their_eps() -> None:
@@ -255,22 +274,24 @@ def test_a_norm_before_its_layer_passes_relevance_on() -> None:
 
 
 def test_the_model_is_given_back_and_what_has_no_rule_is_named() -> None:
-    class Gated(Small):
+    class Raised(Small):
         def forward(self, x: Tensor) -> Tensor:
-            x = super().forward(x)
-            return x * x.sigmoid()
+            return super().forward(x) ** 2
 
     model, images = small(), pictures()
     before = state(model)
     found = relevance(model, images, "epsilon")
     assert state(model) == before
-    model.__class__ = Gated
-    with pytest.raises(InputError, match="steps that 'lrp' has rules for, got Mul"):
+    model.__class__ = Raised
+    with pytest.raises(InputError, match="steps that 'lrp' has rules for, got Pow"):
         relevance(model, images, "epsilon")
     model.__class__ = Small
     assert state(model) == before
     torch.testing.assert_close(relevance(model, images, "epsilon"), found)
-    for last, said in ((nn.Softmax(dim=1), "got Softmax"), (nn.LayerNorm(3), "got NativeLayerNorm")):
+    for last, said in (
+        (nn.LogSoftmax(dim=1), "got LogSoftmax"),
+        (nn.BatchNorm1d(3, track_running_stats=False), "got NativeBatchNorm"),
+    ):
         with pytest.raises(InputError, match=said):
             relevance(nn.Sequential(small(), last), images, "epsilon")
     for options, said in (

@@ -64,7 +64,7 @@ REFUSED_BY_TRANSFORMERS = {"guided-backprop", "deconvolution", "deep-lift", "gui
 def runs_on(choice: Choice[Method], net: str) -> bool:
     if "transformer" in net:
         return choice.entry.name not in REFUSED_BY_TRANSFORMERS
-    return choice.entry.family != "attention"
+    return choice.entry.family not in ("attention", "layered-cam")  # both convolutions have a single scale
 
 
 @functools.cache
@@ -190,7 +190,9 @@ def test_the_model_comes_back_as_it_was(net: str, label: str, fails_at: int | No
             raise RuntimeError("inside")
         return outputs[:, 0]
 
-    with contextlib.suppress(RuntimeError) if fails_at else contextlib.nullcontext():
+    compares = "rival gradients" in by_label(label).entry.needs  # classes, of which a function tells nothing
+    errors = (RuntimeError, InputError) if fails_at else (InputError,) if compares else ()
+    with contextlib.suppress(*errors):
         explain(model, images[:2], by_label(label), target=score, layer=layer)
     assert calls[0] >= 1
     assert snapshot(model) == before

@@ -1,4 +1,7 @@
-"""Attention methods as their papers write them, on a plain ViT computed by hand, one image and one class at a time."""
+"""Attention methods as their papers write them, on a plain ViT computed by hand, one image and one class at a time.
+
+The ViT is timm's, or MONAI's, whose parts have other names.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,16 @@ def attention_by_hand(block: nn.Module, tokens: Tensor) -> tuple[list[Tensor], l
 
 def block_by_hand(block: nn.Module, tokens: Tensor, maps: list[Tensor], values: list[Tensor]) -> Tensor:
     mixed = torch.cat([weights @ value for weights, value in zip(maps, values, strict=True)], dim=1)
-    tokens = tokens + torch.nn.functional.linear(mixed, block.attn.proj.weight, block.attn.proj.bias)
+    last = block.attn.out_proj if hasattr(block.attn, "out_proj") else block.attn.proj
+    tokens = tokens + torch.nn.functional.linear(mixed, last.weight, last.bias)
     return tokens + block.mlp(block.norm2(tokens))
 
 
 def embedded(model: nn.Module, image: Tensor) -> Tensor:
+    if hasattr(model, "patch_embedding"):
+        embedding = model.patch_embedding
+        patches = embedding.patch_embeddings(image.unsqueeze(0))[0].flatten(1).T + embedding.position_embeddings[0]
+        return torch.cat([model.cls_token[0], patches])
     patches = model.patch_embed(image.unsqueeze(0))[0]
     if model.cls_token is None:
         return patches + model.pos_embed[0]
@@ -58,7 +66,7 @@ def le_grad(model: nn.Module, image: Tensor, wanted: int) -> np.ndarray:
         leaves = [each.detach().requires_grad_() for each in maps]
         output = block_by_hand(block, tokens, leaves, [value.detach() for value in values])
         pooled = model.norm(output)[0] if prefix else model.fc_norm(model.norm(output).mean(dim=0))
-        score = model.head(pooled)[wanted]
+        score = (model.classification_head if hasattr(model, "patch_embedding") else model.head)(pooled)[wanted]
         for slope in torch.autograd.grad(score, leaves):
             for query in range(len(tokens)):
                 total += np.maximum(slope[query].double().numpy(), 0) / (len(leaves) * len(tokens))

@@ -93,6 +93,25 @@ def shapley_cam(activations: Array, gradients: Array, curvature: Array) -> Array
     return np.maximum(saliency, 0)
 
 
+def finer_cam(
+    activations: Array, gradients: Array, rival_gradients: Array, strength: float = 0.6, rivals: int = 3
+) -> Array:
+    """Zhang 2025: the mean over rivals d of Grad-CAM's weights of y^c - γ y^d, cut at zero after the mean."""
+    images, channels, *grid = activations.shape
+    saliency = np.zeros((images, *grid))
+    count = min(rivals, rival_gradients.shape[1])
+    for b in range(images):
+        for k in range(channels):
+            weight = 0.0
+            for d in range(count):
+                for s in np.ndindex(*grid):
+                    weight += gradients[(b, k, *s)] - strength * rival_gradients[(b, d, k, *s)]
+            weight /= count * np.prod(grid)
+            for s in np.ndindex(*grid):
+                saliency[(b, *s)] += weight * activations[(b, k, *s)]
+    return np.maximum(saliency, 0)
+
+
 def score_cam(activations: Array, masked_scores: Array) -> Array:
     """Wang 2020, algorithm 1: the softmax over channels of what each lets through scores."""
     images, channels, *grid = activations.shape
@@ -135,6 +154,18 @@ def ablation_cam(activations: Array, scores: Array, drops: Array) -> Array:
         for k in range(channels):
             for s in np.ndindex(*grid):
                 saliency[(b, *s)] += drops[b, k] / abs(scores[b]) * activations[(b, k, *s)]
+    return np.maximum(saliency, 0)
+
+
+def relevance_cam(activations: Array, relevance: Array) -> Array:
+    """Lee 2021: a channel's relevance, summed over positions, weighs its activations."""
+    images, channels, *grid = activations.shape
+    saliency = np.zeros((images, *grid))
+    for b in range(images):
+        for k in range(channels):
+            weight = sum(relevance[(b, k, *s)] for s in np.ndindex(*grid))
+            for s in np.ndindex(*grid):
+                saliency[(b, *s)] += weight * activations[(b, k, *s)]
     return np.maximum(saliency, 0)
 
 
@@ -193,6 +224,27 @@ def hessian_times_activations(model: nn.Module, layer: str, image: Tensor, wante
     if gradient.requires_grad:
         (bent,) = torch.autograd.grad((gradient * kept[0].detach()).sum(), kept[0], allow_unused=True)
     return torch.zeros_like(kept[0]) if bent is None else bent.detach()
+
+
+def refine_cam(model: nn.Module, layers: list[str], image: Tensor, wanted: int) -> Array:
+    """Domeniconi 2026: Grad-CAM++ of each layer, from its least to its largest to [0, 1], enlarged and multiplied."""
+    mode = {2: "bilinear", 3: "trilinear"}[image.ndim - 2]
+    product = np.ones(tuple(image.shape[2:]))
+    for layer in layers:
+        activations, slopes, _ = activations_and_gradients(model, layer, image, wanted)
+        saliency = grad_cam_plus_plus(activations.double().numpy(), slopes.double().numpy())
+        if saliency.max() == saliency.min():
+            return np.zeros_like(product)
+        saliency = (saliency - saliency.min()) / (saliency.max() - saliency.min())
+        enlarged = torch.nn.functional.interpolate(torch.from_numpy(saliency)[None], size=image.shape[2:], mode=mode)
+        product *= enlarged[0, 0].numpy()
+    return product
+
+
+def nearest_classes(logits: Tensor, wanted: int, count: int) -> list[int]:
+    """The classes whose logits (n,) lie nearest to the wanted one's, nearest first."""
+    others = [k for k in range(len(logits)) if k != wanted]
+    return sorted(others, key=lambda k: abs(float(logits[k] - logits[wanted])))[:count]
 
 
 def scores_through_channels(model: nn.Module, activations: Tensor, image: Tensor, wanted: int) -> Tensor:

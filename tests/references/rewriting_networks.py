@@ -73,3 +73,57 @@ def state(model: nn.Module) -> list[Any]:
     tensors = [(name, value.tolist(), value.requires_grad) for name, value in model.state_dict(keep_vars=True).items()]
     hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in model.modules()]
     return [tensors, hooks, [(name, m.training, sorted(vars(m))) for name, m in model.named_modules()]]
+
+
+class Attending(nn.Module):
+    """A patch embedding and one transformer block of two heads, its attention written in each way."""
+
+    def __init__(self, axes: int = 2, written: str = "@") -> None:
+        super().__init__()
+        self.embed = (nn.Conv2d, nn.Conv3d)[axes - 2](2, 8, 3, stride=3)
+        self.norm1, self.norm2 = nn.LayerNorm(8), nn.LayerNorm(8)
+        self.qkv, self.proj = nn.Linear(8, 24), nn.Linear(8, 8)
+        self.fc1, self.fc2 = nn.Linear(8, 12), nn.Linear(12, 8)
+        self.head = nn.Linear(8, 3)
+        self.written = written
+        if written == "module":
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+            self.attention.in_proj_weight, self.attention.in_proj_bias = self.qkv.weight, self.qkv.bias
+            self.attention.out_proj.weight, self.attention.out_proj.bias = self.proj.weight, self.proj.bias
+
+    def mixed(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """What each token takes of all values, (B, h, N, d)."""
+        if self.written == "fused":
+            return functional.scaled_dot_product_attention(q, k, v)
+        if self.written == "named":
+            return functional.scaled_dot_product_attention(query=q, key=k, value=v, attn_mask=None, scale=0.5)
+        if self.written == "einsum":
+            weights = (torch.einsum("bhid,bhjd->bhij", q, k) * 0.5).softmax(dim=-1)
+            return torch.einsum("bhij,bhjd->bhid", weights, v)
+        if self.written == "bmm":
+            weights = functional.softmax(torch.bmm(q.flatten(0, 1), k.flatten(0, 1).mT).div(2), dim=2)
+            return torch.bmm(functional.dropout(weights, 0.5, self.training), v.flatten(0, 1)).unflatten(0, (-1, 2))
+        return torch.matmul(torch.softmax(0.5 * (q @ k.transpose(2, 3)), -1), v)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.embed(images).flatten(2).transpose(1, 2)
+        normed = self.norm1(tokens)
+        if self.written == "module":
+            tokens = tokens + self.attention(normed, normed, normed, need_weights=False)[0]
+        else:
+            q, k, v = self.qkv(normed).unflatten(2, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+            tokens = tokens + self.proj(self.mixed(q, k, v).transpose(1, 2).flatten(2))
+        tokens = tokens + self.fc2(functional.gelu(self.fc1(self.norm2(tokens))))
+        return self.head(tokens.mean(dim=1))
+
+
+def attending(axes: int = 2, written: str = "@") -> Attending:
+    torch.manual_seed(3)
+    model = Attending(axes, written)
+    torch.manual_seed(4)  # the module has drawn as well
+    with torch.no_grad():
+        for norm in (model.norm1, model.norm2):
+            norm.weight.uniform_(0.5, 1.5)
+            norm.bias.uniform_(-0.5, 0.5)
+        model.qkv.weight.mul_(2)  # large enough that attention isn't even
+    return model.eval()

@@ -15,6 +15,7 @@ from pellucid.attribution import (  # declares the methods
     gradient,
     guided,
     perturbation,
+    refine,
     relevance,
     sensitivity,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "method",
     "methods",
     "perturbation",
+    "refine",
     "relevance",
     "resize_maps",
     "sensitivity",
@@ -75,7 +77,8 @@ def methods() -> pd.DataFrame:
     """The registered methods as a table: name, family, needs, better, options, source, summary.
 
     >>> methods()["family"].unique().tolist()
-    ['attention', 'cam', 'rescoring-cam', 'perturbation', 'control', 'gradient', 'relevance']
+    ['attention', 'cam', 'rescoring-cam', 'perturbation', 'control', 'gradient', 'layered-cam',
+     'relevance']
     """
     table = METHODS.table()
     families = list(dict.fromkeys(table["family"]))

@@ -1,7 +1,7 @@
 """Methods that read a transformer's attention: what its tokens take from which place, block by block.
 
-They serve timm's transformers of the ViT kind, whose `blocks` attend over all tokens. Maps (B, T, *S) are made on the
-grid of the tokens and enlarged; class and register tokens are left out of them.
+They serve transformers of the ViT kind, timm's and MONAI's in 2-D and 3-D, whose `blocks` attend over all tokens. Maps
+(B, T, *S) are made on the grid of the tokens and enlarged; class and register tokens are left out of them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from pellucid.attribution.resize import resize_maps
 from pellucid.attribution.tokens import Witness
 from pellucid.errors import InputError, expected
 
+_DROPS = ("attn_drop", "drop_weights")  # timm's and MONAI's names for the dropout that sees the attention
+_FUSED = ("fused_attn", "use_flash_attention")  # and for the switch that would keep it out of sight
+
 Reader = Callable[[int, Tensor], Tensor]  # a block's number and its attention (M, h, N, N) in, what takes its place out
 
 
@@ -33,7 +36,7 @@ def attention_rollout(model: nn.Module, gradient_of: Gradients, images: Tensor, 
     or the mean of the grid's tokens where the network pools those.
 
     Raises:
-        InputError: the network isn't a timm transformer whose blocks attend over all tokens.
+        InputError: the network isn't a transformer of timm or MONAI whose blocks attend over all tokens.
     """
     blocks = _attending(model)
     maps = []
@@ -62,7 +65,7 @@ def le_grad(model: nn.Module, gradient_of: Gradients, images: Tensor, seeds: Ten
     asking tokens and blocks.
 
     Raises:
-        InputError: the network isn't a timm transformer whose blocks attend over all tokens.
+        InputError: the network isn't a transformer of timm or MONAI whose blocks attend over all tokens.
     """
     blocks = _attending(model)
     parts = _everyone(images).split(gradient_of.rows)
@@ -137,7 +140,8 @@ def read_attention(blocks: list[nn.Module], reader: Reader) -> Iterator[None]:
     """
     seen: set[int] = set()
     handles = []
-    fused = [module for block in blocks for module in block.modules() if getattr(module, "fused_attn", False)]
+    modules = [module for block in blocks for module in block.modules()]
+    fused = [(module, switch) for module in modules for switch in _FUSED if getattr(module, switch, False)]
 
     def hook(number: int) -> Callable[[nn.Module, Any, Tensor], Tensor]:
         def read(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
@@ -149,35 +153,45 @@ def read_attention(blocks: list[nn.Module], reader: Reader) -> Iterator[None]:
         return read
 
     try:
-        for module in fused:
-            object.__setattr__(module, "fused_attn", False)
+        for module, switch in fused:
+            object.__setattr__(module, switch, False)
         for number, block in enumerate(blocks):
-            handles.append(block.get_submodule("attn.attn_drop").register_forward_hook(hook(number)))
+            dropout = _dropout(block)
+            assert dropout is not None
+            handles.append(dropout.register_forward_hook(hook(number)))
         yield
         if len(seen) < len(blocks):
             raise _unfit(f"{len(blocks) - len(seen)} blocks that don't show it")
     finally:
         for handle in handles:
             handle.remove()
-        for module in fused:
-            object.__setattr__(module, "fused_attn", True)
+        for module, switch in fused:
+            object.__setattr__(module, switch, True)
 
 
 def _attending(model: nn.Module) -> list[nn.Module]:
     blocks = getattr(model, "blocks", None)
     listed = list(blocks.children()) if isinstance(blocks, nn.Sequential | nn.ModuleList) else []
     others = [name for name, child in model.named_children() if name != "blocks" and isinstance(child, nn.ModuleList)]
-    if not listed or others or not isinstance(getattr(model, "num_prefix_tokens", None), int):
+    told = isinstance(getattr(model, "num_prefix_tokens", None), int) or hasattr(model, "patch_embedding")
+    if not listed or others or not told:
         raise _unfit(type(model).__name__)
-    if any(not isinstance(getattr(getattr(block, "attn", None), "attn_drop", None), nn.Module) for block in listed):
+    if any(_dropout(block) is None for block in listed):
         raise _unfit(f"{type(model).__name__} with blocks of type {type(listed[0]).__name__}")
     return listed
+
+
+def _dropout(block: nn.Module) -> nn.Module | None:
+    """The module that a block's attention passes."""
+    attention = getattr(block, "attn", None)
+    found = (getattr(attention, name, None) for name in _DROPS)
+    return next((module for module in found if isinstance(module, nn.Module)), None)
 
 
 def _unfit(got: str) -> InputError:
     return expected(
         "model",
-        "a timm transformer, each of whose blocks attends once over all tokens",
+        "a transformer of timm or MONAI, each of whose blocks attends once over all tokens",
         got,
         do="CAMs and gradient methods serve other networks.",
     )

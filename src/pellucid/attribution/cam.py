@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pellucid.attribution.families import cam, rescoring_cam
+from pellucid.errors import expected
 
 _FLAT = 3e-4  # squares that vary less over positions, relative to their size, vary by rounding and a norm's ε
 
@@ -127,6 +128,55 @@ def shapley_cam(activations: Tensor, gradients: Tensor, curvature: Tensor, *, po
     tensor([[[0.7500, 1.5000]]])
     """
     return _finish(_weighted((gradients - curvature / 2).flatten(2).mean(dim=2), activations), positive)
+
+
+@cam(
+    "relevance-cam",
+    source="Lee et al. 2021, section 3, its relevance contrastive and by the z⁺ rule",
+    needs=("activations", "relevance"),
+)
+def relevance_cam(activations: Tensor, relevance: Tensor, *, positive: bool = True) -> Tensor:
+    """Activations weighted by the relevance of their channel, which is propagated back from the scores.
+
+    `relevance` (B, K, *s) starts with 1 at the explained class and -1 / (n - 1) at each of n - 1 others, as in the
+    authors' code: times the score, as elsewhere in LRP, a negative score would turn every sign.
+
+    >>> activations = torch.tensor([[[[1.0, 2.0]], [[4.0, 0.0]]]])
+    >>> relevance_cam(activations, torch.tensor([[[[0.5, 0.5]], [[-0.5, 0.0]]]]))  # weights 1 and -0.5
+    tensor([[[0., 2.]]])
+    """
+    return _finish(_weighted(relevance.flatten(2).sum(dim=2), activations), positive)
+
+
+@cam(
+    "finer-cam",
+    source="Zhang et al. 2025, Grad-CAM of y^c less the mean of γ y^d over similar classes d",
+    needs=("activations", "gradients", "rival gradients"),
+)
+def finer_cam(
+    activations: Tensor,
+    gradients: Tensor,
+    rival_gradients: Tensor,
+    *,
+    strength: float = 0.6,
+    rivals: int = 3,
+    positive: bool = True,
+) -> Tensor:
+    """Grad-CAM of what sets the class apart: its score less `strength` (γ) times the mean score of similar classes.
+
+    The `rivals` are the classes whose logits lie nearest to the explained one's, all others where there are fewer;
+    `rival_gradients` (B, R, K, *s) holds at least so many, the nearest first. A single logit z is its rival's -z, so
+    that the map is Grad-CAM's times 1 + γ.
+
+    >>> activations = torch.tensor([[[[1.0, 2.0]], [[0.0, 3.0]]]])
+    >>> gradients = torch.tensor([[[[1.0, 1.0]], [[2.0, 2.0]]]])
+    >>> finer_cam(activations, gradients, gradients.unsqueeze(1), strength=1.0)  # nothing sets it apart
+    tensor([[[0., 0.]]])
+    """
+    if rivals < 1:
+        raise expected("rivals", "at least 1", rivals)
+    apart = gradients - strength * rival_gradients[:, :rivals].mean(dim=1)
+    return _finish(_weighted(apart.flatten(2).mean(dim=2), activations), positive)
 
 
 @rescoring_cam(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pellucid.attribution.activated import changed, parted
 from pellucid.attribution.head import Upstream, beside
 from pellucid.attribution.linear import Forward, answered, is_linear_like, quick_forward
+from pellucid.attribution.targets import class_logits
 from pellucid.attribution.tokens import Layout, Tokens, Witness
 from pellucid.errors import InputError, expected
 
@@ -79,6 +80,13 @@ def gradients(scores: Tensor, activations: Tensor) -> Tensor:
         raise InputError(f"layer: the score doesn't depend on its output. {_PASS_LAYER}")
     each = [torch.autograd.grad(score.sum(), activations, retain_graph=True)[0] for score in scores.unbind(dim=1)]
     return torch.stack(each)
+
+
+def rival_gradients(captured: Captured, rivals: Tensor) -> Tensor:
+    """∂logits/∂activations of the classes `rivals` (B, T, R), each image's own: (T, B, R, K, *s)."""
+    logits = class_logits(captured.outputs).gather(1, rivals.flatten(1))
+    slopes = gradients(logits, captured.activations)
+    return slopes.reshape(*rivals.shape[1:], *slopes.shape[1:]).transpose(1, 2)
 
 
 def curvature(scores: Tensor, activations: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ def lime(
     return painted(found, labels, images)
 
 
-@perturbation("kernel-shap", source="Lundberg & Lee 2017, theorem 2; Covert & Lee 2021, paired sampling")
+@perturbation("kernel-shap", source="Lundberg & Lee 2017, theorem 2; Covert & Lee 2021, eq. 7 and paired sampling")
 def kernel_shap(
     score_of: Scores,
     images: Tensor,

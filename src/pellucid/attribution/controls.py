@@ -58,6 +58,21 @@ def sobel(images: Tensor, seeds: Tensor) -> Tensor:
     return energy.sum(dim=1).sqrt()
 
 
+@control("image", source="Adebayo et al. 2018, the image itself")
+def image(images: Tensor, seeds: Tensor) -> Tensor:
+    """Brightness above the image's darkest place: the mean over channels, less its least value.
+
+    So the background of a scan is 0, and which places rank first doesn't depend on how the image was normalised, as
+    long as its channels were normalised alike. The absolute value would: zero is then a mean grey, and black ranks
+    with white. A flat image gives zeros.
+
+    >>> image(torch.tensor([[[[-1.0, 0.0, 2.0]], [[-1.0, 0.0, 0.0]]]]), torch.tensor([0]))
+    tensor([[[0., 1., 2.]]])
+    """
+    brightness = images.mean(dim=1)
+    return brightness - brightness.amin(dim=tuple(range(1, brightness.ndim)), keepdim=True)
+
+
 def _neighbours(values: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     """Values one step before and after along an axis, the border repeated."""
     length = values.shape[axis]

@@ -17,9 +17,20 @@ def cam(name: str, *, source: str, needs: tuple[str, ...] = ("activations", "gra
     """Declare a CAM of what one pass gives: `f(activations (B, K, *s), gradients (B, K, *s)) -> map (B, *s)`.
 
     It is called with what `needs` names, in that order: besides these two `curvature` (B, K, *s), the gradients'
-    change along the activations (the score's Hessian times them).
+    change along the activations (the score's Hessian times them); `relevance` (B, K, *s), which is propagated back to
+    the layer by LRP's z⁺ rule, other classes counting against the explained one; `rival gradients` (B, R, K, *s), those
+    of the R classes with the nearest logits, as many as the option `rivals` names, the nearest first.
     """
     return METHODS.register(name, family="cam", source=source, needs=needs)
+
+
+def layered_cam(name: str, *, source: str) -> Callable[[Method], Method]:
+    """Declare a CAM of several layers, whose map is as large as the image.
+
+    `f(activations, gradients, size) -> map (B, *size)`, the first two sequences of (B, K, *s), a layer each, the
+    explained one last. Its option `layers` says which: how many of those that `find_stages` names, or their names.
+    """
+    return METHODS.register(name, family="layered-cam", source=source, needs=("stages",))
 
 
 def rescoring_cam(name: str, *, source: str, needs: tuple[str, ...]) -> Callable[[Method], Method]:
@@ -56,6 +67,15 @@ def rewriting(name: str, *, family: str, source: str) -> Callable[[Method], Meth
     It rewrites the module inside a context that gives it back.
     """
     return METHODS.register(name, family=family, source=source, needs=("model", "image gradients"))
+
+
+def guided_cam(name: str, *, source: str) -> Callable[[Method], Method]:
+    """Declare a method that changes the network's rules and looks at a layer too, whose map is as large as the image.
+
+    `f(model, gradient_of, images, activations (B, K, *s), gradients (T, B, K, *s)) -> map (B, T, *S)`
+    """
+    needs = ("model", "image gradients", "activations", "gradients")
+    return METHODS.register(name, family="gradient", source=source, needs=needs)
 
 
 def control(name: str, *, source: str) -> Callable[[Method], Method]:

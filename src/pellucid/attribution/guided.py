@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attribution.asking import Gradients
+from pellucid.attribution.cam import grad_cam
 from pellucid.attribution.channels import Channels, over_channels
-from pellucid.attribution.families import rewriting
+from pellucid.attribution.families import guided_cam, rewriting
+from pellucid.attribution.resize import resize_maps
 from pellucid.attribution.rules import Answer, Call, Rewritten, Rule, pulled_back
 from pellucid.errors import expected
 
@@ -21,7 +23,7 @@ def guided_backprop(
     model: nn.Module, gradient_of: Gradients, images: Tensor, seeds: Tensor, *, channels: Channels = "largest"
 ) -> Tensor:
     """Gradient that passes a rectifier only where both its input and what flows back are positive."""
-    return _through(model, gradient_of, images, channels, "guided-backprop", masked=True)
+    return over_channels(_through(model, gradient_of, images, "guided-backprop", masked=True), channels)
 
 
 @rewriting("deconvolution", family="gradient", source="Zeiler & Fergus 2014, section 2.1")
@@ -29,7 +31,23 @@ def deconvolution(
     model: nn.Module, gradient_of: Gradients, images: Tensor, seeds: Tensor, *, channels: Channels = "largest"
 ) -> Tensor:
     """Gradient that passes a rectifier where what flows back is positive, whatever its input was."""
-    return _through(model, gradient_of, images, channels, "deconvolution", masked=False)
+    return over_channels(_through(model, gradient_of, images, "deconvolution", masked=False), channels)
+
+
+@guided_cam("guided-grad-cam", source="Selvaraju et al. 2017, section 3.2, Guided Grad-CAM")
+def guided_grad_cam(
+    model: nn.Module,
+    gradient_of: Gradients,
+    images: Tensor,
+    activations: Tensor,
+    gradients: Tensor,
+    *,
+    channels: Channels = "largest",
+) -> Tensor:
+    """Guided backpropagation times the layer's Grad-CAM, cut at zero and enlarged to the image."""
+    cams = torch.stack([grad_cam(activations, each) for each in gradients], dim=1)
+    slopes = _through(model, gradient_of, images, "guided-grad-cam", masked=True)
+    return over_channels(slopes * resize_maps(cams, images.shape[2:]).unsqueeze(2), channels)
 
 
 def is_rectifier(call: Call) -> bool:
@@ -41,10 +59,8 @@ def is_rectifier(call: Call) -> bool:
     return call.name == "hardtanh" and bool(call.given(1, "min_val", -1.0) == 0)
 
 
-def _through(
-    model: nn.Module, gradient_of: Gradients, images: Tensor, channels: Channels, method: str, masked: bool
-) -> Tensor:
-    """The gradient with rectifiers replaced, (B, T, *S); Raises InputError where the network has none."""
+def _through(model: nn.Module, gradient_of: Gradients, images: Tensor, method: str, masked: bool) -> Tensor:
+    """The gradient with rectifiers replaced, (B, T, C, *S); raises InputError where the network has none."""
     met: list[str] = []
 
     def answer(call: Call) -> Tensor | None:
@@ -65,7 +81,7 @@ def _through(
             "a network without any",
             do="Without one the method is the plain gradient: use 'saliency'.",
         )
-    return over_channels(slopes, channels)
+    return slopes
 
 
 def _masked(call: Call) -> Rule:

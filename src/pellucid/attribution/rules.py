@@ -31,6 +31,7 @@ MOVES = (
     "ReplicationPad", "Reshape", "Roll", "Select", "Slice", "Split", "Squeeze", "Stack", "TBackward", "ToCopy",
     "Transpose", "Unbind", "Unflatten", "UnsafeSplit", "UnsafeView", "Unsqueeze", "View",
 )  # fmt: skip
+_PLACES = {"input": 0, "query": 0, "other": 1, "key": 1, "value": 2, "attn_mask": 3}  # of arguments that are named
 _HIDDEN = ("DifferentiableGraph", "CompiledFunction", "CheckpointFunction", "jit")
 
 
@@ -64,7 +65,7 @@ class Call:
         return replaced(self, rule, *(self.args[i] for i in self.moving))
 
 
-Answer = Callable[[Call], Tensor | None]  # a call's output with a rule of the method's own, or None to leave it
+Answer = Callable[[Call], Any]  # a call's output with a rule of the method's own, or None to leave it
 
 
 class Rewritten(nn.Module):
@@ -116,10 +117,11 @@ class _Seen(TorchFunctionMode):
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         options = kwargs or {}
-        if not torch.is_grad_enabled() or "out" in options:
+        if not torch.is_grad_enabled() or options.get("out") is not None:
             return func(*args, **options)
         call, in_place = _call(func, args, options)
-        if not call.moving:
+        hidden = any(isinstance(each, Tensor) and each.requires_grad for each in call.options.values())
+        if not call.moving or hidden:  # a rule would lose what flows to a named argument
             return func(*args, **options)
         out = self._answer(call)
         if out is None:
@@ -130,8 +132,14 @@ class _Seen(TorchFunctionMode):
 def _call(func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Call, bool]:
     name: str = getattr(func, "__name__", "")
     bare = name.strip("_")
-    if not args and isinstance(options.get("input"), Tensor):
-        args, options = (options["input"],), {key: value for key, value in options.items() if key != "input"}
+    for given, place in _PLACES.items():
+        if (
+            place == len(args)
+            and isinstance(options.get(given), Tensor)
+            and (given == "input" or "input" not in options)
+        ):
+            args = (*args, options[given])
+            options = {key: value for key, value in options.items() if key != given}
     if name.startswith("__i") and hasattr(Tensor, f"__{bare[1:]}__"):
         bare, in_place = bare[1:], True
         func = getattr(Tensor, f"__{bare}__")
@@ -143,7 +151,7 @@ def _call(func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Ca
         options = {key: value for key, value in options.items() if key != "inplace"}
         if name.startswith("__r") and hasattr(Tensor, f"__{bare[1:]}__"):
             bare = bare[1:]
-    if in_place and isinstance(args[0], Tensor) and args[0].requires_grad:
+    if in_place and args and isinstance(args[0], Tensor) and args[0].requires_grad:
         args = (args[0].clone(), *args[1:])  # rules look at the input as it was
     return Call(bare, func, args, options), in_place
 

@@ -13,15 +13,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pellucid.attribution.ablation import Ablation
 from pellucid.attribution.asking import Gradients, Scores
-from pellucid.attribution.capture import Captured, capture, curvature, gradients
+from pellucid.attribution.capture import Captured, capture, curvature, gradients, rival_gradients
 from pellucid.attribution.families import Method
 from pellucid.attribution.head import Head, Upstream
 from pellucid.attribution.masking import masked_scores
+from pellucid.attribution.relevance import contrastive_relevance
 from pellucid.attribution.resize import resize_maps
+from pellucid.attribution.stages import capture_stages
 from pellucid.attribution.targets import Objective, Target, objective
 from pellucid.attribution.tokens import Layout, Tokens
 from pellucid.devices import clock
-from pellucid.errors import expected
+from pellucid.errors import expected, unknown_name
+from pellucid.models.stages import find_stages
 from pellucid.progress import Advance
 from pellucid.registry import Choice
 
@@ -33,8 +36,13 @@ def device_of(model: nn.Module) -> torch.device | None:
 
 
 def looks_at_layer(choice: Choice[Method]) -> bool:
-    """Whether a method's map is made at a layer, and not at the image."""
-    return "activations" in choice.entry.needs
+    """Whether a method's map depends on a layer, and not on the image and the scores alone."""
+    return bool({"activations", "stages"} & set(choice.entry.needs))
+
+
+def _is_cam(choice: Choice[Method]) -> bool:
+    """Whether a method's map is made at its layer's resolution."""
+    return "activations" in choice.entry.needs and "model" not in choice.entry.needs
 
 
 @contextlib.contextmanager
@@ -108,7 +116,9 @@ class LayerRun:
         self._device = device_of(model)
         self._channels_last = self._device == torch.device("cpu")  # convolutions there are faster in this layout
         self._needs = {need for choice in choices for need in choice.entry.needs}
+        self._rivals = _most_rivals(choices)
         self._ablation: Ablation | None = None
+        self._found_stages: list[str] | None = None
         self.seconds = {"forward": 0.0} | {choice.label: 0.0 for choice in choices}
 
     def explain(self, images: Tensor, target: Target, rows: slice, seeds: Tensor) -> Part:
@@ -120,9 +130,9 @@ class LayerRun:
         started = self._spent("forward", started)
         for choice in self._choices:
             self._advance(0, choice.label)
-            maps = self._cam(choice, batch) if looks_at_layer(choice) else self._at_image(choice, batch, seeds)
+            maps = self._cam(choice, batch) if _is_cam(choice) else self._at_image(choice, batch, seeds)
             check_finite(maps, rows, choice.label, "finite maps")
-            if looks_at_layer(choice):
+            if _is_cam(choice):
                 part.layer_maps[choice.label] = kept(maps)
                 maps = resize_maps(maps, images.shape[2:])
             part.maps[choice.label] = kept(maps)
@@ -142,6 +152,9 @@ class LayerRun:
         if upstream is not None:
             self._ablation = Ablation(Head(self._model, self._layer, upstream), self._batch_size)
         found = {"curvature": curvature(scores, captured.activations)} if "curvature" in self._needs else {}
+        if "rival gradients" in self._needs:
+            rivals = aim.rivals(captured.outputs, self._rivals)
+            found["rival gradients"] = rival_gradients(captured, rivals)
         classes = torch.full_like(scores, -1) if aim.classes is None else aim.classes
         probabilities = aim.probabilities(captured.outputs, everyone)
         grid = tuple(captured.activations.shape[2:])
@@ -174,11 +187,16 @@ class LayerRun:
         def told(rows: int) -> None:
             self._advance(0, f"{choice.label}, {rows} rows")
 
+        if "stages" in needs:
+            return self._layered(choice, batch)
         if needs == ("scores",):
             score_of = Scores(self._asked, batch.objective, self._batch_size, told)
             return function(score_of, batch.images, seeds, **options)
         if "model" in needs:
             gradient_of = Gradients(self._model, batch.objective, self._batch_size, told)
+            if looks_at_layer(choice):
+                activations, slopes = _single(batch.activations), _single(batch.gradients)
+                return function(self._model, gradient_of, batch.images, activations, slopes, **options)
             return function(self._model, gradient_of, batch.images, seeds, **options)
         gradient_of = Gradients(self._asked, batch.objective, self._batch_size, told)
         return function(gradient_of, batch.images, seeds, **options)
@@ -192,6 +210,44 @@ class LayerRun:
             return saliency.unsqueeze(1).expand(-1, batch.scores.shape[1], *saliency.shape[1:])
         given = zip(*per_target, strict=True)
         return torch.stack([function(_single(batch.activations), *map(_single, each), **options) for each in given], 1)
+
+    def _layered(self, choice: Choice[Method], batch: _Batch) -> Tensor:
+        """Maps (B, T, *S) of several layers at once, by a pass of their own."""
+        several = capture_stages(self._model, self._stages(choice, batch.images), batch.images, self._tokens)
+        everyone = torch.arange(len(batch.images), device=batch.images.device)
+        scores = batch.objective.scores(several.outputs, everyone)
+        activations = [_single(each) for each in several.activations]
+        size = batch.images.shape[2:]
+        maps = []
+        for score in scores.unbind(dim=1):
+            slopes = [_single(each) for each in several.gradients(score)]
+            maps.append(choice.entry.function(activations, slopes, size, **choice.own_options))
+        return torch.stack(maps, dim=1)
+
+    def _stages(self, choice: Choice[Method], images: Tensor) -> list[str]:
+        """The layers that a method combines, the explained one last."""
+        asked = choice.options.get("layers", choice.entry.options["layers"])
+        if isinstance(asked, int):
+            if asked < 2:
+                raise expected("layers", "at least 2, or names of layers", asked)
+            if self._found_stages is None:
+                self._found_stages = find_stages(self._model, images, self._layer)
+            before = self._found_stages[1 - asked :]
+            if not before:
+                wanted = f"feature maps at a finer scale than that of {self._layer!r}, or layers like it before it"
+                do = f"Name some: pellucid.method({choice.entry.name!r}, layers=(...))."
+                raise expected("model", wanted, "none", do=do)
+        elif isinstance(asked, tuple | list):
+            known = [name for name, _ in self._model.named_modules() if name]
+            before = [name for name in asked if name != self._layer]
+            for name in before:
+                if name not in known:
+                    raise unknown_name("layer", name, known)
+        else:
+            raise expected("layers", "how many, or a tuple of their names", repr(asked))
+        if not before:
+            raise expected("layers", f"layers to combine with {self._layer!r}", "none")
+        return [*before, self._layer]
 
     def _needed(self, need: str, batch: _Batch) -> Tensor:
         """What a CAM asks for besides the activations, the T scores first."""
@@ -207,6 +263,10 @@ class LayerRun:
         if need == "masked scores":
             score_of = Scores(self._asked, batch.objective, self._batch_size)
             return masked_scores(score_of, batch.images, batch.activations)
+        if need == "relevance":
+            return contrastive_relevance(
+                self._model, self._layer, batch.images, batch.activations, batch.layout, batch.objective
+            )
         assert need == "drops", need
         assert self._ablation is not None
         return self._ablation.drops(
@@ -224,6 +284,12 @@ class LayerRun:
         now = clock(self._device)
         self.seconds[label] += now - since
         return now
+
+
+def _most_rivals(choices: Sequence[Choice[Method]]) -> int:
+    """How many classes to compare with, for the method that compares with most."""
+    asked = [choice.options.get("rivals", choice.entry.options.get("rivals")) for choice in choices]
+    return max([1, *(each for each in asked if isinstance(each, int))])
 
 
 def kept(values: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -57,7 +57,7 @@ def sobol(
     return painted(found, labels, images)
 
 
-@perturbation("hsic", source="Novello et al. 2022, section 3; Gretton et al. 2005")
+@perturbation("hsic", source="Novello et al. 2022, section 3; Gretton et al. 2005, section 3.1")
 def hsic(
     score_of: Scores,
     images: Tensor,

@@ -83,6 +83,20 @@ class Objective:
             raise expected("target", wanted, described(scores))
         return scores.unsqueeze(1)
 
+    def rivals(self, outputs: object, count: int) -> Tensor:
+        """The classes (B, T, R) with logits nearest to each explained one's, R being `count` or all that there are.
+
+        Raises InputError where a function is explained, which has no classes beside it.
+        """
+        if self.classes is None:
+            wanted = "classes, beside which the nearest others stand"
+            raise expected("target", wanted, "a function", do="Methods with rivals, as 'finer-cam', compare classes.")
+        logits = class_logits(outputs).detach()
+        own = self.classes.unsqueeze(2)
+        apart = (logits.unsqueeze(1) - logits.gather(1, self.classes).unsqueeze(2)).abs()
+        apart = apart.scatter(2, own, torch.inf)
+        return apart.argsort(dim=2, stable=True)[:, :, : min(count, logits.shape[1] - 1)]
+
     def probabilities(self, outputs: object, sample: Tensor) -> Tensor:
         """Probabilities (M, T) of the explained classes; NaN for a function."""
         if self.classes is not None:

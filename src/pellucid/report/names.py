@@ -17,7 +17,10 @@ _METHODS = {
     "hires-cam": "HiResCAM",
     "eigen-cam": "Eigen-CAM",
     "shapley-cam": "Shapley-CAM",
+    "relevance-cam": "Relevance-CAM",
+    "finer-cam": "Finer-CAM",
     "score-cam": "Score-CAM",
+    "refine-cam": "RefineCAM",
     "saliency": "Saliency",
     "input-x-gradient": "Input × gradient",
     "smooth-grad": "SmoothGrad",
@@ -35,6 +38,7 @@ _METHODS = {
     "hsic": "HSIC",
     "extremal-masks": "Extremal masks",
     "guided-backprop": "Guided backpropagation",
+    "guided-grad-cam": "Guided Grad-CAM",
     "deconvolution": "Deconvolution",
     "deep-lift": "DeepLIFT",
     "lrp": "LRP",
@@ -43,6 +47,7 @@ _METHODS = {
     "random": "Random map",
     "center-gaussian": "Centre Gaussian",
     "sobel": "Sobel edges",
+    "image": "Image itself",
 }
 METRIC_TITLES = {
     "accuracy": "Accuracy",
