@@ -23,7 +23,7 @@ class Net(nn.Module):
         super().__init__()
         convolution = nn.Conv2d if axes == 2 else nn.Conv3d
         self.first, self.norm = convolution(1, 4, 3), convolution(4, 5, 3)
-        self.fc, self.way = nn.Linear(5, 3), way
+        self.hidden, self.mid, self.fc, self.way = nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3), way
         kinds = {"gelu": nn.GELU, "silu": nn.SiLU, "elu": nn.ELU}
         kind = kinds.get(way.split()[-1], nn.ReLU)
         self.act = kind() if kind is nn.GELU or "in place" not in way else kind(inplace=True)
@@ -41,8 +41,7 @@ class Net(nn.Module):
         else:
             name = self.way.split()[-1]
             rows = getattr(functional, name)(rows, **({"inplace": True} if "in place" in self.way else {}))
-        axes = tuple(range(2, rows.ndim))
-        return self.fc(torch.cat([rows.mean(dim=axes)], dim=1) ** 2)
+        return self.fc(self.mid(self.hidden(rows.mean(dim=tuple(range(2, rows.ndim))))))
 
 
 WAYS = {  # to write it, and as a module

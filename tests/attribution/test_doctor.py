@@ -20,6 +20,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*quantized tensor creation functions:UserWarning"),
 ]
 SCORES = {"occlusion", "feature-ablation", "rise", "lime", "kernel-shap", "sobol", "hsic"}
+CONTROLS = set(METHODS.names("control"))
 
 
 def images(*shape: int) -> Tensor:
@@ -62,7 +63,7 @@ def test_a_network_is_looked_over_and_given_back() -> None:
     assert found.reused == (Reused("act", "ReLU", 2),)
     assert found.head == "mixed"
     assert len(found.methods) == len(METHODS)
-    assert working(found) == {e.name for e in METHODS} - {"attention-rollout", "le-grad"}
+    assert working(found) == {e.name for e in METHODS} - {"attention-rollout", "le-grad", "refine-cam"}
     assert all(each.reason for each in found.methods if not each.works)
     assert [each.name for each in found.methods if not each.tried] == ["score-cam"]
 
@@ -98,11 +99,11 @@ def test_tokens_and_what_has_no_rule_on_them() -> None:
 def test_what_hides_its_insides_serves_methods_that_ask_for_scores() -> None:
     dynamic = torch.ao.quantization.quantize_dynamic(seeded(affine_net()), {nn.Linear}, dtype=torch.qint8)
     found = examine(dynamic, images(1, 1, 16, 16))
-    assert working(found) == SCORES | {"eigen-cam", "score-cam", "random", "center-gaussian", "sobel"}
+    assert working(found) == SCORES | {"eigen-cam", "score-cam"} | CONTROLS
     assert found.head == ""
     scripted = torch.jit.script(seeded(affine_net()))
     found = examine(scripted, images(1, 1, 16, 16))
-    assert working(found) == SCORES | {"random", "center-gaussian", "sobel"}
+    assert working(found) == SCORES | CONTROLS
     assert (found.auto, found.layers, found.head, found.coinciding) == (None, (), "", ())
     assert "methods that ask for scores alone" in next(e.reason for e in found.methods if e.name == "score-cam")
 
@@ -124,6 +125,11 @@ def test_an_activation_that_is_a_function_is_named() -> None:
     assert found.auto == FeatureMap("0:relu", "Conv2d", 4, (8, 10), "channels first", 0)
     assert (found.in_place, found.head) == (("relu in Functional",), "affine")
     assert {"grad-cam", "ablation-cam"} <= working(found)
+
+
+def test_a_parallel_network_is_looked_over_as_what_it_wraps() -> None:
+    wrapped, plain = (examine(net, images(1, 1, 16, 16)) for net in (nn.DataParallel(affine_net()), affine_net()))
+    assert (wrapped.auto, wrapped.head, wrapped.layers) == (plain.auto, "affine", plain.layers)
 
 
 def test_images_that_the_network_does_not_run_on_are_refused() -> None:

@@ -17,7 +17,7 @@ from pellucid.attribution.ablation import Ablation
 from pellucid.attribution.activated import parted
 from pellucid.attribution.borrow import borrowed
 from pellucid.attribution.capture import capture, gradients
-from pellucid.attribution.engine import COARSE_GRID, GridWarning, explain
+from pellucid.attribution.engine import COARSE_GRID, GridWarning, explain, unwrapped
 from pellucid.attribution.families import METHODS, Method
 from pellucid.attribution.head import CANT_RUN, Head, Upstream
 from pellucid.attribution.resize import resize_maps
@@ -122,7 +122,7 @@ def examine(
     >>> found.auto.name, found.auto.grid, found.head
     ('1', (14, 14), 'affine')
     """
-    images = images.to(device_of(model) or images.device)
+    model, images = unwrapped(model), images.to(device_of(model) or images.device)
     try:
         explain(model, images, "random", target=target)  # all that is refused whatever the method
     except (RuntimeError, TypeError) as error:

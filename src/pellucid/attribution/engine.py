@@ -105,7 +105,7 @@ def explain(
     ('1', (10, 10), torch.Size([3, 12, 12]))
     """
     choices = _choices(methods)
-    model = _unwrapped(as_model(model, choices))
+    model = unwrapped(as_model(model, choices))
     _check_forward(model)
     _check_images(images)
     check_target(target, len(images))
@@ -216,7 +216,7 @@ def _check_fits(model: nn.Module, images: Tensor) -> None:
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
+def unwrapped(model: nn.Module) -> nn.Module:
     """Of a compiled or a parallel model the one that hooks and gradients can enter."""
     while True:
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):

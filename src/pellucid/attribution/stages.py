@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pellucid.attribution.activated import changed, parted
 from pellucid.attribution.tokens import Layout, Tokens, Witness, split
 from pellucid.errors import InputError, expected
 
@@ -49,11 +50,13 @@ def capture_stages(model: nn.Module, layers: Sequence[str], images: Tensor, toke
     Raises:
         InputError: a layer doesn't run, or runs more than once, or its output holds no feature map.
     """
-    witnesses = {name: Witness(model, name, images, tokens if name == layers[-1] else None) for name in layers}
+    witnesses = {
+        name: Witness(model, parted(name)[0], images, tokens if name == layers[-1] else None) for name in layers
+    }
     seen: dict[str, tuple[Tensor, Tensor, Layout]] = {}
 
-    def keep(name: str) -> Callable[[nn.Module, Any, Any], Tensor]:
-        def hook(module: nn.Module, inputs: object, output: Any) -> Tensor:
+    def keep(name: str) -> Callable[[Any], Tensor]:
+        def change(output: Any) -> Tensor:
             if name in seen:
                 raise expected("layer", "a layer that runs once per image", f"{name!r}, which runs again")
             maps, layout = witnesses[name].split(output)
@@ -61,13 +64,13 @@ def capture_stages(model: nn.Module, layers: Sequence[str], images: Tensor, toke
             seen[name] = maps.detach().clone(memory_format=torch.contiguous_format), node, layout
             return node.clone()
 
-        return hook
+        return change
 
     with contextlib.ExitStack() as stack:
         for witness in witnesses.values():  # whose hooks come first, so that they see the layer itself
             stack.enter_context(witness.watching())
         for name in layers:
-            stack.callback(model.get_submodule(name).register_forward_hook(keep(name)).remove)
+            stack.enter_context(changed(model, name, keep(name)))
         outputs = model(images.clone())
     for name in layers:
         if name not in seen:

@@ -26,7 +26,9 @@ def find_stages(model: nn.Module, images: Tensor, last: str) -> list[str]:
     >>> find_stages(small, torch.zeros(1, 1, 16, 16), last="4")
     ['1']
     """
-    names = {module: name for name, module in model.named_modules() if name}
+    last = last.partition(":")[0]  # the module, where an activation follows it as a function
+    # scripted modules take no hook
+    names = {m: name for name, m in model.named_modules() if name and not isinstance(m, torch.jit.ScriptModule)}
     runs = dict.fromkeys(names.values(), 0)
     left: dict[tuple[int, ...], list[str]] = {}  # scale -> who gave the maps that something made smaller
     end: list[tuple[int, ...]] = []
