@@ -111,7 +111,7 @@ def test_wrong_arguments_of_prepare() -> None:
         prepare(grey, channels=2, size=2)
     with pytest.raises(InputError, match="'dtype' or 'image'"):
         prepare(grey, channels=1, size=2, intensity="auto")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"pixels \(1 or 3, H, W\)"):
+    with pytest.raises(InputError, match=r"a picture, \(1 or 3, H, W\)"):
         prepare(image_of(np.zeros((2, 4, 4), np.uint8)), channels=1, size=2)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pellucid.cli.options import Device, Strict, parse_methods
+from pellucid.cli.options import Device, Strict, parse_methods, parse_size
 from pellucid.errors import expected
 
 if TYPE_CHECKING:
@@ -27,15 +27,19 @@ def explain(
     ] = None,
     target: Annotated[str, typer.Option(help="predicted, all, or a class by its name or index.")] = "predicted",
     layer: Annotated[list[str] | None, typer.Option(help="A dotted name instead of auto. Repeatable.")] = None,
-    arch: Annotated[str | None, typer.Option(help="The timm name that a plain state dict belongs to.")] = None,
+    arch: Annotated[
+        str | None, typer.Option(help="The timm name that a plain state dict belongs to, or such as resnet18-3d.")
+    ] = None,
     classes: Annotated[str | None, typer.Option(help="With --arch: how many, or their names with commas.")] = None,
-    size: Annotated[int | None, typer.Option(help="With --arch: height and width in pixels.", min=1)] = None,
+    size: Annotated[
+        str | None, typer.Option(help="With --arch: height and width in pixels; of volumes 96 or 64,96,96 voxels.")
+    ] = None,
     channels: Annotated[int | None, typer.Option(help="With --arch: 1 (grey) or 3 (colour).")] = None,
     batch_size: Annotated[int, typer.Option(help="Images that run at once.", min=1)] = 32,
     device: Device = "auto",
     strict: Strict = False,
 ) -> None:
-    """Explain images: writes an overlay, the raw maps and a record of each into a folder."""
+    """Explain images or volumes (NIfTI): writes an overlay, the raw maps and a record of each into a folder."""
     from pellucid.devices import pick_device
     from pellucid.study.explain_files import Question, explain_files
 
@@ -53,7 +57,7 @@ def explain(
 
 
 def _network(
-    weights: Path, device: torch.device, arch: str | None, classes: str | None, size: int | None, channels: int | None
+    weights: Path, device: torch.device, arch: str | None, classes: str | None, size: str | None, channels: int | None
 ) -> tuple[nn.Module, ModelCard]:
     from pellucid.models.checkpoints import load_plain_weights, load_weights
 
@@ -74,4 +78,5 @@ def _network(
         raise expected("classes", "names with commas between, each once", repr(classes))
     if channels not in (None, 1, 3):
         raise expected("channels", "1 or 3", channels)
-    return load_plain_weights(weights, arch, classes=names, size=size or 224, channels=channels or 3, device=device)
+    lengths = None if size is None else parse_size(size)
+    return load_plain_weights(weights, arch, classes=names, size=lengths, channels=channels, device=device)

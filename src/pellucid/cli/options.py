@@ -36,6 +36,21 @@ def parse_data(values: list[str]) -> dict[str, str]:
     return named
 
 
+def parse_size(value: str) -> int | tuple[int, int, int]:
+    """`--size` as one length, or as three with commas between.
+
+    Raises InputError for anything else.
+
+    >>> parse_size("224"), parse_size("64,96,96")
+    (224, (64, 96, 96))
+    """
+    parts = [part.strip() for part in value.split(",")]
+    if len(parts) in (1, 3) and all(part.isdecimal() and int(part) for part in parts):
+        lengths = [int(part) for part in parts]
+        return lengths[0] if len(lengths) == 1 else (lengths[0], lengths[1], lengths[2])
+    raise expected("size", "a length above 0, or three with commas between", repr(value))
+
+
 def parse_methods(values: list[str]) -> list[Choice[Method]]:
     """`--methods` as choices: names with commas between, options in brackets as labels write them.
 

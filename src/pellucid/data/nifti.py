@@ -12,12 +12,14 @@ import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
 from pellucid.data.whole import DecodeError
+from pellucid.errors import UnreadableFileError
 
 VOLUME_ENDINGS = (".nii", ".nii.gz")
 MAX_VOXELS = 2**29  # of all volumes of a file: 1 GiB in 16 bits
@@ -28,7 +30,7 @@ _GZIP = b"\x1f\x8b"
 _SLACK = 2**24  # bytes before and after the voxels
 _HEADERS = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
 _MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # per unit: not said, metre, millimetre, micrometre
-_GEOMETRY = (
+_GEOMETRY: tuple[str, ...] = (
     *("pixdim", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y"),
     *("qoffset_z", "srow_x", "srow_y", "srow_z", "xyzt_units"),
 )
@@ -52,7 +54,7 @@ def is_nifti(data: bytes, name: str) -> bool:
             data = zlib.decompressobj(31).decompress(data, 540)
         except zlib.error:
             return False
-    return _kind(data) is not None and data[344:347] in (b"n+1", b"ni1") or data[4:7] in (b"n+2", b"ni2")
+    return (_kind(data) is not None and data[344:347] in (b"n+1", b"ni1")) or data[4:7] in (b"n+2", b"ni2")
 
 
 def decode_nifti(data: bytes, index: int | None = None) -> Volume:
@@ -81,12 +83,15 @@ def decode_nifti(data: bytes, index: int | None = None) -> Volume:
 def geometry_of(path: Path) -> Header:
     """A header that says where the voxels of a NIfTI file lie, in its own units, and nothing else of it.
 
-    Raises DecodeError, or OSError where the file can't be opened.
+    Raises UnreadableFileError.
     """
-    with path.open("rb") as handle:
-        data = handle.read(2**16)
-    header = _header(_inflated(data, 540, whole=False) if data.startswith(_GZIP) else data[:540])
-    bare = type(header)()
+    try:
+        with path.open("rb") as handle:
+            data = handle.read(2**16)
+        header = _header(_inflated(data, 540, whole=False) if data.startswith(_GZIP) else data[:540])
+    except (OSError, DecodeError) as error:
+        raise UnreadableFileError(f"can't read {path}: {error}.") from error
+    bare: Header = type(header)()
     for field in _GEOMETRY:
         bare[field] = header[field]
     return bare
@@ -97,12 +102,12 @@ def encode_nifti(values: np.ndarray, geometry: Header, about: str = "") -> bytes
 
     `geometry` says where voxels lie, as `geometry_of` gives it; `about` (80 ASCII characters) what they are.
     """
-    kind = nibabel.Nifti2Image if isinstance(geometry, nibabel.Nifti2Header) else nibabel.Nifti1Image
+    kind: Any = nibabel.Nifti2Image if isinstance(geometry, nibabel.Nifti2Header) else nibabel.Nifti1Image
     header = geometry.copy()
     header.set_data_dtype(np.float32)
     header["descrip"] = about.encode("ascii", "replace")[:79]
     image = kind(np.asarray(values, np.float32), None, header)
-    return gzip.compress(image.to_bytes(), mtime=0)
+    return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
 
 
 def _inflated(data: bytes, most: int, *, whole: bool) -> bytes:
