@@ -285,6 +285,39 @@ def test_a_part_of_the_output_is_explained_as_an_output_would_be(target: Target)
     torch.testing.assert_close(found.score, plain.score)
 
 
+@pytest.mark.parametrize("wrap", [lambda target: at("logits", target), multi_label])
+def test_views_of_an_image_share_the_class_that_is_predicted_for_it(wrap: Callable[[Target], Target]) -> None:
+    def head(x: Tensor) -> Any:  # what is predicted depends on the side
+        scores = torch.stack([x[..., :4].mean(dim=(1, 2, 3)), x[..., 4:].mean(dim=(1, 2, 3))], dim=1)
+        return scores if wrap is multi_label else {"logits": scores}
+
+    model = Body(head)
+    smooth = [method("saliency", smooth="flips"), "saliency"]
+    found = pellucid.explain(model, IMAGES, smooth, target=wrap("predicted"))
+    fixed = pellucid.explain(model, IMAGES, smooth, target=wrap(found.target))
+    flipped = pellucid.explain(model, IMAGES.flip(-1), "saliency", target=wrap("predicted"))
+    assert not torch.equal(found.target, flipped.target)
+    torch.testing.assert_close((found.score, found.probability), (fixed.score, fixed.probability))
+    for name, values in fixed.maps.items():
+        torch.testing.assert_close(found[name], values)
+    windows = pellucid.explain(model, IMAGES, "saliency", target=wrap("all"), window=(8, 16))
+    assert windows["saliency"].shape == (3, 2, 16, 16)
+
+
+def test_a_place_in_the_image_is_refused_where_views_move_the_image() -> None:
+    for target, model in (
+        (at("out", class_over_region(0, masks())), segmentation()),
+        (box_score([0, 0, 5, 4]), detector()),
+    ):
+        found = pellucid.explain(model, IMAGES, method("saliency", smooth="noise"), target=target)
+        assert found["saliency[smooth=noise]"].any()
+        for smooth in ("flips", "scales", "flips+noise"):
+            with pytest.raises(InputError, match="target: expected a target without a region or a box"):
+                pellucid.explain(model, IMAGES, method("saliency", smooth=smooth), target=target)
+        with pytest.raises(InputError, match="target: expected a target without a region or a box"):
+            pellucid.explain(model, IMAGES, "saliency", target=target, window=8)
+
+
 @pytest.mark.parametrize(
     ("make", "told"),
     [

@@ -271,6 +271,15 @@ def test_a_network_with_one_logit_has_two_classes(images: Path, tmp_path: Path) 
         (["--model", "none.pt"], "none.pt"),
         (["--device", "cuda:77"], "device: expected"),
         (["--batch-size", "0"], "batch-size"),
+        (["--size", "0"], "arch: expected an architecture, since --size go with it"),
+        (
+            ["--model", "PLAIN", "--arch", "test_resnet", "--classes", "3", "--size", "0"],
+            "size: expected a length above 0",
+        ),
+        (
+            ["--model", "PLAIN", "--arch", "test_resnet", "--classes", "3", "--size", "8,8,8"],
+            "size: expected one length, of a square picture for 'test_resnet', got (8, 8, 8)",
+        ),
         (["nowhere.png"], "nowhere.png"),
     ],
 )

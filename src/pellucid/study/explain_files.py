@@ -320,7 +320,7 @@ def _write_volumes(
         if path.name in {entry["file"] for entry in methods.values()}:  # labels that differ in signs alone
             path = out / f"{read.name}.{_plain(found.label)}-{number}{VOLUME_MAP}"
         write_map(path, found, read.source)
-        largest = greatest(strongest(found.values, axes=3).astype(np.float32))
+        largest = greatest(strongest(found.values, axes=3))
         methods[found.label] = {
             **_facts(found.values, "trilinear" if found.resized else None),
             "file": path.name,
@@ -328,8 +328,8 @@ def _write_volumes(
         }
         for place, title in titles:
             values = found.values[place] if one.target.ndim == 2 else found.values
-            caption = found.label if values.any() else f"{found.label} (no evidence)"
-            rows[place].append(Row(f"{title}: {found.label}", planes(read.source, values, caption)))
+            row = planes(read.source, values, found.label)
+            rows[place].append(Row(f"{title}: {row.title}", row.panels))
     return methods, sheet([row for place, _ in titles for row in rows[place]])
 
 

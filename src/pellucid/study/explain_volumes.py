@@ -15,7 +15,7 @@ from nibabel.orientations import apply_orientation
 from pellucid.attribution import Explanation, resize_maps
 from pellucid.data.images import MedicalImage
 from pellucid.data.nifti import encode_nifti, geometry_of
-from pellucid.drawing import Panel, Picture, enlarge, is_signed, overlay, strongest, to_picture
+from pellucid.drawing import Panel, Picture, Row, enlarge, is_signed, overlay, strongest, to_picture
 from pellucid.files import written_whole
 
 VOLUME_MAP = ".map.nii.gz"
@@ -57,7 +57,7 @@ def write_map(path: Path, found: VolumeMap, volume: MedicalImage) -> None:
         aside.write_bytes(encode_nifti(values, geometry_of(volume.source), found.label))
 
 
-def greatest(values: Array) -> tuple[int, ...]:
+def greatest(values: npt.NDArray[np.floating]) -> tuple[int, ...]:
     """The voxel of largest magnitude; the middle one where all are zero."""
     if not values.any():
         return tuple(length // 2 for length in values.shape)
@@ -71,13 +71,14 @@ def millimetres(volume: MedicalImage, voxel: Sequence[int]) -> list[float]:
     return place
 
 
-def planes(volume: MedicalImage, values: Array, caption: str) -> list[Panel]:
-    """The three planes through the greatest value, bare, then with the map laid over them.
+def planes(volume: MedicalImage, values: Array, label: str) -> Row:
+    """The three planes through the greatest value, bare, then with the map laid over them; titled with their place.
 
     Planes are those of the voxels that lie nearest to axial, coronal and sagittal, drawn to scale.
     """
     saliency = strongest(values, axes=3)
-    voxel = greatest(saliency.astype(np.float32))
+    voxel = greatest(saliency)
+    caption = label if saliency.any() else f"{label} (no evidence)"
     grey = _grey(volume.pixels[0])
     signed = is_signed(saliency)
     bare, laid = [], []
@@ -86,7 +87,8 @@ def planes(volume: MedicalImage, values: Array, caption: str) -> list[Panel]:
         drawn = overlay(picture, _plane(saliency, volume, voxel, axis), signed=signed)
         bare.append(Panel(_to_scale(picture, volume, axis), f"{name}, {left} | {right}"))
         laid.append(Panel(_to_scale(drawn, volume, axis), caption, signed))
-    return [*bare, *laid]
+    place = ", ".join(f"{each:.0f}" for each in millimetres(volume, voxel))
+    return Row(f"{label}, planes through ({place}) mm", [*bare, *laid])
 
 
 def _orientation(volume: MedicalImage) -> npt.NDArray[np.float64]:
@@ -102,10 +104,9 @@ def _plane(
     directions = _orientation(volume)
     across = directions[:, 0].tolist().index(axis)
     place = voxel[across] if directions[across, 1] > 0 else values.shape[across] - 1 - voxel[across]
-    upright: npt.NDArray[_T] = apply_orientation(values, directions)
+    upright = apply_orientation(values, directions)
     # right, front and head come first in the picture: the rows run down, and the columns to the patient's left or back
-    plane: npt.NDArray[_T] = upright.take(place, axis=axis)[::-1, ::-1].T
-    return plane
+    return np.asarray(upright.take(place, axis=axis)[::-1, ::-1].T, values.dtype)
 
 
 def _to_scale(picture: Picture, volume: MedicalImage, axis: int) -> Picture:
