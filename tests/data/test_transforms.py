@@ -295,7 +295,7 @@ def test_a_volume_is_resized_as_its_rows_planes_and_columns_are() -> None:
     three = prepare(volume, channels=3, size=size, intensity="image")
     assert torch.equal(three, found.expand(3, -1, -1, -1))
     same = prepare(volume, channels=1, size=(9, 20, 14))
-    np.testing.assert_allclose(same[0].numpy(), (voxels[0] + 32768) / 65535, atol=1e-6)
+    np.testing.assert_allclose(same[0].numpy(), (voxels[0] + 32768.0) / 65535, atol=1e-6)
 
 
 def _resized_line(line: np.ndarray, length: int) -> np.ndarray:

@@ -72,7 +72,7 @@ def _vit(nets: Any, classes: int, channels: int, size: Lengths) -> nn.Module:
         classification=True,
         num_classes=classes,
         spatial_dims=3,
-        post_activation="",  # else a tanh follows the logits
+        post_activation="",  # MONAI's default, a tanh behind the logits, calls their weights `classification_head.0`
     )
     network.register_forward_hook(_logits)  # rather than a wrapper, so that the weights keep MONAI's names
     return _module(network)
