@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from pellucid.attribution import METHODS
 from pellucid.data.phantoms import TASKS
-from pellucid.errors import InputError, expected, unknown_name
+from pellucid.errors import InputError, unknown_name
 from pellucid.metrics import METRICS
 from pellucid.models.volumes import NETWORKS as VOLUME_NETWORKS
 from pellucid.models.zoo import check_architecture
@@ -70,7 +70,9 @@ class ModelSettings(_Section):
     def _known(cls, name: str) -> str:
         check_architecture(name)
         if name in VOLUME_NETWORKS:
-            raise expected("name", "a network of pictures, which studies are made on", f"{name!r}, one of volumes")
+            raise InputError(
+                f"expected a network of pictures, which studies are made on, got {name!r}, one of volumes."
+            )
         return name
 
 
