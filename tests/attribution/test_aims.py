@@ -258,6 +258,26 @@ def test_labels_that_do_not_exclude_each_other() -> None:
             torch.testing.assert_close(every[name][:, label], values, rtol=1e-4, atol=1e-6)
 
 
+def test_methods_that_compare_classes_compare_those_of_the_aim() -> None:
+    def means(count: int) -> Callable[[Tensor], Tensor]:
+        return lambda x: x.relu().mean(dim=(2, 3))[:, :count]
+
+    names = ["finer-cam", "relevance-cam"]
+    plain = pellucid.explain(Body(means(3)), IMAGES, names, target=1, layer="features")
+    for head, target in (
+        (lambda x: {"logits": means(3)(x)}, at("logits", 1)),
+        (means(3), multi_label(1)),
+        (lambda x: (0, means(3)(x)), at(1, multi_label(1))),
+    ):
+        found = pellucid.explain(Body(head), IMAGES, names, target=target, layer="features")
+        for name in names:
+            assert plain[name].any()
+            torch.testing.assert_close(found[name], plain[name])
+    assert pellucid.explain(Body(means(1)), IMAGES, "relevance-cam", target=multi_label(), layer="features").maps
+    with pytest.raises(InputError, match="model: expected at least two classes"):
+        pellucid.explain(Body(means(1)), IMAGES, "finer-cam", target=multi_label(), layer="features")
+
+
 def test_a_single_label_is_one_label() -> None:
     found = pellucid.explain(Body(pooled(1)), IMAGES, "saliency", target=multi_label("all"))
     assert found.target.tolist() == [[0], [0], [0]]

@@ -141,6 +141,7 @@ class _At(Aim):
             inner.classes,
             lambda outputs, sample: inner.scores(self._part(outputs), sample),
             lambda outputs, sample: inner.probabilities(self._part(outputs), sample),
+            lambda outputs: inner.logits(self._part(outputs)),
         )
 
     def _part(self, outputs: Any) -> Any:
@@ -314,10 +315,10 @@ class _MultiLabel(Aim):
     def objective(self, outputs: Any, rows: slice) -> Objective:
         labels = picked_classes(self.label, _own_logits(outputs).detach(), rows)
 
-        def read(outputs: Any, sample: Tensor) -> Tensor:
-            return _own_logits(outputs).gather(1, labels[sample])
+        def chance(outputs: Any, sample: Tensor) -> Tensor:
+            return _own_logits(outputs).gather(1, labels[sample]).sigmoid()
 
-        return Objective(labels, read, lambda outputs, sample: read(outputs, sample).sigmoid())
+        return Objective(labels, None, chance, _own_logits)
 
 
 def _own_logits(outputs: Any) -> Tensor:

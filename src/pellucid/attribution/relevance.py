@@ -43,7 +43,7 @@ from pellucid.attribution.relevance_rules import (
     z_plus_rule,
 )
 from pellucid.attribution.rules import ACTIVATIONS, Answer, Call, Rewritten, moves_only, replaced
-from pellucid.attribution.targets import Objective, class_logits, described
+from pellucid.attribution.targets import Objective, described
 from pellucid.attribution.tokens import Layout
 from pellucid.errors import expected
 
@@ -148,8 +148,8 @@ def contrastive_relevance(
         hook.remove()
     scores = objective.scores(outputs, everyone)
     if objective.classes is not None:
-        logits = class_logits(outputs)
-        scores = scores - (logits.sum(dim=1, keepdim=True) - scores) / (logits.shape[1] - 1)
+        logits = objective.logits(outputs)
+        scores = scores - (logits.sum(dim=1, keepdim=True) - scores) / max(1, logits.shape[1] - 1)
     return gradients(scores, leaf)
 
 

@@ -83,12 +83,14 @@ def described(value: object) -> str:
 class Objective:
     """What is explained of each of a batch of B images: T classes, or T scores that are read off the output.
 
-    `read` and `probability` are given outputs and the image that each row derives from.
+    `read` and `probability` are given outputs and the image that each row derives from; `logits` finds in an output the
+    logits (M, n) of all classes, where classes are explained.
     """
 
     classes: Tensor | None  # (B, T)
     read: Reading | None = None
     probability: Reading | None = None
+    logits: Callable[[Any], Tensor] = class_logits
 
     def scores(self, outputs: object, sample: Tensor) -> Tensor:
         """Scores (M, T) of outputs whose row j derives from image `sample[j]`.
@@ -98,7 +100,7 @@ class Objective:
         if self.read is not None:
             return self._checked(self.read(outputs, sample), sample)
         assert self.classes is not None
-        return class_logits(outputs).gather(1, self.classes[sample])
+        return self.logits(outputs).gather(1, self.classes[sample])
 
     def rivals(self, outputs: object, count: int) -> Tensor:
         """The classes (B, T, R) with logits nearest to each explained one's, R being `count` or all that there are.
@@ -108,7 +110,9 @@ class Objective:
         if self.classes is None:
             wanted = "classes, beside which the nearest others stand"
             raise expected("target", wanted, "a function", do="Methods with rivals, as 'finer-cam', compare classes.")
-        logits = class_logits(outputs).detach()
+        logits = self.logits(outputs).detach()
+        if logits.shape[1] < 2:
+            raise expected("model", "at least two classes, of which methods with rivals compare the nearest", "one")
         own = self.classes.unsqueeze(2)
         apart = (logits.unsqueeze(1) - logits.gather(1, self.classes).unsqueeze(2)).abs()
         apart = apart.scatter(2, own, torch.inf)
