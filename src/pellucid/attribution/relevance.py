@@ -44,7 +44,7 @@ from pellucid.attribution.relevance_rules import (
     z_plus_rule,
 )
 from pellucid.attribution.rules import ACTIVATIONS, Answer, Call, Rewritten, moves_only, replaced
-from pellucid.attribution.targets import Objective, class_logits, described
+from pellucid.attribution.targets import Objective, described
 from pellucid.errors import expected
 
 RuleName = Literal["epsilon", "zero", "gamma", "alpha-beta", "z-plus"]
@@ -142,8 +142,8 @@ def contrastive_relevance(head: Head, activations: Tensor, objective: Objective)
     outputs = _rewritten(head.as_written, lambda _: z_plus, "relevance-cam")(leaf)
     scores = objective.scores(outputs, everyone)
     if objective.classes is not None:
-        logits = class_logits(outputs)
-        scores = scores - (logits.sum(dim=1, keepdim=True) - scores) / (logits.shape[1] - 1)
+        logits = objective.logits(outputs)
+        scores = scores - (logits.sum(dim=1, keepdim=True) - scores) / max(1, logits.shape[1] - 1)
     return gradients(scores, leaf)
 
 

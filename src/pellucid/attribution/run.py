@@ -159,7 +159,7 @@ class LayerRun:
         found = {"curvature": curvature(scores, captured.activations)} if "curvature" in self._needs else {}
         if "rival gradients" in self._needs:
             rivals = aim.rivals(captured.outputs, self._rivals)
-            found["rival gradients"] = rival_gradients(captured, rivals)
+            found["rival gradients"] = rival_gradients(aim.logits(captured.outputs), captured.activations, rivals)
         classes = torch.full_like(scores, -1) if aim.classes is None else aim.classes
         probabilities = aim.probabilities(captured.outputs, everyone)
         grid = tuple(captured.activations.shape[2:])
