@@ -34,8 +34,8 @@ class Asking:
     def scores(self, images: Tensor, sample: Tensor) -> Tensor:
         """Scores (M, T) of at most `rows` rows, which derive from the images `sample` (M,); they keep their graph."""
         fast = images.device.type == "cpu" and images.ndim == 4  # convolutions there are faster in this layout
-        layout = torch.channels_last if fast else torch.preserve_format
-        own = images.clone(memory_format=layout)  # a clone, lest it is written to
+        laid = images.contiguous(memory_format=torch.channels_last) if fast else images
+        own = images.clone() if laid.data_ptr() == images.data_ptr() else laid  # a copy, lest it is written to
         scores = self._objective.scores(self._model(own), sample)
         if self._told is not None:
             self._ran += len(images)
