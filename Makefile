@@ -26,7 +26,13 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/bench_import.py
 	$(BIN)/python benchmarks/bench_cam.py
+	$(BIN)/python benchmarks/bench_engine.py
+	$(BIN)/python benchmarks/bench_perturbation.py
+	$(BIN)/python benchmarks/bench_gradient.py
+	$(BIN)/python benchmarks/bench_volume.py
+	$(BIN)/python benchmarks/bench_precision.py
 	$(BIN)/python benchmarks/bench_road.py
 
 wheel-test: $(VENV)/.installed-dev

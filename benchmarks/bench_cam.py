@@ -36,6 +36,9 @@ from pellucid.models.layers import find_layer
 TOLERANCE = 1e-4
 TARGET_RATIO = 1.3
 PEERS = {
+    "grad-cam": "GradCAM",
+    "hires-cam": "HiResCAM",
+    "eigen-cam": "EigenCAM",
     "grad-cam-plus-plus": "GradCAMPlusPlus",
     "xgrad-cam": "XGradCAM",
     "layer-cam": "LayerCAM",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import importlib.metadata
 import multiprocessing
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 import pellucid
+from pellucid.attribution import METHODS
 from pellucid.devices import clock
 from pellucid.files import write_json
 
@@ -41,6 +43,12 @@ def build(name: str, size: int, device: torch.device) -> nn.Module:
     with torch.no_grad():
         model(torch.randn(8, 3, size, size, device=device))  # running statistics
     return model.eval()
+
+
+def head_methods() -> list[str]:
+    """Every CAM that is made from one forward pass and the network after the layer."""
+    families = ("cam", "rescoring-cam")
+    return [entry.name for entry in METHODS if entry.family in families and "masked scores" not in entry.needs]
 
 
 def plain_forward(model: nn.Module, images: Tensor, batch: int | None = None) -> None:
@@ -118,6 +126,41 @@ def surroundings(device: torch.device, *packages: str) -> dict[str, Any]:
         "load_at_start": os.getloadavg()[0],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
     }
+
+
+def arguments_parser(text: str | None, results: Path, batch: int = 8, repeats: int = 5) -> argparse.ArgumentParser:
+    """What every benchmark takes."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument("--quick", action="store_true", help="little of each, once; no judgement of the ratios")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--output", type=Path, default=results)
+    return parser
+
+
+def ratio(times: Mapping[str, Sequence[float]], side: str, other: str) -> float:
+    """How many times as long `side` took as `other`: the median over turns, in which both met the same load."""
+    return statistics.median(one / two for one, two in zip(times[side], times[other], strict=True))
+
+
+def largest_error(ours: Tensor, theirs: Tensor) -> float:
+    """Largest difference of maps (B, ...) relative to the second's largest value, over images."""
+    sizes = theirs.flatten(1).abs().amax(dim=1)
+    return float(((ours - theirs).flatten(1).abs().amax(dim=1) / sizes).max())
+
+
+def judged(ratios: Mapping[str, float], targets: Mapping[str, tuple[str, float]], quick: bool) -> bool:
+    """Print each ratio with its target, ("at least" or "at most", value); whether all are met, or `quick`."""
+    passed = True
+    for name, value in ratios.items():
+        bound, wanted = targets.get(name, ("", 0.0))
+        met = not bound or (value >= wanted if bound == "at least" else value <= wanted)
+        passed &= met
+        goal = f"  ({bound} {wanted:g}{'' if met else ': missed'})" if bound else ""
+        print(f"    {name:<64}{value:10.2f}{goal}")
+    return passed or quick
 
 
 def finish(report: Mapping[str, Any], output: Path, passed: bool) -> int:

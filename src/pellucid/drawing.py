@@ -303,9 +303,9 @@ def _cut(text: str, width: float, *, bold: bool = False) -> str:
     return line + "…" if line else ""
 
 
-def enlarge(picture: Picture, width: int) -> Picture:
-    """A picture (H, W, 3) at a given width in pixels, its shape kept."""
-    height = max(1, round(picture.shape[0] * width / picture.shape[1]))
+def enlarge(picture: Picture, width: int, height: int | None = None) -> Picture:
+    """A picture (H, W, 3) at a given width in pixels, its shape kept where no height is given."""
+    height = max(1, round(picture.shape[0] * width / picture.shape[1])) if height is None else height
     resized = Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(resized, dtype=np.uint8)
 

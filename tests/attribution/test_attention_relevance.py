@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import pellucid
 from pellucid.errors import InputError
 from references import relevance as reference
+from references.cam_networks import GatedHead, MixingHead, Reviewing, Shuffling, seeded
 from references.rewriting_networks import Attending, attending, explained, pictures, small, state
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*so that maps are coarse")
@@ -336,6 +337,17 @@ def test_relevance_cam_at_any_layer_is_its_paper(axes: int) -> None:
                 slow = torch.einsum("k,k...->...", weights, activations[0]).relu().float()
                 ours = found.layer_maps["relevance-cam"][b, wanted]
                 assert (ours - slow).abs().max() < 1e-4 * max(float(slow.max()), 1e-3)
+
+
+@pytest.mark.parametrize("make", [MixingHead, GatedHead, Shuffling, Reviewing])
+def test_relevance_cam_of_the_head_alone_is_that_of_the_whole_network(
+    make: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, images = seeded(make()), torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    alone = pellucid.explain(model, images, "relevance-cam", layer="layer", target="all").maps["relevance-cam"]
+    monkeypatch.setattr("pellucid.attribution.head._WAYS", {})  # the whole network, then
+    whole = pellucid.explain(model, images, "relevance-cam", layer="layer", target="all").maps["relevance-cam"]
+    close(alone, whole)
 
 
 def test_relevance_cam_does_not_turn_with_the_sign_of_the_score() -> None:

@@ -49,7 +49,7 @@ def test_a_function_gives_its_own_score_and_no_probability() -> None:
     with pytest.raises(
         InputError, match=r"target: expected a function that gives one score for each of the output's 2"
     ):
-        Objective(None, lambda outputs: outputs.sum()).scores(LOGITS, torch.arange(2))
+        Objective(None, lambda outputs, sample: outputs.sum()).scores(LOGITS, torch.arange(2))
 
 
 @pytest.mark.parametrize("target", [3, -1, torch.tensor([0, 3])])

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -94,6 +95,16 @@ def test_each_image_leaves_what_explain_says_of_it(images: Path, weights: Path, 
             torch.testing.assert_close(enlarged, values[0], rtol=1e-4, atol=1e-6)
         with Image.open(out / record["overlay"]) as picture:
             assert picture.size[0] > 4 * 320  # the image and three maps, as wide as an image is long
+
+
+def test_a_volume_is_no_picture(
+    images: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 5, 6), np.uint8), np.eye(4)), images / "scan.nii")
+    assert main(["explain", str(images), "--model", str(weights), "--out", str(tmp_path / "out"), *QUICK]) == 0
+    told = capsys.readouterr()
+    assert "3 explained, 1 skipped" in told.out
+    assert "expected a picture, (1 or 3, H, W), got a volume, (1, 4, 5, 6)" in told.err
 
 
 def test_what_cannot_be_read_is_named_and_skipped(
@@ -199,6 +210,34 @@ def test_a_plain_state_dict_with_its_architecture_gives_the_same(images: Path, w
             assert (tmp_path / "card" / file).read_bytes() == (tmp_path / "plain" / file).read_bytes()
 
 
+def test_volumes_are_explained_by_a_plain_state_dict_of_a_3d_network(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = ModelCard("resnet10-3d", (24, 32, 16), 1, ("sick", "well"), (0.0,), (1.0,), "none", "image")
+    torch.manual_seed(0)
+    network = card.build()
+    save_weights(tmp_path / "card.safetensors", network, card)
+    torch.save(network.state_dict(), tmp_path / "plain.pt")
+    affine = np.array([[0, -1.5, 0, 4], [2, 0, 0, 5], [0, 0.1, 3, 6], [0, 0, 0, 1]])
+    voxels = np.random.default_rng(0).integers(-1000, 1000, (9, 11, 7)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), images / "scan.nii.gz")
+    given = ["explain", str(images), "--methods", "layer-cam,saliency", "--layer", "layer3", "--device", "cpu"]
+    plain = ["--arch", "resnet10-3d", "--classes", "sick,well", "--size", "24,32,16"]
+    for name, model in (("card", ["card.safetensors"]), ("plain", ["plain.pt", *plain])):
+        out = tmp_path / name
+        assert main([*given, "--model", str(tmp_path / model[0]), *model[1:], "--out", str(out)]) == 0
+        told = capsys.readouterr()
+        assert "1 explained, 3 skipped" in told.out
+        assert told.err.count("expected a volume, (1 or 3, D, H, W), got a picture, (1, 30, 50)") == 3
+        assert set(records(out)) == {"scan"}
+    for file in ("scan.layer-cam.map.nii.gz", "scan.saliency.map.nii.gz", "scan.overlay.png"):
+        assert (tmp_path / "card" / file).read_bytes() == (tmp_path / "plain" / file).read_bytes()
+    for file in records(tmp_path / "card")["scan"]["maps"].values():
+        found = nibabel.load(tmp_path / "card" / file)
+        assert found.shape == (9, 11, 7)
+        np.testing.assert_array_equal(found.affine, nibabel.load(images / "scan.nii.gz").affine)
+
+
 def test_a_target_is_a_name_an_index_or_all(images: Path, weights: Path, tmp_path: Path) -> None:
     given = ["explain", str(images / "0.png"), "--model", str(weights), *QUICK, "--target"]
     found = {}
@@ -271,6 +310,15 @@ def test_a_network_with_one_logit_has_two_classes(images: Path, tmp_path: Path) 
         (["--model", "none.pt"], "none.pt"),
         (["--device", "cuda:77"], "device: expected"),
         (["--batch-size", "0"], "batch-size"),
+        (["--size", "0"], "arch: expected an architecture, since --size go with it"),
+        (
+            ["--model", "PLAIN", "--arch", "test_resnet", "--classes", "3", "--size", "0"],
+            "size: expected a length above 0",
+        ),
+        (
+            ["--model", "PLAIN", "--arch", "test_resnet", "--classes", "3", "--size", "8,8,8"],
+            "size: expected one length, of a square picture for 'test_resnet', got (8, 8, 8)",
+        ),
         (["nowhere.png"], "nowhere.png"),
     ],
 )
@@ -306,5 +354,5 @@ def test_a_full_disk_leaves_no_record_of_an_image_that_is_not_whole(
     out = tmp_path / "out"
     assert main(["explain", str(images), "--model", str(weights), "--out", str(out), *QUICK]) == 1
     assert "0.maps.npz: No space left on device" in capsys.readouterr().err
-    assert [path.name for path in out.iterdir()] == ["0.overlay.png"]
+    assert list(out.iterdir()) == []
     shutil.rmtree(out)

@@ -122,7 +122,7 @@ def test_what_isnt_an_image_is_refused(tmp_path: Path) -> None:
     assert "PNG, JPEG, TIFF and BMP are read" in refusal(tmp_path, gif.getvalue(), "moving.gif")
     assert "a DICOM file" in refusal(tmp_path, bytes(128) + b"DICM" + bytes(40), "scan")
     assert "a DICOM file" in refusal(tmp_path, b"\x08\x00\x05\x00", "scan.dcm")
-    assert "a NIfTI file" in refusal(tmp_path, gzip.compress(b"volume"), "brain.nii.gz")
+    assert "not a NIfTI file" in refusal(tmp_path, gzip.compress(b"volume"), "brain.nii.gz")
 
 
 def test_values_that_arent_finite_are_refused(tmp_path: Path) -> None:
@@ -269,6 +269,6 @@ def test_real_images_of_every_pack_equal_pillow(shared_data: Path) -> None:
 
 def test_real_medical_files_are_refused_by_name(shared_data: Path) -> None:
     for path in sorted((shared_data / "dicom_nifti").rglob("*.*")):
-        if path.suffix in (".dcm", ".nii", ".gz"):
-            with pytest.raises(UnreadableFileError, match="DICOM|NIfTI"):
+        if path.suffix == ".dcm":
+            with pytest.raises(UnreadableFileError, match="DICOM"):
                 read_image(path)

@@ -111,7 +111,7 @@ def test_wrong_arguments_of_prepare() -> None:
         prepare(grey, channels=2, size=2)
     with pytest.raises(InputError, match="'dtype' or 'image'"):
         prepare(grey, channels=1, size=2, intensity="auto")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"pixels \(1 or 3, H, W\)"):
+    with pytest.raises(InputError, match=r"a picture, \(1 or 3, H, W\)"):
         prepare(image_of(np.zeros((2, 4, 4), np.uint8)), channels=1, size=2)
 
 
@@ -279,3 +279,49 @@ def test_real_images_prepare(shared_data: Path) -> None:
         out = prepare(read_image(path), channels=3, size=64)
         assert out.shape == (3, 64, 64)
         assert float(out.std()) > 0.05
+
+
+def test_a_volume_is_resized_as_its_rows_planes_and_columns_are() -> None:
+    voxels = np.random.default_rng(0).integers(-500, 500, (1, 9, 20, 14)).astype(np.int16)
+    volume = MedicalImage(voxels, (1.0, 1.0, 1.0), None, None, Path("made.nii"), np.eye(4))
+    size = (5, 8, 21)  # smaller along two axes, which needs antialiasing, and larger along one
+    found = prepare(volume, channels=1, size=size, intensity="image")
+    assert found.shape == (1, *size)
+    low, high = int(voxels.min()), int(voxels.max())
+    wanted = (voxels[0].astype(np.float64) - low) / (high - low)
+    for axis, length in enumerate(size):
+        wanted = np.apply_along_axis(lambda line, n=length: _resized_line(line, n), axis, wanted)
+    np.testing.assert_allclose(found[0].numpy(), wanted, atol=2e-6)
+    three = prepare(volume, channels=3, size=size, intensity="image")
+    assert torch.equal(three, found.expand(3, -1, -1, -1))
+    same = prepare(volume, channels=1, size=(9, 20, 14))
+    np.testing.assert_allclose(same[0].numpy(), (voxels[0] + 32768.0) / 65535, atol=1e-6)
+
+
+def _resized_line(line: np.ndarray, length: int) -> np.ndarray:
+    """A line read at half-pixel centres through a triangle that is as wide as a new pixel, or an old one if wider."""
+    scale = len(line) / length
+    width = max(scale, 1.0)
+    centres = (np.arange(length) + 0.5) * scale
+    away = np.abs(np.arange(len(line)) + 0.5 - centres[:, None]) / width
+    weights = np.maximum(1 - away, 0)
+    resized: np.ndarray = (weights / weights.sum(axis=1, keepdims=True)) @ line
+    return resized
+
+
+def test_volumes_and_pictures_are_told_apart_in_words() -> None:
+    volume = MedicalImage(np.zeros((1, 4, 5, 6), np.uint8), None, None, None, Path("v.nii"))
+    with pytest.raises(InputError, match=r"a picture, \(1 or 3, H, W\), got a volume, \(1, 4, 5, 6\), in v.nii"):
+        prepare(volume, channels=1, size=8)
+    with pytest.raises(InputError, match=r"a volume, \(1 or 3, D, H, W\), got a picture, \(1, 2, 2\), in made.png"):
+        prepare(image_of(np.zeros((2, 2), np.uint8)), channels=1, size=(8, 8, 8))
+
+
+def test_volumes_are_normalised_by_channel() -> None:
+    normalisation = Normalisation((0.5, 0.25, 0.0), (0.5, 0.5, 2.0), "data-set")
+    volumes = torch.rand(2, 3, 4, 5, 6)
+    normal = normalisation.normalise(volumes, axes=3)
+    torch.testing.assert_close(normal[:, 1], (volumes[:, 1] - 0.25) / 0.5)
+    torch.testing.assert_close(normalisation.denormalise(normal, axes=3), volumes)
+    with pytest.raises(InputError, match=r"images: expected \(…, 3, D, H, W\)"):
+        normalisation.normalise(torch.rand(3, 4, 5), axes=3)

@@ -19,11 +19,13 @@ from pellucid.attribution import (  # declares the methods
     relevance,
     sensitivity,
 )
+from pellucid.attribution.aims import at, box_score, class_over_region, multi_label, output_at
 from pellucid.attribution.engine import GridWarning, explain
 from pellucid.attribution.explanation import Explanation, concatenate
 from pellucid.attribution.families import METHODS, Method
 from pellucid.attribution.resize import resize_maps
 from pellucid.attribution.saved import load_explanation
+from pellucid.attribution.targets import Aim
 from pellucid.attribution.tokens import Tokens
 from pellucid.attribution.views import Flips, Noise, Scales, Window
 from pellucid.registry import Choice
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "METHODS",
+    "Aim",
     "Explanation",
     "Flips",
     "GridWarning",
@@ -40,8 +43,11 @@ __all__ = [
     "Scales",
     "Tokens",
     "Window",
+    "at",
     "attention",
+    "box_score",
     "cam",
+    "class_over_region",
     "coalitions",
     "concatenate",
     "controls",
@@ -54,6 +60,8 @@ __all__ = [
     "load_explanation",
     "method",
     "methods",
+    "multi_label",
+    "output_at",
     "perturbation",
     "refine",
     "relevance",

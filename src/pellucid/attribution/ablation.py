@@ -15,7 +15,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from pellucid.attribution.head import CANT_RUN, Head
+from pellucid.attribution.head import CANT_RUN, Head, summed_size
 from pellucid.attribution.linear import Forward, LinearLike, is_linear_on, matrix, shaped_like_output
 from pellucid.attribution.targets import Objective
 from pellucid.attribution.tokens import Layout
@@ -67,8 +67,7 @@ class Ablation:
             objective: what reads them off the network's output.
             layout: how the layer gives its activations; class and register tokens keep their values.
         """
-        # what adds up to a score, by which its rounding is judged: the sum itself may cancel
-        scale = (gradients * activations).abs().flatten(2).sum(dim=2).max() + scores.abs().max()
+        scale = summed_size(activations, gradients, scores)
         self._head.use(images, activations, objective, scores, scale, layout)
         if self._affine is not False:
             self._affine = self._is_affine(activations, gradients, objective)

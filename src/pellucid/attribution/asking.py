@@ -34,8 +34,9 @@ class Asking:
     def scores(self, images: Tensor, sample: Tensor) -> Tensor:
         """Scores (M, T) of at most `rows` rows, which derive from the images `sample` (M,); they keep their graph."""
         fast = images.device.type == "cpu" and images.ndim == 4  # convolutions there are faster in this layout
-        laid = images.contiguous(memory_format=torch.channels_last) if fast else images
-        scores = self._objective.scores(self._model(laid.clone()), sample)  # a clone, lest it is written to
+        layout = torch.channels_last if fast else torch.preserve_format
+        own = images.clone(memory_format=layout)  # a clone, lest it is written to
+        scores = self._objective.scores(self._model(own), sample)
         if self._told is not None:
             self._ran += len(images)
             self._told(self._ran)
@@ -60,7 +61,8 @@ class Gradients(Asking):
 
     def __call__(self, images: Tensor, sample: Tensor) -> Tensor:
         parts = zip(images.split(self.rows), sample.split(self.rows), strict=True)
-        return torch.cat([self._of(rows, of) for rows, of in parts])
+        found = [self._of(rows, of) for rows, of in parts]
+        return found[0] if len(found) == 1 else torch.cat(found)  # no copy of what is there already
 
     def _of(self, images: Tensor, sample: Tensor) -> Tensor:
         leaf = images.detach().requires_grad_()
@@ -77,7 +79,7 @@ class Gradients(Asking):
             torch.autograd.grad(score.sum(), leaf, retain_graph=place < last)[0]
             for place, score in enumerate(scores.unbind(dim=1))
         ]
-        return torch.stack(each, dim=1)
+        return each[0].unsqueeze(1) if last == 0 else torch.stack(each, dim=1)
 
 
 def pairs(images: int, draws: int, rows: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from pellucid.attribution.capture import capture
 from pellucid.attribution.explanation import Explanation, coinciding_maps
 from pellucid.attribution.families import Method
 from pellucid.attribution.run import LayerRun, Part, check_finite, device_of, kept, looks_at_layer
-from pellucid.attribution.targets import Target, objective
+from pellucid.attribution.targets import Target, has_several, is_placed, objective, plain_target, with_plain
 from pellucid.attribution.tokens import Tokens
-from pellucid.attribution.views import Plain, View, Views
-from pellucid.errors import PellucidError
+from pellucid.attribution.views import Noisy, Plain, View, Views
+from pellucid.errors import PellucidError, expected
 from pellucid.progress import Advance
 from pellucid.registry import Choice
 
@@ -115,6 +115,9 @@ class Call:
         """What the methods say of a batch, which has the places `rows` of the `whole` call's."""
         if len(views) == 1 and isinstance(views[0], Plain):
             return run.explain(images, self.target, rows, seeds)
+        if is_placed(self.target) and not all(isinstance(view, Plain | Noisy) for view in views):
+            wanted = "a target without a region or a box where views move the image, as windows, flips and scales do"
+            raise expected("target", wanted, "one with a place of its own")
         part, target = self._aim(run, images, seeds, rows, whole)
         weights = torch.zeros(images.shape[2:])
         for number, view in enumerate(views):
@@ -136,28 +139,29 @@ class Call:
         with torch.no_grad(), run.timed("forward"):
             outputs = [self.model(view.of(images, seeds).to(device, copy=True)) for view in self.views.windows]
         everyone = torch.arange(len(images), device=device)
-        if callable(self.target):
+        plain = plain_target(self.target)
+        if plain is None:
             aims = [objective(self.target, output, rows) for output in outputs]
             scores = torch.stack([aim.scores(o, everyone) for aim, o in zip(aims, outputs, strict=True)]).mean(dim=0)
             chances = [aim.probabilities(o, everyone) for aim, o in zip(aims, outputs, strict=True)]
             probabilities, classes = torch.stack(chances).mean(dim=0), torch.full_like(scores, -1)
         else:
-            mean = torch.stack(outputs).mean(dim=0) if len(outputs) > 1 else outputs[0]
+            mean = tree_map(_mean, *outputs) if len(outputs) > 1 else outputs[0]
             aim = objective(self.target, mean, rows)
             assert aim.classes is not None
             scores, probabilities, classes = aim.scores(mean, everyone), aim.probabilities(mean, everyone), aim.classes
         check_finite(scores, rows, "model", "finite scores")
         part = Part({}, {}, kept(classes, torch.long), kept(scores), kept(probabilities), ())
-        if self.target != "predicted":
+        if not isinstance(plain, str) or plain != "predicted":
             return part, self.target
         fixed = torch.zeros(whole, dtype=torch.long)
         fixed[rows] = part.classes[:, 0]
-        return part, fixed
+        return part, with_plain(self.target, fixed)
 
     def _together(self, values: Sequence[Tensor]) -> Tensor:
         """Values (B, T, ...) of all batches, without T where one class of each image is explained."""
         joined = torch.cat(list(values))
-        return joined if isinstance(self.target, str) and self.target == "all" else joined.squeeze(1)
+        return joined if has_several(self.target) else joined.squeeze(1)
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,16 @@ class Trial:
         else:
             with torch.no_grad():
                 self.model(images)
+
+
+def _mean(*outputs: object) -> object:
+    """The mean of what several windows give for the same part of the output."""
+    tensors = [each for each in outputs if isinstance(each, Tensor)]
+    if len(tensors) == len(outputs):
+        return torch.stack(tensors).mean(dim=0)
+    if any(each is not None for each in outputs):
+        raise expected("model", "tensors, in dicts, tuples or lists, as its output", type(outputs[0]).__name__)
+    return None
 
 
 def _slopes(outputs: object, leaf: Tensor) -> None:

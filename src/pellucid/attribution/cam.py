@@ -132,14 +132,14 @@ def shapley_cam(activations: Tensor, gradients: Tensor, curvature: Tensor, *, po
 
 @cam(
     "relevance-cam",
-    source="Lee et al. 2021, section 3, its relevance contrastive and by the z⁺ rule",
+    source="Lee et al. 2021, its relevance contrastive and by the z⁺ rule",
     needs=("activations", "relevance"),
 )
 def relevance_cam(activations: Tensor, relevance: Tensor, *, positive: bool = True) -> Tensor:
     """Activations weighted by the relevance of their channel, which is propagated back from the scores.
 
-    `relevance` (B, K, *s) starts with 1 at the explained class and -1 / (n - 1) at each of n - 1 others, as in the
-    authors' code: times the score, as elsewhere in LRP, a negative score would turn every sign.
+    `relevance` (B, K, *s) starts with 1 at the explained class and -1 / (n - 1) at each of n - 1 others, without the
+    score, as in the authors' code (where it is -1 / n): times a negative score every sign would turn.
 
     >>> activations = torch.tensor([[[[1.0, 2.0]], [[4.0, 0.0]]]])
     >>> relevance_cam(activations, torch.tensor([[[[0.5, 0.5]], [[-0.5, 0.0]]]]))  # weights 1 and -0.5

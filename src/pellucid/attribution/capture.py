@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from pellucid.attribution.activated import changed, parted
 from pellucid.attribution.head import Upstream, beside
 from pellucid.attribution.linear import Forward, answered, is_linear_like, quick_forward
-from pellucid.attribution.targets import class_logits
 from pellucid.attribution.tokens import Layout, Tokens, Witness
 from pellucid.errors import InputError, expected
 
@@ -82,10 +81,9 @@ def gradients(scores: Tensor, activations: Tensor) -> Tensor:
     return torch.stack(each)
 
 
-def rival_gradients(captured: Captured, rivals: Tensor) -> Tensor:
+def rival_gradients(logits: Tensor, activations: Tensor, rivals: Tensor) -> Tensor:
     """∂logits/∂activations of the classes `rivals` (B, T, R), each image's own: (T, B, R, K, *s)."""
-    logits = class_logits(captured.outputs).gather(1, rivals.flatten(1))
-    slopes = gradients(logits, captured.activations)
+    slopes = gradients(logits.gather(1, rivals.flatten(1)), activations)
     return slopes.reshape(*rivals.shape[1:], *slopes.shape[1:]).transpose(1, 2)
 
 

@@ -70,8 +70,9 @@ def explain(
         methods: names, or choices with options from `pellucid.method`. Every method takes the option `smooth`:
             "flips", "scales", "noise", several joined by "+", or `Flips`, `Scales`, `Noise` of
             `pellucid.attribution`; its map is then the mean over those views of the image, brought back to it.
-        target: the class to explain: "predicted", "all", an index, one index per image (B,), or a function from the
-            model's output for M rows to M scores.
+        target: the class to explain: "predicted", "all", an index, one index per image (B,), a function from the
+            model's output for M rows to M scores, or one of `pellucid.attribution.aims`, for segmentation, detection,
+            regression, several labels at once, and outputs that are dicts or tuples.
         layer: for CAMs: "auto", a dotted name ("features:relu" for what a function makes of that module's output), a
             module of the model, or several, whose maps are labelled `method@layer`. Layers of tokens and with channels
             last are taken as feature maps; where the network doesn't tell the tokens' grid, pass
@@ -108,7 +109,7 @@ def explain(
     model = unwrapped(as_model(model, choices))
     _check_forward(model)
     _check_images(images)
-    check_target(target, len(images))
+    check_target(target, len(images), images.ndim - 2)
     _check_running(batch_size, fuse, layer, precision)
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     views = Views.over(tuple(images.shape[2:]), window)

@@ -29,7 +29,7 @@ class Explanation:
     Attributes:
         maps: label of a method -> (B, *S) float32 on the CPU, as the method defines them; (B, T, *S) where all
             classes were explained.
-        target: (B,) class explained, -1 where a function was; (B, T) for all classes. The other two likewise.
+        target: (B,) class explained, -1 where it isn't a class; (B, T) for all classes. The other two likewise.
         score: (B,) logit of that class, or the function's value.
         probability: (B,) in [0, 1]; NaN for a function.
         layer: dotted name of the layer, several joined by a comma.

@@ -43,8 +43,7 @@ def smooth_grad(
     channels: Channels = "largest",
 ) -> Tensor:
     """Mean gradient over copies of the image with Gaussian noise of `noise` times the image's range."""
-    mean, _ = _noisy_moments(gradient_of, images, seeds, samples, noise)
-    return over_channels(mean, channels)
+    return over_channels(_noisy_mean(gradient_of, images, seeds, samples, noise, lambda slopes: slopes), channels)
 
 
 @gradient("smooth-grad-squared", source="Hooker et al. 2019, SmoothGrad-Squared")
@@ -58,8 +57,7 @@ def smooth_grad_squared(
     channels: Channels = "largest",
 ) -> Tensor:
     """Mean squared gradient over copies of the image with Gaussian noise."""
-    _, square = _noisy_moments(gradient_of, images, seeds, samples, noise)
-    return over_channels(square, channels)
+    return over_channels(_noisy_mean(gradient_of, images, seeds, samples, noise, torch.square), channels)
 
 
 @gradient("var-grad", source="Adebayo et al. 2018, VarGrad; Seo et al. 2018")
@@ -73,8 +71,8 @@ def var_grad(
     channels: Channels = "largest",
 ) -> Tensor:
     """Variance of the gradient over copies of the image with Gaussian noise, divided by their number."""
-    mean, square = _noisy_moments(gradient_of, images, seeds, samples, noise)
-    return over_channels((square - mean.square()).clamp(min=0), channels)
+    mean, square = _noisy_mean(gradient_of, images, seeds, samples, noise, _moments).unbind(dim=1)
+    return over_channels((square - mean.square()).clamp(min=0).to(images), channels)
 
 
 @gradient("integrated-gradients", source="Sundararajan et al. 2017, eq. 1; Gauss-Legendre nodes")
@@ -139,10 +137,21 @@ def expected_gradients(
     return over_channels(mean, channels)
 
 
-def _noisy_moments(
-    gradient_of: Gradients, images: Tensor, seeds: Tensor, samples: int, noise: float
-) -> tuple[Tensor, Tensor]:
-    """Mean and mean square of the gradients at noisy copies, (B, T, C, *S)."""
+def _moments(slopes: Tensor) -> Tensor:
+    """Gradients and their squares, stacked behind the first axis."""
+    wide = slopes if slopes.device.type == "mps" else slopes.double()  # the variance is a difference of them
+    return torch.stack([wide, wide.square()], dim=1)
+
+
+def _noisy_mean(
+    gradient_of: Gradients,
+    images: Tensor,
+    seeds: Tensor,
+    samples: int,
+    noise: float,
+    of: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Mean of what `of` makes of the gradients (M, T, C, *S) at noisy copies of the images."""
     _at_least_one("samples", samples)
     if noise < 0:
         raise expected("noise", "a share of the image's range, at least 0", noise)
@@ -156,12 +165,7 @@ def _noisy_moments(
         ]
         return images[sample] + _per_row(deviation[sample], images) * torch.stack(fields).to(images)
 
-    def moments(slopes: Tensor, draw: Tensor) -> Tensor:
-        wide = slopes if slopes.device.type == "mps" else slopes.double()  # the variance is a difference of them
-        return torch.stack([wide, wide.square()], dim=1) / samples
-
-    total = _streamed(gradient_of, images, samples, rows, moments)
-    return total[:, 0].to(images), total[:, 1].to(images)
+    return _streamed(gradient_of, images, samples, rows, lambda slopes, draw: of(slopes)).div_(samples)
 
 
 def _streamed(

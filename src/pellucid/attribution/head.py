@@ -109,7 +109,7 @@ class Head:
             if not self._trusted and not self.runs_alone:
                 raise PellucidError(
                     "model: gives other scores when it runs again on the same activations, so no channel's effect can "
-                    "be measured. Remove what is random in evaluation mode, or leave out ablation-cam."
+                    "be measured. Remove what is random in evaluation mode, or leave out ablation- and relevance-cam."
                 )
             if not self._trusted:
                 self._ways.pop(0)
@@ -119,23 +119,36 @@ class Head:
 
         `answers` replaces the forward of further modules after the layer.
         """
-        assert self._images is not None
         with torch.no_grad():
-            replaced: dict[nn.Module, Forward] = {m: quick_forward(m) for m in self.linear_modules}
-            if self.runs_alone:
-                change = partial(_WAYS[self._ways[0]], rows=len(activations))
-                images = change(_standin(self._images))
-                for module, outputs in self._upstream.standins.items():
-                    replaced[module] = _recall(outputs, module.forward, change)
-            else:
-                images = self._images[sample]
-            replaced |= answers or {}
-            output = self._layout.output(activations, sample)
-            fed = output.clone() if parted(self._name)[1] else output  # an activation may follow in place
-            replaced[self._layer] = lambda *_args, **_options: fed
-            # a hook of the user's on the layer has had its say already
-            with answered(replaced), changed(self._model, self._name, lambda _: output):
-                return self._model(images)
+            quick: dict[nn.Module, Forward] = {m: quick_forward(m) for m in self.linear_modules}
+            return self._run(activations, sample, quick | dict(answers or {}))
+
+    def as_written(self, activations: Tensor) -> Any:
+        """Outputs for the activations (B, K, *s) of every image, each module being itself, where gradients can pass."""
+        return self._run(activations.clone(), torch.arange(len(activations), device=activations.device), {})
+
+    def _run(self, activations: Tensor, sample: Tensor, answers: Mapping[nn.Module, Forward]) -> Any:
+        assert self._images is not None
+        replaced: dict[nn.Module, Forward] = {}
+        if self.runs_alone:
+            change = partial(_WAYS[self._ways[0]], rows=len(activations))
+            images = change(_standin(self._images))
+            for module, outputs in self._upstream.standins.items():
+                replaced[module] = _recall(outputs, module.forward, change)
+        else:
+            images = self._images[sample]
+        replaced |= answers
+        output = self._layout.output(activations, sample)
+        fed = output.clone() if parted(self._name)[1] else output  # an activation may follow in place
+        replaced[self._layer] = lambda *_args, **_options: fed
+        # a hook of the user's on the layer has had its say already
+        with answered(replaced), changed(self._model, self._name, lambda _: output):
+            return self._model(images)
+
+
+def summed_size(activations: Tensor, gradients: Tensor, scores: Tensor) -> Tensor:
+    """The size of what adds up to the scores (B, T), by which their rounding is judged: a sum itself may cancel."""
+    return (gradients * activations).abs().flatten(2).sum(dim=2).max() + scores.abs().max()
 
 
 def _that_run(module: nn.Module) -> Iterator[nn.Module]:

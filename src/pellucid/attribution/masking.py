@@ -20,10 +20,9 @@ def masked_scores(score_of: Scores, images: Tensor, activations: Tensor) -> Tens
     for sample, channel in pairs(images_count, channels, score_of.rows):
         here = sample.to(images.device)
         maps = resize_maps(activations[sample, channel].to(images), images.shape[2:]).unsqueeze(1)
-        axes = tuple(range(1, images.ndim))
-        least, most = maps.amin(dim=axes, keepdim=True), maps.amax(dim=axes, keepdim=True)
+        least, most = (each.reshape(-1, *(1,) * (images.ndim - 1)) for each in maps.flatten(1).aminmax(dim=1))
         spread = most - least
-        masks = torch.where(spread > 0, (maps - least) / torch.where(spread > 0, spread, 1), 0)
+        masks = maps.sub_(least).div_(torch.where(spread > 0, spread, 1))  # zero where a channel is flat
         found.append(score_of(images[here] * masks, here))
     scores: Tensor = torch.cat(found).unflatten(0, (images_count, channels))
     return scores.permute(2, 0, 1)

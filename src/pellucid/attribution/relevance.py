@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pellucid.attribution.activated import changed
 from pellucid.attribution.asking import Gradients
 from pellucid.attribution.capture import gradients
 from pellucid.attribution.channels import Channels, over_channels
 from pellucid.attribution.families import rewriting
+from pellucid.attribution.head import Head
 from pellucid.attribution.relevance_rules import (
     Bounds,
     Layer,
@@ -44,8 +44,7 @@ from pellucid.attribution.relevance_rules import (
     z_plus_rule,
 )
 from pellucid.attribution.rules import ACTIVATIONS, Answer, Call, Rewritten, moves_only, replaced
-from pellucid.attribution.targets import Objective, class_logits, described
-from pellucid.attribution.tokens import Layout
+from pellucid.attribution.targets import Objective, described
 from pellucid.errors import expected
 
 RuleName = Literal["epsilon", "zero", "gamma", "alpha-beta", "z-plus"]
@@ -130,28 +129,25 @@ def lrp(
     return over_channels(gradient_of.through(rewritten)(images, everyone), channels)
 
 
-def contrastive_relevance(
-    model: nn.Module, layer: str, images: Tensor, activations: Tensor, layout: Layout, objective: Objective
-) -> Tensor:
+def contrastive_relevance(head: Head, activations: Tensor, objective: Objective) -> Tensor:
     """Relevance (T, B, K, *s) at a layer by the z⁺ rule, what speaks for other classes counted against it.
 
-    Of n classes, the explained one starts with relevance 1 and each other with -1 / (n - 1), as in Lee et al. 2021,
-    section 3. A score that is a function of the output starts with its gradient. `activations` (B, K, *s) are the
-    layer's for the `images` (B, C, *S), which it gives in this `layout`.
+    Of n classes, the explained one starts with relevance 1 and each other with -1 / (n - 1), so that as much speaks
+    for as against. A score that is a function of the output starts with its gradient. `head` is the network after the
+    layer, whose activations (B, K, *s) these are. Lee et al. 2021.
     """
-    everyone = torch.arange(len(images), device=images.device)
-    leaf = activations.detach().clone().requires_grad_()
+    everyone = torch.arange(len(activations), device=activations.device)
+    leaf = activations.detach().requires_grad_()
     z_plus: Rules = (z_plus_rule,) * 3
-    with changed(model, layer, lambda _: layout.output(leaf, everyone).clone()):
-        outputs = _rewritten(model, lambda _: z_plus, "relevance-cam")(images)
+    outputs = _rewritten(head.as_written, lambda _: z_plus, "relevance-cam")(leaf)
     scores = objective.scores(outputs, everyone)
     if objective.classes is not None:
-        logits = class_logits(outputs)
-        scores = scores - (logits.sum(dim=1, keepdim=True) - scores) / (logits.shape[1] - 1)
+        logits = objective.logits(outputs)
+        scores = scores - (logits.sum(dim=1, keepdim=True) - scores) / max(1, logits.shape[1] - 1)
     return gradients(scores, leaf)
 
 
-def _rewritten(model: nn.Module, rules: Callable[[bool], Rules], method: str) -> Rewritten:
+def _rewritten(model: Callable[[Tensor], Any], rules: Callable[[bool], Rules], method: str) -> Rewritten:
     """The network with relevance flowing back through it; `rules` are told whether it attends."""
 
     def begin() -> Answer:

@@ -164,7 +164,7 @@ def softmax_rule(call: Call) -> Rule:
 def normalised(call: Call) -> Rule:
     """Layer, group and instance norm with their standard deviation held constant, so that they are linear.
 
-    Achtibat et al. 2024, section 3.3, proposition 3.4 for the division and the ε rule for what is subtracted and added.
+    Achtibat et al. 2024, proposition 3.4 for the division and the ε rule for what is subtracted and added.
     """
 
     def rule(flow: Tensor, x: Tensor) -> tuple[Tensor]:

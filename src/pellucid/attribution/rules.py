@@ -72,7 +72,7 @@ class Rewritten(nn.Module):
     """A network whose calls are answered by `begin()`, afresh for each pass.
 
     Arguments:
-        model: the network; it is only called.
+        model: the network, or a part of it; it is only called.
         begin: gives the function that answers each call of one pass.
         refused: whether a step of the backward graph, by its name, breaks the method when it is left there.
         method: the method's name, for errors.
@@ -82,7 +82,7 @@ class Rewritten(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, begin: Callable[[], Answer], refused: Callable[[str], bool], method: str
+        self, model: Callable[[Tensor], Any], begin: Callable[[], Answer], refused: Callable[[str], bool], method: str
     ) -> None:
         super().__init__()
         self._model = model

@@ -15,7 +15,8 @@ from pellucid.attribution.ablation import Ablation
 from pellucid.attribution.asking import Gradients, Scores
 from pellucid.attribution.capture import Captured, capture, curvature, gradients, rival_gradients
 from pellucid.attribution.families import Method
-from pellucid.attribution.head import Head, Upstream
+from pellucid.attribution.head import Head, Upstream, summed_size
+from pellucid.attribution.lean import Lean
 from pellucid.attribution.masking import masked_scores
 from pellucid.attribution.relevance import contrastive_relevance
 from pellucid.attribution.resize import resize_maps
@@ -27,6 +28,8 @@ from pellucid.errors import expected, unknown_name
 from pellucid.models.stages import find_stages
 from pellucid.progress import Advance
 from pellucid.registry import Choice
+
+HEADS = frozenset({"drops", "relevance"})  # needs for which the network after the layer runs by itself
 
 
 def device_of(model: nn.Module) -> torch.device | None:
@@ -117,6 +120,7 @@ class LayerRun:
         self._channels_last = self._device == torch.device("cpu")  # convolutions there are faster in this layout
         self._needs = {need for choice in choices for need in choice.entry.needs}
         self._rivals = _most_rivals(choices)
+        self._head: Head | None = None
         self._ablation: Ablation | None = None
         self._found_stages: list[str] | None = None
         self.seconds = {"forward": 0.0} | {choice.label: 0.0 for choice in choices}
@@ -141,20 +145,21 @@ class LayerRun:
         return part
 
     def _forward(self, images: Tensor, target: Target, rows: slice) -> tuple[_Batch, Part]:
-        upstream = Upstream() if "drops" in self._needs and self._ablation is None else None
+        upstream = Upstream() if self._needs & HEADS and self._head is None else None
         with sdpa_kernel(SDPBackend.MATH) if "curvature" in self._needs else contextlib.nullcontext():
             captured = self._run(images, upstream)  # fused attention has no second derivative
         aim = objective(target, captured.outputs, rows)
         everyone = torch.arange(len(images), device=images.device)
         scores = aim.scores(captured.outputs, everyone)
         check_finite(scores, rows, "model", "finite scores")
-        slopes = gradients(scores, captured.activations) if self._needs & {"gradients", "drops"} else scores
+        slopes = gradients(scores, captured.activations) if self._needs & {"gradients", *HEADS} else scores
         if upstream is not None:
-            self._ablation = Ablation(Head(self._model, self._layer, upstream), self._batch_size)
+            self._head = Head(self._model, self._layer, upstream)
+            self._ablation = Ablation(self._head, self._batch_size)
         found = {"curvature": curvature(scores, captured.activations)} if "curvature" in self._needs else {}
         if "rival gradients" in self._needs:
             rivals = aim.rivals(captured.outputs, self._rivals)
-            found["rival gradients"] = rival_gradients(captured, rivals)
+            found["rival gradients"] = rival_gradients(aim.logits(captured.outputs), captured.activations, rivals)
         classes = torch.full_like(scores, -1) if aim.classes is None else aim.classes
         probabilities = aim.probabilities(captured.outputs, everyone)
         grid = tuple(captured.activations.shape[2:])
@@ -165,8 +170,8 @@ class LayerRun:
     def _run(self, images: Tensor, upstream: Upstream | None) -> Captured:
         with channels_checked(self._model, images):
             if not self._layer:
-                with torch.no_grad():
-                    return Captured(images.new_empty(0), self._model(images))
+                with torch.no_grad():  # a clone, lest it is written to
+                    return Captured(images.new_empty(0), self._model(images.clone()))
             if self._channels_last and images.ndim == 4:
                 laid = images.to(memory_format=torch.channels_last)
                 try:
@@ -199,7 +204,9 @@ class LayerRun:
                 return function(self._model, gradient_of, batch.images, activations, slopes, **options)
             return function(self._model, gradient_of, batch.images, seeds, **options)
         gradient_of = Gradients(self._asked, batch.objective, self._batch_size, told)
-        return function(gradient_of, batch.images, seeds, **options)
+        # a compiled network would trace the mode, and chooses by itself what it keeps
+        with Lean() if self._asked is self._model else contextlib.nullcontext():
+            return function(gradient_of, batch.images, seeds, **options)
 
     def _cam(self, choice: Choice[Method], batch: _Batch) -> Tensor:
         """Maps (B, T, *grid) at the layer's resolution, in float32 at least."""
@@ -264,9 +271,10 @@ class LayerRun:
             score_of = Scores(self._asked, batch.objective, self._batch_size)
             return masked_scores(score_of, batch.images, batch.activations)
         if need == "relevance":
-            return contrastive_relevance(
-                self._model, self._layer, batch.images, batch.activations, batch.layout, batch.objective
-            )
+            assert self._head is not None
+            scale = summed_size(batch.activations, batch.gradients, batch.scores)
+            self._head.use(batch.images, batch.activations, batch.objective, batch.scores, scale, batch.layout)
+            return contrastive_relevance(self._head, batch.activations, batch.objective)
         assert need == "drops", need
         assert self._ablation is not None
         return self._ablation.drops(

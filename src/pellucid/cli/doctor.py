@@ -13,7 +13,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pellucid.cli.options import Arch, Channels, Classes, Device, Size, check_channels, class_names, load_network
+from pellucid.cli.options import (
+    Arch,
+    Channels,
+    Classes,
+    Device,
+    Size,
+    check_channels,
+    class_names,
+    load_network,
+    parse_size,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +70,7 @@ def doctor(
 
 
 def _network(
-    model: str, device: torch.device, arch: str | None, classes: str | None, size: int | None, channels: int | None
+    model: str, device: torch.device, arch: str | None, classes: str | None, size: str | None, channels: int | None
 ) -> tuple[nn.Module, ModelCard]:
     """What explain would take, or else the architecture of that name with random weights, always the same."""
     if arch is not None or Path(model).exists() or model.endswith(_ENDINGS):
@@ -70,7 +80,8 @@ def _network(
     from pellucid.models.checkpoints import untrained
 
     check_channels(channels)
-    card = untrained(model, classes=class_names(classes or "2"), size=size, channels=channels or 3)
+    lengths = None if size is None else parse_size(size)
+    card = untrained(model, classes=class_names(classes or "2"), size=lengths, channels=channels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return card.build().eval().to(device), card
@@ -84,14 +95,15 @@ def _images(paths: Sequence[Path], card: ModelCard) -> torch.Tensor:
     from pellucid.data.transforms import Normalisation, prepare
 
     if not paths:
-        shape = (2, card.channels, card.image_size, card.image_size)
+        sides = card.image_size if isinstance(card.image_size, tuple) else (card.image_size,) * 2
+        shape = (2, card.channels, *sides)
         return torch.randn(shape, generator=torch.Generator().manual_seed(0))
     normalisation = Normalisation(card.mean, card.std, card.normalisation)
     prepared = [
         prepare(read_image(path), channels=card.channels, size=card.image_size, intensity=card.intensity)
         for path in paths
     ]
-    return torch.stack([normalisation.normalise(each) for each in prepared])
+    return torch.stack([normalisation.normalise(each, card.axes) for each in prepared])
 
 
 def _summary(found: Examination, architecture: str) -> list[str]:

@@ -28,7 +28,7 @@ def explain(
     device: Device = "auto",
     strict: Strict = False,
 ) -> None:
-    """Explain images: writes an overlay, the raw maps and a record of each into a folder."""
+    """Explain images or volumes (NIfTI): writes an overlay, the raw maps and a record of each into a folder."""
     from pellucid.devices import pick_device
     from pellucid.study.explain_files import Question, explain_files
 

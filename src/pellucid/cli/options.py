@@ -23,9 +23,13 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first image that can't be read.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for all results.", file_okay=False)]
 
-Arch = Annotated[str | None, typer.Option(help="The timm name that a plain state dict belongs to.")]
+Arch = Annotated[
+    str | None, typer.Option(help="The timm name that a plain state dict belongs to, or one such as resnet18-3d.")
+]
 Classes = Annotated[str | None, typer.Option(help="With --arch: how many, or their names with commas.")]
-Size = Annotated[int | None, typer.Option(help="With --arch: height and width in pixels.", min=1)]
+Size = Annotated[
+    str | None, typer.Option(help="With --arch: height and width in pixels; of volumes 96 or 64,96,96 voxels.")
+]
 Channels = Annotated[int | None, typer.Option(help="With --arch: 1 (grey) or 3 (colour).")]
 
 
@@ -43,6 +47,21 @@ def parse_data(values: list[str]) -> dict[str, str]:
         else:
             named[""] = value
     return named
+
+
+def parse_size(value: str) -> int | tuple[int, int, int]:
+    """`--size` as one length, or as three with commas between.
+
+    Raises InputError for anything else.
+
+    >>> parse_size("224"), parse_size("64,96,96")
+    (224, (64, 96, 96))
+    """
+    parts = [part.strip() for part in value.split(",")]
+    if len(parts) in (1, 3) and all(part.isdecimal() and int(part) for part in parts):
+        lengths = [int(part) for part in parts]
+        return lengths[0] if len(lengths) == 1 else (lengths[0], lengths[1], lengths[2])
+    raise expected("size", "a length above 0, or three with commas between", repr(value))
 
 
 def parse_methods(values: list[str]) -> list[Choice[Method]]:
@@ -98,7 +117,7 @@ def _value(text: str) -> object:
 
 
 def load_network(
-    weights: Path, device: torch.device, arch: str | None, classes: str | None, size: int | None, channels: int | None
+    weights: Path, device: torch.device, arch: str | None, classes: str | None, size: str | None, channels: int | None
 ) -> tuple[nn.Module, ModelCard]:
     """The network of weights that pellucid wrote, or of a plain state dict with what `--arch` and its like say of it.
 
@@ -119,7 +138,8 @@ def load_network(
         raise expected("classes", "how many the network tells apart, or their names with commas", "none")
     names = class_names(classes)
     check_channels(channels)
-    return load_plain_weights(weights, arch, classes=names, size=size or 224, channels=channels or 3, device=device)
+    lengths = None if size is None else parse_size(size)
+    return load_plain_weights(weights, arch, classes=names, size=lengths, channels=channels, device=device)
 
 
 def class_names(classes: str) -> list[str]:

@@ -16,13 +16,15 @@ import imagecodecs
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from pellucid.data.nifti import decode_nifti, is_nifti
 from pellucid.data.tiff import decode_tiff
 from pellucid.data.whole import DecodeError, check_bmp, check_jpeg, check_png
 from pellucid.errors import UnreadableFileError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib")
 OTHER_IMAGE_ENDINGS = (".dcm", ".dicom", ".nii", ".nii.gz", ".nrrd", ".mha", ".gif", ".webp", ".jp2", ".j2k", ".heic")
-READ = "PNG, JPEG, TIFF and BMP are read"
+READ = "PNG, JPEG, TIFF, BMP and NIfTI are read"
+PICTURES = "PNG, JPEG, TIFF and BMP pictures are taken"
 
 _ORIENTATION_TAG = 274
 _QUOTED = re.compile("['\"{]")  # from here on a decoder quotes the file, which may hold a name
@@ -55,6 +57,9 @@ class MedicalImage:
     `pixels` (C, *S) in the file's own type, C 1 (grey) or 3 (RGB); `spacing` in mm per axis of S, `orientation`
     and `modality` where the file states them, else None. PNG, JPEG, TIFF and BMP state none of the three: their
     dots per inch speak of print.
+
+    `affine` (4, 4) of a volume takes the indices (d, h, w) of a voxel, with a 1 behind them, to the place of its
+    centre in mm, along axes that run to the patient's right, front and head; None for pictures.
     """
 
     pixels: np.ndarray
@@ -62,17 +67,24 @@ class MedicalImage:
     orientation: tuple[float, ...] | None
     modality: str | None
     source: Path
+    affine: np.ndarray | None = None
 
 
-def read_image(path: str | Path) -> MedicalImage:
-    """Read a PNG, JPEG, TIFF or BMP file; the format is told by the content, not by the ending.
+def read_image(path: str | Path, index: int | None = None) -> MedicalImage:
+    """Read a PNG, JPEG, TIFF, BMP or NIfTI file; the format is told by the content, not by the ending.
 
     Grey stays grey (1, H, W) and colour RGB (3, H, W), in the stored type: 8 and 16 bits, for TIFF also signed, 32
     bits and float. One bit becomes 0 and 255, a palette and CMYK become RGB, alpha is dropped, the EXIF
     orientation is applied. A TIFF must hold one picture.
 
+    A NIfTI volume (.nii, .nii.gz) is (1, D, H, W) with its axes as they are stored: voxel (i, j, k) of the file is
+    `pixels[0, i, j, k]`, and `affine @ (i, j, k, 1)` is its place. It keeps the stored type; where the header has a
+    slope and an intercept, they are applied, in float32 (float64 from 32 bits on). Of a file with several volumes
+    `index` picks one.
+
     Raises UnreadableFileError that names the file and the reason when it is missing, empty, truncated, damaged,
-    of another format, larger than 67,108,864 pixels, or when it holds values that are not finite.
+    of another format, larger than 67,108,864 pixels or 536,870,912 voxels, when it holds values that are not finite,
+    or several volumes and no index.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -83,7 +95,7 @@ def read_image(path: str | Path) -> MedicalImage:
     path = Path(path)
     try:
         with quiet_decoders():
-            return decode_file(path)
+            return decode_file(path, index, volumes=True)
     except DecodeError as error:
         raise UnreadableFileError(f"can't read {path}: {error}.") from error
 
@@ -96,8 +108,8 @@ def quiet_decoders() -> Iterator[None]:
         yield
 
 
-def decode_file(path: Path) -> MedicalImage:
-    """As `read_image`, for use in threads: raises DecodeError with the reason alone."""
+def decode_file(path: Path, index: int | None = None, *, volumes: bool = False) -> MedicalImage:
+    """As `read_image`, for use in threads: raises DecodeError with the reason alone; volumes only where asked for."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -105,12 +117,22 @@ def decode_file(path: Path) -> MedicalImage:
     except ValueError as error:  # a NUL in the name
         raise DecodeError(str(error)) from error
     try:
+        if volumes and data and is_nifti(data, path.name):
+            volume = decode_nifti(data, index)
+            _check_finite(volume.pixels)
+            return MedicalImage(volume.pixels, volume.spacing, None, None, path, volume.affine)
+        if index not in (None, 0):
+            raise DecodeError(f"a picture, so that there is none with index {index}")
         pixels, orientation = _decode(data, path.name)
-        if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-            raise DecodeError(f"{np.count_nonzero(~np.isfinite(pixels))} values are NaN or infinite")
+        _check_finite(pixels)
     except (DecodeError, *_DECODER_ERRORS) as error:
         raise DecodeError(_reason(error)) from error
     return MedicalImage(oriented(pixels, orientation), None, None, None, path)
+
+
+def _check_finite(pixels: np.ndarray) -> None:
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+        raise DecodeError(f"{np.count_nonzero(~np.isfinite(pixels))} values are NaN or infinite")
 
 
 def oriented(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -147,8 +169,8 @@ def _decode(data: bytes, name: str) -> tuple[np.ndarray, int]:
         return decode_tiff(data)
     if name.lower().endswith((".dcm", ".dicom")):
         raise DecodeError(f"a DICOM file; {READ}")
-    if name.lower().endswith((".nii", ".nii.gz")):
-        raise DecodeError(f"a NIfTI file; {READ}")
+    if is_nifti(data, name):
+        raise DecodeError(f"a NIfTI file; {PICTURES}")
     raise DecodeError(f"not an image of a known format; {READ}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,33 +24,41 @@ _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _LOSSY_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif")
 
 
-def prepare(image: MedicalImage, *, channels: int, size: int, intensity: Intensity = "dtype") -> Tensor:
-    """Scale, convert and resize one image: float32 (channels, size, size) in [0, 1].
+def prepare(
+    image: MedicalImage, *, channels: int, size: int | tuple[int, int, int], intensity: Intensity = "dtype"
+) -> Tensor:
+    """Scale, convert and resize one image: float32 (channels, size, size) in [0, 1], or (channels, D, H, W).
 
     Arguments:
-        image: pixels (1 or 3, H, W).
+        image: pixels (1 or 3, H, W), or (1 or 3, D, H, W) of a volume, whose axes stay as they are stored.
         channels: 1 or 3; colour becomes grey by its luminance, grey is repeated.
-        size: of the square, in pixels; the aspect isn't kept. Bilinear with antialiasing.
+        size: of the square, in pixels, or (D, H, W) of the volume in voxels; the aspect isn't kept. Bilinear or
+            trilinear with antialiasing.
         intensity: "dtype" takes the range of the stored type to [0, 1] (8 bits: 0 to 255, 16 bits: 0 to 65,535, signed
             16 bits: −32,768 to 32,767; float must lie in [0, 1] already); "image" takes the image's own minimum and
             maximum, over all channels, to 0 and 1, and a constant image to 0.
 
-    Raises InputError for other channels, or for a float image outside of [0, 1] with "dtype".
+    Raises InputError for other channels, for a volume where a picture is wanted or the other way round, or for a float
+    image outside of [0, 1] with "dtype".
     """
     if channels not in (1, 3):
         raise expected("channels", "1 or 3", channels)
-    if image.pixels.ndim != 3 or len(image.pixels) not in (1, 3):
-        raise expected("image", "pixels (1 or 3, H, W)", image.pixels.shape)
+    lengths = size if isinstance(size, tuple) else (size, size)
+    if image.pixels.ndim != len(lengths) + 1 or len(image.pixels) not in (1, 3):
+        wanted = "a volume, (1 or 3, D, H, W)" if len(lengths) == 3 else "a picture, (1 or 3, H, W)"
+        kind = {3: "a picture", 4: "a volume"}.get(image.pixels.ndim, "pixels")
+        raise expected("image", wanted, f"{kind}, {image.pixels.shape}, in {image.source}")
     scaled = torch.from_numpy(_scaled(image, intensity))
     if is_grey(scaled):
         scaled = scaled[:1]  # as the same image in one channel, to the last bit
     if channels == 1 and len(scaled) == 3:
-        scaled = (scaled * scaled.new_tensor(_LUMINANCE).view(3, 1, 1)).sum(dim=0, keepdim=True)
-    return _resized(scaled, size).expand(channels, -1, -1).contiguous()
+        weights = scaled.new_tensor(_LUMINANCE).view(3, *(1,) * len(lengths))
+        scaled = (scaled * weights).sum(dim=0, keepdim=True)
+    return _resized(scaled, lengths).expand(channels, *lengths).contiguous()
 
 
 def is_grey(image: Tensor) -> bool:
-    """Whether an image (C, H, W) shows no colour: one channel, or three that are equal."""
+    """Whether an image (C, *S) shows no colour: one channel, or three that are equal."""
     return len(image) == 1 or (torch.equal(image[0], image[1]) and torch.equal(image[0], image[2]))
 
 
@@ -64,7 +73,7 @@ def prepare_mask(path: str | Path, *, size: int) -> Tensor:
     """
     pixels = read_image(path).pixels
     floor = 127 if str(path).lower().endswith(_LOSSY_ENDINGS) else 0
-    share = _resized(torch.from_numpy((pixels > floor).any(axis=0, keepdims=True).astype(np.float32)), size)[0]
+    share = _resized(torch.from_numpy((pixels > floor).any(axis=0, keepdims=True).astype(np.float32)), (size, size))[0]
     return (share > 0) & (share >= min(0.5, float(share.max())))
 
 
@@ -92,13 +101,20 @@ def _scaled(image: MedicalImage, intensity: Intensity) -> np.ndarray:
     return ((scaled - low) / (high - low)).astype(np.float32, copy=False)
 
 
-def _resized(image: Tensor, size: int) -> Tensor:
-    if tuple(image.shape[1:]) == (size, size):
+def _resized(image: Tensor, size: Sequence[int]) -> Tensor:
+    """Images (C, *S) at the given lengths."""
+    if tuple(image.shape[1:]) == tuple(size):
         return image
-    resized = nn_functional.interpolate(
-        image[None], size=(size, size), mode="bilinear", align_corners=False, antialias=True
-    )
-    return resized[0].clamp_(0, 1)  # the weights sum to one but for rounding
+    depth = size[:-2]
+    resized = _resized_planes(image.reshape(1, -1, *image.shape[-2:]), size[-2:])
+    if depth:  # torch has no antialiased trilinear resize, but it is a bilinear one along the axes in turn
+        plane = math.prod(size[1:])
+        resized = _resized_planes(resized.reshape(1, len(image), -1, plane), (*depth, plane))
+    return resized.reshape(len(image), *size).clamp_(0, 1)  # the weights sum to one but for rounding
+
+
+def _resized_planes(planes: Tensor, size: Sequence[int]) -> Tensor:
+    return nn_functional.interpolate(planes, size=tuple(size), mode="bilinear", align_corners=False, antialias=True)
 
 
 @dataclass(frozen=True)
@@ -119,18 +135,19 @@ class Normalisation:
         if min(self.std) <= 0:
             raise expected("std", "values above 0", self.std)
 
-    def normalise(self, images: Tensor) -> Tensor:
-        """Images (…, C, H, W) in [0, 1], less the mean, over the standard deviation."""
-        return (images - self._column(self.mean, images)) / self._column(self.std, images)
+    def normalise(self, images: Tensor, axes: int = 2) -> Tensor:
+        """Images (…, C, *S) in [0, 1] with so many spatial axes, less the mean, over the standard deviation."""
+        return (images - self._column(self.mean, images, axes)) / self._column(self.std, images, axes)
 
-    def denormalise(self, images: Tensor) -> Tensor:
+    def denormalise(self, images: Tensor, axes: int = 2) -> Tensor:
         """Undo `normalise`."""
-        return images * self._column(self.std, images) + self._column(self.mean, images)
+        return images * self._column(self.std, images, axes) + self._column(self.mean, images, axes)
 
-    def _column(self, values: Sequence[float], images: Tensor) -> Tensor:
-        if images.ndim < 3 or images.shape[-3] != len(values):
-            raise expected("images", f"(…, {len(values)}, H, W)", tuple(images.shape))
-        return images.new_tensor(values).view(-1, 1, 1)
+    def _column(self, values: Sequence[float], images: Tensor, axes: int) -> Tensor:
+        if images.ndim <= axes or images.shape[-1 - axes] != len(values):
+            space = "D, H, W" if axes == 3 else "H, W"
+            raise expected("images", f"(…, {len(values)}, {space})", tuple(images.shape))
+        return images.new_tensor(values).view(-1, *(1,) * axes)
 
 
 class PreparedImages(Protocol):

@@ -19,7 +19,15 @@ from torch import nn
 
 from pellucid.errors import InputError, UnreadableFileError, expected
 from pellucid.files import written_whole
-from pellucid.models.zoo import check_architecture, create_model, pretrained_normalisation, pretrained_size
+from pellucid.models.volumes import NETWORKS as VOLUME_NETWORKS
+from pellucid.models.zoo import (
+    Size,
+    check_architecture,
+    check_size,
+    create_model,
+    pretrained_normalisation,
+    pretrained_size,
+)
 
 _KEY = "pellucid"  # one key, since safetensors writes several in no fixed order
 
@@ -29,12 +37,13 @@ class ModelCard:
     """What a weights file must say so that images can be fed to its network.
 
     `mean` and `std` are per channel, in units of an image scaled to [0, 1]; `normalisation` says where they
-    come from ("imagenet" or "data-set"), `intensity` how pixels were scaled ("dtype": by the range of their
-    type, "image": from the image's own minimum to its maximum).
+    come from ("imagenet", "data-set" or "none"), `intensity` how pixels were scaled ("dtype": by the range of their
+    type, "image": from the image's own minimum to its maximum). `image_size` is the side of square pictures in
+    pixels, or (D, H, W) in voxels where the network takes volumes.
     """
 
     architecture: str
-    image_size: int
+    image_size: Size
     channels: int
     classes: tuple[str, ...]
     mean: tuple[float, ...]
@@ -42,6 +51,11 @@ class ModelCard:
     normalisation: str
     intensity: Literal["dtype", "image"] = "dtype"
     output_stride: int | None = None
+
+    @property
+    def axes(self) -> int:
+        """Spatial axes of the images: 2 for pictures, 3 for volumes."""
+        return 3 if isinstance(self.image_size, tuple) else 2
 
     def build(self) -> nn.Module:
         """The network with random weights."""
@@ -93,21 +107,23 @@ def load_plain_weights(
     architecture: str,
     *,
     classes: Sequence[str],
-    size: int = 224,
-    channels: int = 3,
+    size: Size | None = None,
+    channels: int | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[nn.Module, ModelCard]:
     """The network of a state dict from elsewhere, in evaluation mode on `device`, with the card it lacks.
 
     Arguments:
         path: safetensors, or a torch file that loads without unpickling objects.
-        architecture: a timm name.
+        architecture: a timm name, or one of a network of volumes, such as "densenet121-3d".
         classes: names in the order of the outputs.
-        size: height and width of the images in pixels.
-        channels: of the images, 1 or 3.
+        size: height and width of the images in pixels, that of the architecture's published weights if not given; for
+            volumes (D, H, W), or one length for all three, 96 if not given.
+        channels: of the images, 1 or 3; 3 if not given, 1 for volumes.
         device: where the network runs.
 
     Images are normalised as the architecture's published weights want it; a single channel by the mean of the three.
+    Volumes are scaled from their own minimum and maximum to 0 and 1, and no further.
 
     Raises:
         InputError: weights that carry a card, or that don't fit the architecture.
@@ -126,19 +142,27 @@ def load_plain_weights(
     return model.eval().to(device), card
 
 
-def untrained(architecture: str, *, classes: Sequence[str], size: int | None = None, channels: int = 3) -> ModelCard:
-    """The card of a network by its timm name alone; `size` is its published weights' where None.
+def untrained(
+    architecture: str, *, classes: Sequence[str], size: Size | None = None, channels: int | None = None
+) -> ModelCard:
+    """The card of a network by its name alone.
 
-    Images are normalised as the published weights want it. Channels are 1 or 3; one is normalised by the mean of three.
-    Raises UnknownNameError for a name that timm doesn't have.
+    `size` is its published weights' where None, 96 for volumes. Pictures are normalised as the published weights want
+    it; their channels are 1 or, by default, 3, and one is normalised by the mean of three. Volumes have one channel by
+    default, from 0 to 1. Raises UnknownNameError for a name that isn't known.
     """
     check_architecture(architecture)
+    names = tuple(classes)
+    if architecture in VOLUME_NETWORKS:
+        size, channels = size or 96, channels or 1
+        size = (size, size, size) if isinstance(size, int) else size
+        return ModelCard(architecture, size, channels, names, (0.0,) * channels, (1.0,) * channels, "none", "image")
+    size = size or pretrained_size(architecture)
+    check_size(architecture, size)
     mean, std = pretrained_normalisation(architecture)
     if channels == 1:
         mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
-    return ModelCard(
-        architecture, size or pretrained_size(architecture), channels, tuple(classes), mean, std, "imagenet"
-    )
+    return ModelCard(architecture, size, channels or 3, names, mean, std, "imagenet")
 
 
 def digest(model: nn.Module) -> str:

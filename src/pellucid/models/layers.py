@@ -25,11 +25,11 @@ def find_layer(model: nn.Module, images: Tensor | None = None) -> str:
     """Dotted name of the last feature map with spatial extent before pooling, after its norm and activation.
 
     ResNet, DenseNet, VGG, EfficientNet and MobileNetV3 as timm and torchvision build them, timm's ConvNeXt, Swin and
-    ViT-like networks, and MONAI's EfficientNet are known by their structure. Of a ViT it is what enters the last
-    attention, normed, since behind it the patches beside a class token reach the score no more. Any other network runs
-    once on the first of `images` (B, C, *S), and the last module is taken whose output has as many spatial axes as the
-    image, more than one position, and isn't pooled; or, if tokens (B, N, K) come after it, the last norm of tokens
-    most of which the output depends on.
+    ViT-like networks, and MONAI's DenseNet and EfficientNet are known by their structure. Of a ViT it is what enters
+    the last attention, normed, since behind it the patches beside a class token reach the score no more. Any other
+    network runs once on the first of `images` (B, C, *S), and the last module is taken whose output has as many spatial
+    axes as the image, more than one position, and isn't pooled; or, if tokens (B, N, K) come after it, the last norm of
+    tokens most of which the output depends on.
 
     Raises:
         InputError: an unknown network without `images`, or one whose feature map can't be told; says what was seen.
@@ -57,6 +57,8 @@ def _known_layer(model: nn.Module) -> str | None:
         return "features." + [name for name, part in features.named_children() if not _is_pooling(part)][-1]
     if kind == "DenseNet" and isinstance(features, nn.Sequential) and hasattr(getattr(features, "norm5", None), "act"):
         return "features.norm5"
+    if kind.startswith("DenseNet") and hasattr(parts.get("class_layers"), "relu"):  # MONAI's
+        return "class_layers.relu"
     if kind == "EfficientNet" and "bn2" in parts:
         return "bn2"
     if kind == "MobileNetV3" and isinstance(blocks := parts.get("blocks"), nn.Sequential):

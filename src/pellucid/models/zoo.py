@@ -1,4 +1,4 @@
-"""Networks by name, from timm."""
+"""Networks by name: timm's, and MONAI's for volumes, whose names end in "-3d"."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from safetensors import SafetensorError
 from torch import nn
 
 from pellucid.errors import MissingWeightsError, expected, unknown_name
+from pellucid.models import volumes
 
 _HUB_ERRORS = (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError)
+
+Size = int | tuple[int, int, int]  # of square pictures, or of volumes (D, H, W)
 
 
 def create_model(
@@ -24,17 +27,18 @@ def create_model(
     *,
     classes: int,
     channels: int = 3,
-    size: int = 224,
+    size: Size = 224,
     pretrained: bool | Path = False,
     output_stride: int | None = None,
 ) -> nn.Module:
-    """A timm network with `classes` outputs for images of `channels` × `size` × `size`.
+    """A network with `classes` outputs for images of `channels` × `size` × `size`, or for volumes.
 
     Arguments:
-        name: any name that `timm.list_models()` gives, with or without a weights tag.
+        name: any name that `timm.list_models()` gives, with or without a weights tag; or one of
+            `pellucid.models.volumes.NETWORKS`, such as "densenet121-3d", for volumes.
         classes: outputs of the last layer, at least 1.
         channels: channels of the images; a pretrained first convolution is adapted to them.
-        size: height and width in pixels; networks with a fixed token grid are built for it.
+        size: height and width in pixels, or (D, H, W) for volumes; networks with a fixed token grid are built for it.
         pretrained: True for the hub's weights, a path for weights in a local file (safetensors, or a state
             dict that loads with `weights_only`), False for random initialisation.
 
@@ -45,6 +49,9 @@ def create_model(
     check_architecture(name)
     if classes < 1:
         raise expected("classes", "at least 1", classes)
+    check_size(name, size)
+    if isinstance(size, tuple):
+        return volumes.create(name, classes, channels, size, pretrained, output_stride)
     options: dict[str, Any] = {"num_classes": classes, "in_chans": channels}
     if output_stride is not None:
         options["output_stride"] = output_stride
@@ -119,9 +126,16 @@ _WAYS_ON = (
 
 
 def check_architecture(name: str) -> None:
-    """Raise UnknownNameError, with the nearest names, unless timm has a network called `name`."""
-    if not timm.is_model(name.split(".", 1)[0]):
-        raise unknown_name("model", name, timm.list_models())
+    """Raise UnknownNameError, with the nearest names, unless there is a network called `name`."""
+    if name not in volumes.NETWORKS and not timm.is_model(name.split(".", 1)[0]):
+        raise unknown_name("model", name, [*timm.list_models(), *volumes.NETWORKS])
+
+
+def check_size(name: str, size: Size) -> None:
+    """Raise InputError unless the size is one of volumes for a network of volumes, and else of pictures."""
+    if isinstance(size, tuple) != (name in volumes.NETWORKS):
+        wanted = "three lengths (D, H, W)" if name in volumes.NETWORKS else "one length, of a square picture"
+        raise expected("size", f"{wanted} for {name!r}", size)
 
 
 def pretrained_normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -14,6 +14,7 @@ from pellucid.attribution import METHODS
 from pellucid.data.phantoms import TASKS
 from pellucid.errors import InputError, unknown_name
 from pellucid.metrics import METRICS
+from pellucid.models.volumes import NETWORKS as VOLUME_NETWORKS
 from pellucid.models.zoo import check_architecture
 from pellucid.training.settings import TrainingSettings
 
@@ -68,6 +69,10 @@ class ModelSettings(_Section):
     @classmethod
     def _known(cls, name: str) -> str:
         check_architecture(name)
+        if name in VOLUME_NETWORKS:
+            raise InputError(
+                f"expected a network of pictures, which studies are made on, got {name!r}, one of volumes."
+            )
         return name
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import itertools
 import logging
@@ -15,26 +16,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 import pellucid
 from pellucid.attribution import Explanation, GridWarning, explain, resize_maps
 from pellucid.attribution.engine import COARSE_GRID, PAPER_METHODS, MethodChoice
-from pellucid.data.images import MedicalImage, read_image
+from pellucid.data.images import IMAGE_ENDINGS, MedicalImage, read_image
+from pellucid.data.nifti import VOLUME_ENDINGS
 from pellucid.data.transforms import Normalisation, prepare
 from pellucid.drawing import Panel, Picture, Row, encode, enlarge, is_signed, overlay, sheet, strongest, to_picture
 from pellucid.errors import InputError, UnreadableFileError, expected, unknown_name
 from pellucid.files import read_json, write_json, written_whole
 from pellucid.models.checkpoints import ModelCard, digest
 from pellucid.progress import Advance, progress
+from pellucid.study.explain_volumes import VOLUME_MAP, greatest, millimetres, planes, volume_maps, write_map
 from pellucid.training.predict import image_files
 
 OVERLAY, MAPS, RECORD = ".overlay.png", ".maps.npz", ".json"
 SIDE = 320  # pixels of a drawn image's longer side
 CLASSES_DRAWN = 12  # of all classes, those of highest score
+VOLUME_CLASSES_DRAWN = 3  # with three planes for each method
 
 _FILES_AT_ONCE = 32  # whatever the batch size, since an image's draws follow from its place among these
+_VOLUMES_AT_ONCE = 2
 _log = logging.getLogger(__name__)
 
 
@@ -55,8 +61,8 @@ class Question:
 class _Read:
     path: Path
     name: str
-    image: Tensor  # (C, size, size), normalised
-    picture: Picture
+    image: Tensor  # (C, *S) as the card says, normalised
+    source: MedicalImage
 
 
 def explain_files(
@@ -72,12 +78,15 @@ def explain_files(
 
     Each image leaves three files in `out`: `NAME.overlay.png` to look at; `NAME.maps.npz` with the raw maps by their
     labels, a CAM at its layer's grid (`resize_maps` enlarges it); and, last, `NAME.json` with what was explained.
-    NAME is the image's own name without its ending, in plain letters; where two would share it, or it is taken by
-    another image or an explained file, a hash of the image's path is added.
+    A volume leaves its maps as `NAME.METHOD.map.nii.gz` instead, at its own voxels and where it lies, so that they open
+    over it; its overlay shows three planes through the greatest value of each map. NAME is the image's own name
+    without its ending, in plain letters; where two would share it, or it is taken by another image or an explained
+    file, a hash of the image's path is added.
 
     Arguments:
         paths: image files, and folders that are searched for image files at any depth.
-        model: the network and its card, as `load_weights` gives them. It is given back as it was.
+        model: the network and its card, as `load_weights` gives them. It is given back as it was. Pictures are skipped
+            where it takes volumes, and volumes where it takes pictures.
         out: the folder; it is made.
         question: methods, target, layers and batch size.
         strict: stop at the first file that can't be read.
@@ -94,11 +103,13 @@ def explain_files(
     classes = class_names(card)
     target = _target(question.target, classes)
     given = [Path(path) for path in paths]
-    names = output_names([path for path in image_files(given) if path in given or not _is_own(path)], out)
+    files = image_files(given, (*IMAGE_ENDINGS, *VOLUME_ENDINGS))
+    names = output_names([path for path in files if path in given or not _is_own(path)], out)
     unreadable: list[tuple[str, str]] = []
     records: list[Path] = []
     about = _about(network, card, question)
-    at_once = max(1, _FILES_AT_ONCE // len(classes)) if target == "all" else _FILES_AT_ONCE
+    at_once = _VOLUMES_AT_ONCE if card.axes == 3 else _FILES_AT_ONCE
+    at_once = max(1, at_once // len(classes)) if target == "all" else at_once
     layer = question.layers[0] if len(question.layers) == 1 else list(question.layers)
     with progress("explaining", len(names), show=show_progress) as advance, warnings.catch_warnings():
         warnings.simplefilter("ignore", GridWarning)  # told once, below
@@ -135,7 +146,7 @@ def output_names(files: Sequence[Path], out: Path) -> list[tuple[Path, str]]:
     A name never leads out of the folder: all but letters, digits, "_", "." and "-" become "-".
     """
     paths = {path.resolve(): path for path in files}
-    plain = {real: _plain(real.stem) for real in paths}
+    plain = {real: _plain(_stem(real)) for real in paths}
     shared = Counter(_folded(name) for name in plain.values())
     used: set[str] = set()
     names = []
@@ -147,6 +158,10 @@ def output_names(files: Sequence[Path], out: Path) -> list[tuple[Path, str]]:
         used.add(_folded(name))
         names.append((path, name))
     return names
+
+
+def _stem(path: Path) -> str:
+    return path.stem.removesuffix(".nii") if path.suffix.lower() == ".gz" else path.stem
 
 
 def _plain(stem: str) -> str:
@@ -162,6 +177,8 @@ def _taken(out: Path, name: str, image: Path, inputs: Container[Path]) -> bool:
     """Whether writing `name` would replace an image that is explained, or a file that isn't this image's record."""
     if any((out / f"{name}{ending}").resolve() in inputs for ending in (OVERLAY, MAPS, RECORD)):
         return True
+    if any(path.resolve() in inputs for path in out.glob(f"{name}.*{VOLUME_MAP}")):
+        return True
     record = out / f"{name}{RECORD}"
     if not record.exists():
         return False
@@ -172,9 +189,15 @@ def _taken(out: Path, name: str, image: Path, inputs: Container[Path]) -> bool:
 
 
 def _is_own(path: Path) -> bool:
-    """Whether a picture is an overlay that an earlier run left in a folder that is searched."""
+    """Whether an image is an overlay or a map that an earlier run left in a folder that is searched."""
+    parts = path.name.split(".")
+    if path.name.endswith(VOLUME_MAP):
+        starts = (".".join(parts[:count]) for count in range(1, len(parts) - 3))
+        return any(path.with_name(f"{start}{RECORD}").exists() for start in starts)
     stem = path.name.removesuffix(OVERLAY)
-    return stem != path.name and path.with_name(f"{stem}{MAPS}").exists()
+    if stem == path.name:
+        return False
+    return path.with_name(f"{stem}{MAPS}").exists() or any(path.parent.glob(f"{glob.escape(stem)}.*{VOLUME_MAP}"))
 
 
 def _target(asked: str, classes: Sequence[str]) -> str | int:
@@ -203,13 +226,13 @@ def _readable(
         try:
             image = read_image(path)
             prepared = prepare(image, channels=card.channels, size=card.image_size, intensity=card.intensity)
-        except (UnreadableFileError, InputError) as error:  # such as float pixels outside [0, 1]
+        except (UnreadableFileError, InputError) as error:  # such as float pixels outside [0, 1], or another kind
             if strict:
                 raise
             unreadable.append((str(path), str(error)))
             skipped(1)
         else:
-            yield _Read(path, name, normalisation.normalise(prepared), _picture(image))
+            yield _Read(path, name, normalisation.normalise(prepared, card.axes), image)
 
 
 def _picture(image: MedicalImage) -> Picture:
@@ -243,34 +266,25 @@ def _about(network: nn.Module, card: ModelCard, question: Question) -> dict[str,
 
 
 def _write(read: _Read, one: Explanation, classes: Sequence[str], about: Mapping[str, Any], out: Path) -> Path:
-    """The three files of one image; the record comes last."""
-    overlay_path, maps_path, record_path = (out / f"{read.name}{ending}" for ending in (OVERLAY, MAPS, RECORD))
+    """The files of one image; the record comes last."""
+    overlay_path, record_path = (out / f"{read.name}{ending}" for ending in (OVERLAY, RECORD))
+    methods, drawn = (_write_maps if read.source.affine is None else _write_volumes)(read, one, classes, out)
     with written_whole(overlay_path) as aside:
-        aside.write_bytes(encode(_sheet(read, one, classes)))
-    arrays = {label: one.layer_maps.get(label, values)[0].numpy() for label, values in one.maps.items()}
-    with written_whole(maps_path) as aside, aside.open("wb") as handle:
-        np.savez_compressed(handle, allow_pickle=False, **arrays)
+        aside.write_bytes(encode(drawn))
     index = one.target[0].tolist()  # a list where all classes were explained
+    files = {label: entry.pop("file") for label, entry in methods.items()}
     record = {
         **about,
         "image": str(read.path),
         "overlay": overlay_path.name,
-        "maps": maps_path.name,
+        "maps": f"{read.name}{MAPS}" if read.source.affine is None else files,
         "target": [classes[each] for each in index] if isinstance(index, list) else classes[index],
         "target_index": index,
         "score": one.score[0].tolist(),
         "probability": one.probability[0].tolist(),
         "layer": one.layer or None,
         "grid": list(one.grid) or None,
-        "methods": {
-            label: {
-                "shape": list(values.shape),
-                "resize": "bilinear" if label in one.layer_maps else None,
-                "largest": float(np.abs(values).max()),
-                "signed": is_signed(values),
-            }
-            for label, values in arrays.items()
-        },
+        "methods": methods,
         "coinciding": [list(group) for group in one.coinciding],
         "seconds": dict(one.seconds),
         "seed": one.seed,
@@ -279,15 +293,69 @@ def _write(read: _Read, one: Explanation, classes: Sequence[str], about: Mapping
     return record_path
 
 
+def _write_maps(
+    read: _Read, one: Explanation, classes: Sequence[str], out: Path
+) -> tuple[dict[str, dict[str, Any]], Picture]:
+    """The maps of a picture in one file: what the record says of each method, and the sheet."""
+    path = out / f"{read.name}{MAPS}"
+    arrays = {label: one.layer_maps.get(label, values)[0].numpy() for label, values in one.maps.items()}
+    with written_whole(path) as aside, aside.open("wb") as handle:
+        np.savez_compressed(handle, allow_pickle=False, **arrays)
+    methods = {
+        label: {**_facts(values, "bilinear" if label in one.layer_maps else None), "file": path.name}
+        for label, values in arrays.items()
+    }
+    return methods, _sheet(read, one, classes)
+
+
+def _write_volumes(
+    read: _Read, one: Explanation, classes: Sequence[str], out: Path
+) -> tuple[dict[str, dict[str, Any]], Picture]:
+    """The maps of a volume, a file each: what the record says of each method, and the sheet."""
+    methods: dict[str, dict[str, Any]] = {}
+    titles = _titles(one, classes)[:VOLUME_CLASSES_DRAWN]
+    rows: dict[int, list[Row]] = {place: [] for place, _ in titles}
+    for number, found in enumerate(volume_maps(read.source, one)):
+        path = out / f"{read.name}.{_plain(found.label)}{VOLUME_MAP}"
+        if path.name in {entry["file"] for entry in methods.values()}:  # labels that differ in signs alone
+            path = out / f"{read.name}.{_plain(found.label)}-{number}{VOLUME_MAP}"
+        write_map(path, found, read.source)
+        largest = greatest(strongest(found.values, axes=3))
+        methods[found.label] = {
+            **_facts(found.values, "trilinear" if found.resized else None),
+            "file": path.name,
+            "greatest": {"voxel": list(largest), "mm": millimetres(read.source, largest)},
+        }
+        for place, title in titles:
+            values = found.values[place] if one.target.ndim == 2 else found.values
+            row = planes(read.source, values, found.label)
+            rows[place].append(Row(f"{title}: {row.title}", row.panels))
+    return methods, sheet([row for place, _ in titles for row in rows[place]])
+
+
+def _facts(values: npt.NDArray[np.float32], resize: str | None) -> dict[str, Any]:
+    return {
+        "shape": list(values.shape),
+        "resize": resize,
+        "largest": float(np.abs(values).max()),
+        "signed": is_signed(values),
+    }
+
+
+def _titles(one: Explanation, classes: Sequence[str]) -> list[tuple[int, str]]:
+    """The place of each explained class and what is said of it, the highest score first."""
+    indices, scores, probabilities = (values[0].reshape(-1) for values in (one.target, one.score, one.probability))
+    places = scores.argsort(descending=True).tolist()
+    return [(each, f"{classes[int(indices[each])]}, probability {float(probabilities[each]):.3f}") for each in places]
+
+
 def _sheet(read: _Read, one: Explanation, classes: Sequence[str]) -> Picture:
     """The image and every method's overlay, a row per class."""
-    indices, scores, probabilities = (values[0].reshape(-1) for values in (one.target, one.score, one.probability))
-    rows = []
-    for place in scores.argsort(descending=True)[:CLASSES_DRAWN].tolist():
-        title = f"{classes[int(indices[place])]}, probability {float(probabilities[place]):.3f}"
-        panels = [Panel(read.picture, "image")]
+    picture, rows = _picture(read.source), []
+    for place, title in _titles(one, classes)[:CLASSES_DRAWN]:
+        panels = [Panel(picture, "image")]
         for label, values in one.maps.items():
-            panels.append(_panel(read.picture, label, values[0, place] if one.target.ndim == 2 else values[0]))
+            panels.append(_panel(picture, label, values[0, place] if one.target.ndim == 2 else values[0]))
         rows.append(Row(title, panels))
     return sheet(rows)
 

@@ -79,13 +79,13 @@ def predict_files(
                     image = prepare(
                         read_image(path), channels=card.channels, size=card.image_size, intensity=card.intensity
                     )
-                except UnreadableFileError as error:
+                except (UnreadableFileError, InputError) as error:  # such as a volume, where pictures are wanted
                     if strict:
                         raise
                     unreadable.append((str(path), str(error)))
                 else:
                     read.append(path)
-                    images.append(normalisation.normalise(image))
+                    images.append(normalisation.normalise(image, card.axes))
             if images:
                 probabilities = _probabilities(network(torch.stack(images).to(device))).double().cpu()
                 for path, row in zip(read, probabilities, strict=True):
@@ -96,12 +96,12 @@ def predict_files(
     return pd.DataFrame(rows, columns=names), unreadable
 
 
-def image_files(paths: Sequence[Path]) -> list[Path]:
+def image_files(paths: Sequence[Path], endings: tuple[str, ...] = IMAGE_ENDINGS) -> list[Path]:
     """Image files as they are, and those at any depth of folders, sorted; raises InputError where there are none."""
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found = (file for file in path.rglob("*") if file.suffix.lower() in IMAGE_ENDINGS and file.is_file())
+            found = (file for file in path.rglob("*") if file.name.lower().endswith(endings) and file.is_file())
             files += sorted(found)
         elif path.is_file():
             files.append(path)
