@@ -31,6 +31,7 @@ pytestmark = [
 SHAPE = (2, 1, 16, 16)
 OTHER_LAYER = "Pass layer= with the dotted name of another layer; model.named_modules() lists them."
 PASS_TARGET = "Pass target= a function from the output to one score per image"
+OR_AIMS = ", or one of pellucid.attribution.aims."
 FEW: dict[str, dict[str, object]] = {
     "lime": {"samples": 12, "regions": 2},
     "kernel-shap": {"regions": 2},
@@ -161,21 +162,21 @@ CALLS: dict[str, Bad] = {
     "a dict": (
         lambda: Giving(lambda logits: {"logits": logits}), {},
         "model: expected one row of logits per image as its output, got dict. "
-        f"{PASS_TARGET}, such as lambda output: output['logits'][:, 0].",
+        f"{PASS_TARGET}, such as lambda output: output['logits'][:, 0]{OR_AIMS}",
     ),
     "a tuple": (
         lambda: Giving(lambda logits: (None, logits)), {},
         "model: expected one row of logits per image as its output, got tuple. "
-        f"{PASS_TARGET}, such as lambda output: output[1][:, 0].",
+        f"{PASS_TARGET}, such as lambda output: output[1][:, 0]{OR_AIMS}",
     ),
     "a dataclass": (
         lambda: Giving(lambda logits: Output((logits,), logits)), {},
         "model: expected one row of logits per image as its output, got Output. "
-        f"{PASS_TARGET}, such as lambda output: output.logits[:, 0].",
+        f"{PASS_TARGET}, such as lambda output: output.logits[:, 0]{OR_AIMS}",
     ),
     "text": (
         lambda: Giving(lambda logits: "cat"), {"methods": "occlusion"},
-        f"model: expected one row of logits per image as its output, got str. {PASS_TARGET}.",
+        f"model: expected one row of logits per image as its output, got str. {PASS_TARGET}{OR_AIMS}",
     ),
     "more than one argument": (
         Pair, {},
@@ -220,7 +221,7 @@ def test_bad_input_is_refused_and_the_network_comes_back(name: str) -> None:
 def test_the_target_that_the_error_shows_works(name: str) -> None:
     build, _, message = CALLS[name]
     model = build()
-    target = eval(message.partition("such as ")[2].removesuffix("."))
+    target = eval(message.partition("such as ")[2].removesuffix(OR_AIMS))
     found = explain(model, images(), ["grad-cam", "ablation-cam", "saliency", "occlusion"], target=target)
     plain = explain(model.net, images(), ["grad-cam", "ablation-cam", "saliency", "occlusion"], target=0)  # type: ignore[arg-type]
     for label, maps in plain.maps.items():
