@@ -356,3 +356,32 @@ def test_a_full_disk_leaves_no_record_of_an_image_that_is_not_whole(
     assert "0.maps.npz: No space left on device" in capsys.readouterr().err
     assert list(out.iterdir()) == []
     shutil.rmtree(out)
+
+
+def test_smoothing_fusing_precision_and_memory_are_options(images: Path, weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    asked = ["--methods", "layer-cam[smooth=flips],saliency", "--layer", "layer3", "--layer", "layer4", "--fuse", "max"]
+    more = ["--precision", "bfloat16", "--max-memory", "64MiB", "--device", "cpu"]
+    assert main(["explain", str(images), "--model", str(weights), "--out", str(out), *asked, *more]) == 0
+    for record in records(out).values():
+        assert (record["fused"], record["precision"]) == ("max", "bfloat16")
+        assert list(record["methods"]) == ["layer-cam[smooth=flips]", "saliency"]
+        assert record["methods"]["layer-cam[smooth=flips]"]["largest"] <= 1.0  # fused layers are scaled
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--fuse", "sum"], "fuse: expected mean or max, got 'sum'."),
+        (["--precision", "half"], "precision: expected float32 or bfloat16, got 'half'."),
+        (["--max-memory", "lots"], "max-memory: expected a size such as 2GiB or 500MB, got 'lots'."),
+        (["--max-memory", "1KB"], "max_memory: expected at least"),
+        (["--methods", "layer-cam[smooth=flip]"], "unknown smooth 'flip'. Did you mean 'flips'?"),
+    ],
+)
+def test_options_that_cant_be_are_refused_in_words(
+    images: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    given = ["explain", str(images), "--model", str(weights), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main([*given, *options]) == 2
+    assert message in capsys.readouterr().err

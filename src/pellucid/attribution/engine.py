@@ -27,6 +27,7 @@ from pellucid.attribution.tokens import Tokens
 from pellucid.attribution.views import Views, Window
 from pellucid.errors import InputError, UnknownNameError, expected, nearest
 from pellucid.models.layers import find_layer
+from pellucid.progress import Advance
 from pellucid.progress import progress as progress_bar
 from pellucid.registry import Choice
 
@@ -50,7 +51,7 @@ def explain(
     layer: Layer | Sequence[Layer] = "auto",
     batch_size: int = 32,
     generator: torch.Generator | None = None,
-    progress: bool = False,
+    progress: bool | Advance = False,
     *,
     fuse: Fusion | None = None,
     window: Window | int | Sequence[int] | None = None,
@@ -80,7 +81,7 @@ def explain(
         batch_size: images that run at once, and sets of activations where ablation has to run the network on each.
         generator: where draws come from; None means seed 0. An image's draws depend on its place in `images`, not
             on the batch size.
-        progress: show a bar on standard error.
+        progress: show a bar on standard error; or a function that hears of steps and notes in its place.
         fuse: one map from the CAMs of several layers, each divided by its largest absolute value: "mean" of the
             layers, or "max", the value of largest size.
         window: for images larger than the network takes: the length of a window that slides over them, for all axes
@@ -126,7 +127,7 @@ def explain(
         with (
             told_if_full(trial, rows, device_of(model)),
             told_if_uncompiled() if compile else contextlib.nullcontext(),
-            progress_bar("Explaining", len(images) * call.passes(layers), show=progress) as advance,
+            _progress(progress, len(images) * call.passes(layers)) as advance,
         ):
             seeds = _seeds(generator, len(images))
             parts = [
@@ -152,6 +153,12 @@ def _check_running(batch_size: int, fuse: Fusion | None, layer: Layer | Sequence
         raise expected("fuse", "several layers to fuse", "one", do="Pass layer= a list of two or more.")
     if precision not in ("float32", "bfloat16"):
         raise expected("precision", "'float32' or 'bfloat16'", repr(precision))
+
+
+def _progress(progress: bool | Advance, steps: int) -> contextlib.AbstractContextManager[Advance]:
+    if isinstance(progress, bool):
+        return progress_bar("Explaining", steps, show=progress)
+    return contextlib.nullcontext(progress)
 
 
 def _mixed(precision: Precision, device: torch.device | None) -> contextlib.AbstractContextManager[object]:

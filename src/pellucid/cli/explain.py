@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from pellucid.cli.options import Arch, Channels, Classes, Device, Size, Strict, load_network, parse_methods
+from pellucid.cli.options import Arch, Channels, Classes, Device, Size, Strict, load_network, parse_bytes, parse_methods
+from pellucid.errors import expected
+
+if TYPE_CHECKING:
+    from pellucid.attribution.engine import Precision
+    from pellucid.attribution.merging import Fusion
 
 
 def explain(
@@ -16,7 +21,7 @@ def explain(
     out: Annotated[Path, typer.Option(help="Folder for the results.", file_okay=False)] = Path("explained"),
     methods: Annotated[
         list[str] | None,
-        typer.Option(help="Names with commas, options in brackets: 'layer-cam,smooth-grad[samples=50]'. Repeatable."),
+        typer.Option(help="Names with commas, options in brackets: 'layer-cam[smooth=flips],saliency'. Repeatable."),
     ] = None,
     target: Annotated[str, typer.Option(help="predicted, all, or a class by its name or index.")] = "predicted",
     layer: Annotated[list[str] | None, typer.Option(help="A dotted name instead of auto. Repeatable.")] = None,
@@ -24,20 +29,40 @@ def explain(
     classes: Classes = None,
     size: Size = None,
     channels: Channels = None,
+    fuse: Annotated[str | None, typer.Option(help="One map of several layers: mean or max.")] = None,
     batch_size: Annotated[int, typer.Option(help="Images that run at once.", min=1)] = 32,
+    max_memory: Annotated[
+        str | None, typer.Option(help="What may be in flight at once, such as 2GiB; fewer images then run at once.")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="float32, or bfloat16 for less time.")] = "float32",
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the network first, for methods that run it often.")
+    ] = False,
     device: Device = "auto",
     strict: Strict = False,
 ) -> None:
     """Explain images or volumes (NIfTI): writes an overlay, the raw maps and a record of each into a folder."""
+    from pellucid.attribution.engine import PAPER_METHODS
     from pellucid.devices import pick_device
     from pellucid.study.explain_files import Question, explain_files
 
     chosen = parse_methods(methods or [])
     where = pick_device(device)
     network = load_network(model, where, arch, classes, size, channels)
-    question = Question(target=target, layers=tuple(layer or ["auto"]), batch_size=batch_size)
-    if chosen:
-        question = Question(tuple(chosen), question.target, question.layers, question.batch_size)
+    if fuse not in (None, "mean", "max"):
+        raise expected("fuse", "mean or max", repr(fuse))
+    if precision not in ("float32", "bfloat16"):
+        raise expected("precision", "float32 or bfloat16", repr(precision))
+    question = Question(
+        tuple(chosen or PAPER_METHODS),
+        target=target,
+        layers=tuple(layer or ["auto"]),
+        batch_size=batch_size,
+        fuse=cast("Fusion | None", fuse),
+        max_memory=None if max_memory is None else parse_bytes(max_memory),
+        precision=cast("Precision", precision),
+        compile=compile,
+    )
     records, unreadable = explain_files(images, network, out, question, strict=strict, show_progress=True)
     for path, reason in unreadable:
         typer.echo(f"skipped {path}: {reason}", err=True)

@@ -64,6 +64,24 @@ def parse_size(value: str) -> int | tuple[int, int, int]:
     raise expected("size", "a length above 0, or three with commas between", repr(value))
 
 
+def parse_bytes(value: str) -> int:
+    """A size of memory as bytes.
+
+    Raises InputError for anything else.
+
+    >>> parse_bytes("2GiB"), parse_bytes("1.5 MB"), parse_bytes("4096")
+    (2147483648, 1500000, 4096)
+    """
+    parts = re.fullmatch(r"([0-9.]+) *([kmgt]?)(i?)b?", value.strip().lower())
+    try:
+        number = float(parts[1]) if parts else 0.0
+    except ValueError:
+        number = 0.0
+    if parts is None or number <= 0:
+        raise expected("max-memory", "a size such as 2GiB or 500MB", repr(value))
+    return int(number * (1024 if parts[3] else 1000) ** " kmgt".index(parts[2] or " "))
+
+
 def parse_methods(values: list[str]) -> list[Choice[Method]]:
     """`--methods` as choices: names with commas between, options in brackets as labels write them.
 

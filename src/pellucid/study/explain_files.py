@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 import pellucid
 from pellucid.attribution import Explanation, GridWarning, explain, resize_maps
-from pellucid.attribution.engine import COARSE_GRID, PAPER_METHODS, MethodChoice
+from pellucid.attribution.engine import COARSE_GRID, PAPER_METHODS, MethodChoice, Precision
+from pellucid.attribution.merging import Fusion
 from pellucid.data.images import IMAGE_ENDINGS, MedicalImage, read_image
 from pellucid.data.nifti import VOLUME_ENDINGS
 from pellucid.data.transforms import Normalisation, prepare
@@ -55,6 +56,10 @@ class Question:
     target: str = "predicted"
     layers: Sequence[str] = ("auto",)
     batch_size: int = 32
+    fuse: Fusion | None = None
+    max_memory: int | None = None
+    precision: Precision = "float32"
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,11 @@ def explain_files(
                 layer=layer,
                 batch_size=question.batch_size,
                 generator=torch.Generator().manual_seed(number),
+                progress=lambda steps=1, note="": advance(0, note),
+                fuse=question.fuse,
+                max_memory=question.max_memory,
+                precision=question.precision,
+                compile=question.compile,
             )
             if not records:
                 _tell_coarse(explanation)
@@ -254,6 +264,8 @@ def _about(network: nn.Module, card: ModelCard, question: Question) -> dict[str,
         "pellucid": pellucid.__version__,
         "device": str(next(network.parameters()).device),
         "asked": question.target,
+        "fused": question.fuse,
+        "precision": question.precision,
         "model": {
             "architecture": card.architecture,
             "weights": digest(network),
