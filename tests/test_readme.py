@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pellucid.attribution import METHODS
 from pellucid.models.checkpoints import ModelCard, save_weights
 from pellucid.study.config import StudyConfig
 
@@ -29,6 +30,16 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     exec(block("python"), names)  # our own text
     assert names["explanation"].maps["layer-cam"].shape == (4, 256, 256)  # type: ignore[attr-defined]
     assert set(names["table"]["metric"]) == {"road", "road-morf"}  # type: ignore[index]
+    assert (tmp_path / "explained.zarr").is_dir()
+
+
+def test_every_method_is_in_the_table() -> None:
+    listed = {name for row in re.findall(r"^\| [^|]+ \| (.*) \|$", README, flags=re.MULTILINE) for name in _names(row)}
+    assert listed >= set(METHODS.names())
+
+
+def _names(row: str) -> list[str]:
+    return re.findall(r"[a-z][a-z-]+", row)
 
 
 def test_the_study_is_valid() -> None:
