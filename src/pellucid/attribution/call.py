@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from pellucid.attribution.capture import capture
 from pellucid.attribution.explanation import Explanation, coinciding_maps
 from pellucid.attribution.families import Method
+from pellucid.attribution.lean import Lean
 from pellucid.attribution.run import LayerRun, Part, check_finite, device_of, kept, looks_at_layer
 from pellucid.attribution.targets import Target, has_several, is_placed, objective, plain_target, with_plain
 from pellucid.attribution.tokens import Tokens
@@ -180,7 +181,8 @@ class Trial:
         needs = {need for choice in self.choices for need in choice.entry.needs}
         if "image gradients" in needs:
             leaf = images.requires_grad_()
-            _slopes(self.model(leaf.clone()), leaf)
+            with contextlib.nullcontext() if "model" in needs else Lean():
+                _slopes(self.model(leaf.clone()), leaf)
         elif "activations" in needs:
             tokens = self.layer if isinstance(self.layer, Tokens) else None
             name = str(self.layer.layer) if isinstance(self.layer, Tokens) else self.layer
