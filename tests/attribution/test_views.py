@@ -65,8 +65,11 @@ def test_a_zoomed_map_comes_back_to_within_the_resampling(shape: tuple[int, ...]
         reached = 1
         for length in shape:
             places = ((torch.arange(length) + 0.5) / length - 0.5).abs()
-            reached = reached * int((places <= 0.5 / factor + 1e-6).sum())
-        assert int(weight.sum()) == reached
+            reached = reached * int((places < 0.5 / factor - 1e-6).sum())
+        assert int((weight > 0).sum()) == reached
+        middle = weight[tuple(length // 2 for length in shape)]
+        assert middle == weight.max() == 1
+        assert (weight.diff(dim=0).abs() < 0.9).all()  # no edge
     inner = tuple(slice(2, -2) for _ in shape)
     inside = weight[inner].bool()
     difference = (maps - images)[:, :, *inner][..., inside].abs().max()

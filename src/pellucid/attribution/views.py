@@ -20,6 +20,7 @@ from pellucid.attribution.asking import generator_of
 from pellucid.errors import expected, unknown_name
 
 Blending = Literal["gaussian", "constant"]
+_TAPER = 0.25  # share of half a zoomed view over which its weight falls to 0
 _SALT = 0x51ED2701  # parts a view's draws from a method's
 
 
@@ -83,13 +84,14 @@ class Zoomed:
         return self._sampled(images, 1 / self.factor, "border")
 
     def back(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """The maps made smaller again, without weight where the view doesn't reach."""
+        """The maps made smaller again; their weight falls to 0 where the view ends, lest an edge shows in the mean."""
         leading = maps.shape[: maps.ndim - len(self.size)]
         flat = maps.reshape(1, -1, *self.size)
         weight = torch.ones(())
         for length in self.size:
             place = ((torch.arange(length) + 0.5) * 2 / length - 1) * self.factor
-            weight = weight.unsqueeze(-1) * (place.abs() <= 1)
+            inside = (1 - place.abs()) / _TAPER if self.factor > 1 else torch.ones(length)
+            weight = weight.unsqueeze(-1) * inside.clamp(0, 1)
         return self._sampled(flat, self.factor, "border").reshape(*leading, *self.size), weight
 
     def _sampled(self, values: Tensor, step: float, outside: str) -> Tensor:
