@@ -15,6 +15,7 @@ from pellucid.attribution import GridWarning, Tokens, explain
 from pellucid.attribution.tokens import split
 from pellucid.errors import InputError
 from references import cam as reference
+from references.cam_networks import seeded
 
 pytestmark = pytest.mark.filterwarnings("ignore::pellucid.attribution.GridWarning")
 
@@ -305,3 +306,26 @@ def test_a_coarse_grid_of_tokens_is_warned_of() -> None:
     assert math.prod(images.shape[2:]) == 32 * 32
     with pytest.warns(GridWarning, match="'blocks.1.norm1' has a grid of 2 × 2"):
         explain(model, images, "grad-cam")
+
+
+def test_patches_turned_round_behind_their_convolution_have_channels_last() -> None:
+    class Turned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.proj = nn.Conv2d(1, 6, 4, stride=4)
+            self.turn = Turn()
+            self.fc = nn.Linear(6, 3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.fc(self.turn(self.proj(images)).mean(dim=(1, 2)))
+
+    class Turn(nn.Module):
+        def forward(self, features: Tensor) -> Tensor:
+            return features.permute(0, 2, 3, 1)
+
+    model, images = seeded(Turned()), torch.randn(2, 1, 28, 32)
+    found = explain(model, images, "layer-cam", layer="turn", target=0)
+    assert found.grid == (7, 8)
+    torch.testing.assert_close(
+        found.maps["layer-cam"], explain(model, images, "layer-cam", layer="proj", target=0).maps["layer-cam"]
+    )

@@ -129,6 +129,8 @@ class Witness:
         if self._last is None:
             return False
         last, width = self._last
+        if isinstance(last, nn.Conv2d | nn.Conv3d) and width == output.shape[-1] != output.shape[1] and self._grids:
+            return tuple(output.shape[1:-1]) == self._grids[-1]  # turned round behind it, as by a patch embedding
         turned = type(last).__name__.lower().endswith(("2d", "3d"))  # a LayerNorm for channels that come first
         if width != output.shape[-1] or turned or not isinstance(last, _CHANNELS_LAST):
             return False
