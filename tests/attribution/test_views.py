@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pellucid.attribution import Flips, Noise, Scales, Window, explain, method
+from pellucid.attribution import Flips, Noise, Scales, Window, at, explain, method
 from pellucid.attribution.asking import generator_of
 from pellucid.attribution.views import (
     Both,
@@ -230,6 +230,24 @@ def test_all_windows_explain_the_class_of_their_mean() -> None:
     both = explain(model, images, method("saliency", smooth="flips"), window=(16, 16), target=1)
     hand = explain(model, images.flip(-1), "saliency", window=(16, 16), target=1).maps["saliency"].flip(-1)
     torch.testing.assert_close(both["saliency[smooth=flips]"], (by_index.maps["saliency"] + hand) / 2)
+
+
+def test_windows_of_a_network_that_gives_more_than_logits() -> None:
+    class Several(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = seeded(affine_net())
+
+        def forward(self, images: Tensor) -> dict[str, object]:
+            return {"logits": self.inner(images), "hidden": (images.mean(), None)}
+
+    model = Several()
+    images = torch.randn(2, 1, 16, 24, generator=torch.Generator().manual_seed(1))
+    found = explain(model, images, "saliency", window=(16, 16), target=at("logits"))
+    plain = explain(model.inner, images, "saliency", window=(16, 16))
+    torch.testing.assert_close(found.maps["saliency"], plain.maps["saliency"])
+    torch.testing.assert_close(found.score, plain.score)
+    assert torch.equal(found.target, plain.target)
 
 
 def test_a_window_serves_a_network_of_a_fixed_size() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -137,17 +138,26 @@ class Call:
         """The score of each image, the mean over windows, and the target that all its views share."""
         device = device_of(self.model) or images.device
         check_finite(images, rows, "images", "finite values")
-        with torch.no_grad(), run.timed("forward"):
-            outputs = [self.model(view.of(images, seeds).to(device, copy=True)) for view in self.views.windows]
         everyone = torch.arange(len(images), device=device)
         plain = plain_target(self.target)
+        windows = self.views.windows
+        together: Any = None  # the windows' outputs added up; where those aren't classes, what is read off them
+        with torch.no_grad(), run.timed("forward"):
+            for view in windows:
+                outputs = self.model(view.of(images, seeds).to(device, copy=True))
+                if plain is None:
+                    aim = objective(self.target, outputs, rows)
+                    outputs = aim.scores(outputs, everyone), aim.probabilities(outputs, everyone)
+                together = outputs if together is None else tree_map(_sum, together, outputs)
+        mean = (
+            together
+            if len(windows) == 1
+            else tree_map(lambda value: value if value is None else value / len(windows), together)
+        )
         if plain is None:
-            aims = [objective(self.target, output, rows) for output in outputs]
-            scores = torch.stack([aim.scores(o, everyone) for aim, o in zip(aims, outputs, strict=True)]).mean(dim=0)
-            chances = [aim.probabilities(o, everyone) for aim, o in zip(aims, outputs, strict=True)]
-            probabilities, classes = torch.stack(chances).mean(dim=0), torch.full_like(scores, -1)
+            scores, probabilities = mean
+            classes = torch.full_like(scores, -1)
         else:
-            mean = tree_map(_mean, *outputs) if len(outputs) > 1 else outputs[0]
             aim = objective(self.target, mean, rows)
             assert aim.classes is not None
             scores, probabilities, classes = aim.scores(mean, everyone), aim.probabilities(mean, everyone), aim.classes
@@ -193,14 +203,13 @@ class Trial:
                 self.model(images)
 
 
-def _mean(*outputs: object) -> object:
-    """The mean of what several windows give for the same part of the output."""
-    tensors = [each for each in outputs if isinstance(each, Tensor)]
-    if len(tensors) == len(outputs):
-        return torch.stack(tensors).mean(dim=0)
-    if any(each is not None for each in outputs):
-        raise expected("model", "tensors, in dicts, tuples or lists, as its output", type(outputs[0]).__name__)
-    return None
+def _sum(one: object, other: object) -> object:
+    """The sum of what two windows give for the same part of the output."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one + other
+    if one is None and other is None:
+        return None
+    raise expected("model", "tensors, in dicts, tuples or lists, as its output", type(one).__name__)
 
 
 def _slopes(outputs: object, leaf: Tensor) -> None:
