@@ -84,6 +84,14 @@ def test_affine_heads_and_methods_that_coincide_there(axes: int) -> None:
     assert set(HEADS) >= {found.head, other.head}
 
 
+@pytest.mark.parametrize("axes", [2, 3])
+def test_few_draws_are_enough_for_every_method(axes: int) -> None:
+    found = examine(seeded(deep_head_net(axes=axes)), images(2, 1, *(8,) * axes))
+    refused = {each.name: each.reason for each in found.methods if not each.works}
+    assert refused.keys() == {*METHODS.names("attention"), "refine-cam"}, refused
+    assert "finer scale" in refused["refine-cam"]  # the network has a single one
+
+
 def test_tokens_and_what_has_no_rule_on_them() -> None:
     torch.manual_seed(0)
     options = {"img_size": 28, "depth": 2, "embed_dim": 12, "num_heads": 2}

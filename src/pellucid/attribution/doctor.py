@@ -31,7 +31,7 @@ from pellucid.models.layers import find_layer
 from pellucid.progress import progress
 from pellucid.registry import Choice, Entry
 
-SMALL = 64  # pixels along an axis of the images on which methods are tried, where the network takes them
+SMALL = {2: 64, 3: 48}  # pixels along each axis of the images on which methods are tried, where the network takes them
 ROWS = 32  # sets of activations that run at once
 FEW: Mapping[str, object] = {"steps": 1, "designs": 3, "regions": 2, "areas": (0.1,)}  # where a method has the option
 FAULTS = (*CANT_RUN, AttributeError, KeyError, PellucidError)
@@ -176,7 +176,8 @@ class _Trial:
         self._model = model
         self._target = target
         self._layer = layer
-        small = resize_maps(image.float(), [min(SMALL, length) for length in image.shape[2:]]).to(image)
+        most = SMALL[image.ndim - 2]
+        small = resize_maps(image.float(), [min(most, length) for length in image.shape[2:]]).to(image)
         self._images = [small, image] if small.shape != image.shape and self._runs(small) else [image]
         self.way = ""  # in which ablation found its drops
 
@@ -230,7 +231,8 @@ class _Trial:
 
 def _few_draws(entry: Entry[Method], images: Tensor) -> Choice[Method]:
     half = min(images.shape[2:]) // 2
-    few = {**FEW, "samples": 12 if entry.family == "perturbation" else 1, "window": half, "stride": half}
+    draws = max(12, 2 * 2 ** (images.ndim - 2))  # twice the regions, two along each axis
+    few = {**FEW, "samples": draws if entry.family == "perturbation" else 1, "window": half, "stride": half}
     return METHODS.choose(entry.name, **{name: value for name, value in few.items() if name in entry.options})
 
 
