@@ -395,6 +395,37 @@ def test_a_view_that_wants_the_usual_layout_is_obeyed() -> None:
     np.testing.assert_allclose(explanation.layer_maps["ablation-cam"][3].numpy(), slow, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("view_before", [True, False])
+@pytest.mark.parametrize("name", EVERY)
+def test_every_method_serves_networks_whose_views_want_the_usual_layout(name: str, view_before: bool) -> None:
+    class Viewing(nn.Module):
+        def __init__(self, views: bool) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 4, 3, padding=1)
+            self.layer = nn.ReLU()
+            self.fc = nn.Linear(4 * 64, 3)
+            self.flat = Tensor.view if views else Tensor.reshape
+
+        def forward(self, images: Tensor) -> Tensor:
+            features = self.stem(images)
+            if view_before:
+                features = self.flat(self.flat(features, (len(images), -1)), features.shape)
+            return self.fc(self.flat(self.layer(features), (len(images), -1)))
+
+    model, reshaping = (seeded(Viewing(views)) for views in (True, False))
+    images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    with pytest.raises(RuntimeError, match="view size is not compatible"):
+        model(images.contiguous(memory_format=torch.channels_last))
+    choice = next(choice for choice in CHOICES if choice.label == name)
+    if choice.entry.name == "refine-cam":
+        choice = method("refine-cam", layers=("stem", "layer"))
+    maps, same = (
+        explain(each, images, choice, layer="layer", target=0).maps[choice.label] for each in (model, reshaping)
+    )
+    assert maps.any()
+    torch.testing.assert_close(maps, same, rtol=1e-4, atol=1e-4 * float(same.abs().max()))
+
+
 @pytest.mark.parametrize("name", CAMS)
 def test_lower_precision_gives_the_map_to_its_rounding(small: tuple[nn.Module, Tensor], name: str) -> None:
     model, images = small

@@ -15,25 +15,32 @@ from pellucid.errors import expected
 class Asking:
     """A borrowed network, what is explained of its output, and how many rows run at once.
 
-    `told`, when given, hears how many rows have run so far.
+    `told`, when given, hears how many rows have run so far. `channels_last` lets convolutions on the CPU run in the
+    layout in which they are faster, which not every network takes.
     """
 
     def __init__(
-        self, model: nn.Module, objective: Objective, rows: int, told: Callable[[int], None] | None = None
+        self,
+        model: nn.Module,
+        objective: Objective,
+        rows: int,
+        told: Callable[[int], None] | None = None,
+        channels_last: bool = True,
     ) -> None:
         self._model = model
         self._objective = objective
         self.rows = rows
         self._told = told
+        self._channels_last = channels_last
         self._ran = 0
 
     def through(self, model: nn.Module, rows: int | None = None) -> Self:
         """The same question put to another network, as a rewritten one, at other rows at once where given."""
-        return type(self)(model, self._objective, rows or self.rows, self._told)
+        return type(self)(model, self._objective, rows or self.rows, self._told, self._channels_last)
 
     def scores(self, images: Tensor, sample: Tensor) -> Tensor:
         """Scores (M, T) of at most `rows` rows, which derive from the images `sample` (M,); they keep their graph."""
-        fast = images.device.type == "cpu" and images.ndim == 4  # convolutions there are faster in this layout
+        fast = self._channels_last and images.device.type == "cpu" and images.ndim == 4
         laid = images.contiguous(memory_format=torch.channels_last) if fast else images
         own = images.clone() if laid.data_ptr() == images.data_ptr() else laid  # a copy, lest it is written to
         scores = self._objective.scores(self._model(own), sample)

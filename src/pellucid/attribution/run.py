@@ -6,6 +6,7 @@ import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -118,6 +119,7 @@ class LayerRun:
         self._batch_size = batch_size
         self._device = device_of(model)
         self._channels_last = self._device == torch.device("cpu")  # convolutions there are faster in this layout
+        self._whole_channels_last: bool | None = None  # whether the whole network runs in it; not known yet
         self._needs = {need for choice in choices for need in choice.entry.needs}
         self._rivals = _most_rivals(choices)
         self._head: Head | None = None
@@ -170,8 +172,7 @@ class LayerRun:
     def _run(self, images: Tensor, upstream: Upstream | None) -> Captured:
         with channels_checked(self._model, images):
             if not self._layer:
-                with torch.no_grad():  # a clone, lest it is written to
-                    return Captured(images.new_empty(0), self._model(images.clone()))
+                return Captured(images.new_empty(0), self._whole(images))
             if self._channels_last and images.ndim == 4:
                 laid = images.to(memory_format=torch.channels_last)
                 try:
@@ -181,6 +182,24 @@ class LayerRun:
                     if upstream is not None:
                         upstream.standins.clear()
             return capture(self._model, self._layer, images, upstream, self._tokens)
+
+    def _whole(self, images: Tensor) -> Any:
+        """The output of the whole network, in the faster layout where it takes that."""
+        with torch.no_grad():  # clones, lest they are written to
+            if self._whole_channels_last is not False and images.ndim == 4 and images.device.type == "cpu":
+                try:
+                    outputs = self._model(images.clone(memory_format=torch.channels_last))
+                except RuntimeError:  # as above
+                    self._whole_channels_last = False
+                else:
+                    self._whole_channels_last = True
+                    return outputs
+            return self._model(images.clone())
+
+    def _takes_channels_last(self, images: Tensor) -> bool:
+        if self._whole_channels_last is None:  # behind the layer a captured run has the usual layout, and tells nothing
+            self._whole(images[:1])
+        return self._whole_channels_last is not False
 
     def _at_image(self, choice: Choice[Method], batch: _Batch, seeds: Tensor) -> Tensor:
         """Maps (B, T, *S); a control's are the same for every class."""
@@ -194,16 +213,17 @@ class LayerRun:
 
         if "stages" in needs:
             return self._layered(choice, batch)
+        laid = self._takes_channels_last(batch.images)
         if needs == ("scores",):
-            score_of = Scores(self._asked, batch.objective, self._batch_size, told)
+            score_of = Scores(self._asked, batch.objective, self._batch_size, told, laid)
             return function(score_of, batch.images, seeds, **options)
         if "model" in needs:
-            gradient_of = Gradients(self._model, batch.objective, self._batch_size, told)
+            gradient_of = Gradients(self._model, batch.objective, self._batch_size, told, laid)
             if looks_at_layer(choice):
                 activations, slopes = _single(batch.activations), _single(batch.gradients)
                 return function(self._model, gradient_of, batch.images, activations, slopes, **options)
             return function(self._model, gradient_of, batch.images, seeds, **options)
-        gradient_of = Gradients(self._asked, batch.objective, self._batch_size, told)
+        gradient_of = Gradients(self._asked, batch.objective, self._batch_size, told, laid)
         # a compiled network would trace the mode, and chooses by itself what it keeps
         with Lean() if self._asked is self._model else contextlib.nullcontext():
             return function(gradient_of, batch.images, seeds, **options)
@@ -268,7 +288,8 @@ class LayerRun:
 
     def _find(self, need: str, batch: _Batch) -> Tensor:
         if need == "masked scores":
-            score_of = Scores(self._asked, batch.objective, self._batch_size)
+            laid = self._takes_channels_last(batch.images)
+            score_of = Scores(self._asked, batch.objective, self._batch_size, channels_last=laid)
             return masked_scores(score_of, batch.images, batch.activations)
         if need == "relevance":
             assert self._head is not None
