@@ -238,6 +238,27 @@ def test_volumes_are_explained_by_a_plain_state_dict_of_a_3d_network(
         np.testing.assert_array_equal(found.affine, nibabel.load(images / "scan.nii.gz").affine)
 
 
+def test_one_of_several_volumes_is_picked_by_its_index(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    card = ModelCard("resnet10-3d", (16, 16, 16), 1, ("sick", "well"), (0.0,), (1.0,), "none", "image")
+    torch.manual_seed(0)
+    save_weights(tmp_path / "w.safetensors", card.build(), card)
+    voxels = np.random.default_rng(0).integers(0, 1000, (8, 9, 7, 3)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([2.0, 2.0, 3.0, 1.0])), tmp_path / "series.nii")
+    nibabel.save(nibabel.Nifti1Image(voxels[..., 1], np.diag([2.0, 2.0, 3.0, 1.0])), tmp_path / "second.nii")
+    model = ["--model", str(tmp_path / "w.safetensors"), "--methods", "saliency", "--device", "cpu"]
+    assert main(["explain", str(tmp_path / "series.nii"), *model, "--out", str(tmp_path / "none")]) == 1
+    assert "pick one with index= (--index), from 0 to 2" in capsys.readouterr().err
+    for name, index in (("series", ["--index", "1"]), ("second", [])):
+        out = ["--out", str(tmp_path / name)]
+        assert main(["explain", str(tmp_path / f"{name}.nii"), *model, *out, *index]) == 0
+    one, other = (
+        nibabel.load(tmp_path / name / f"{name}.saliency.map.nii.gz").get_fdata() for name in ("series", "second")
+    )
+    assert one.shape == (8, 9, 7)
+    np.testing.assert_array_equal(one, other)
+    assert records(tmp_path / "series")["series"]["index"] == 1
+
+
 def test_a_target_is_a_name_an_index_or_all(images: Path, weights: Path, tmp_path: Path) -> None:
     given = ["explain", str(images / "0.png"), "--model", str(weights), *QUICK, "--target"]
     found = {}

@@ -76,7 +76,7 @@ def test_one_of_several_volumes_is_picked(tmp_path: Path) -> None:
     voxels = values("int16", (4, 5, 6, 2, 3))
     for name in ("a.nii", "a.nii.gz"):
         path = save(tmp_path / name, voxels)
-        assert "holds 6 volumes; pick one with index=, from 0 to 5" in refusal(path)
+        assert "holds 6 volumes; pick one with index= (--index), from 0 to 5" in refusal(path)
         np.testing.assert_array_equal(read_image(path, 3).pixels[0], voxels[..., 1, 1])
         assert "none with index 6" in refusal(path, 6)
         assert "none with index -1" in refusal(path, -1)

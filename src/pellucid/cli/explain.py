@@ -29,6 +29,7 @@ def explain(
     classes: Classes = None,
     size: Size = None,
     channels: Channels = None,
+    index: Annotated[int | None, typer.Option(help="Which of the volumes that a file holds, from 0.", min=0)] = None,
     fuse: Annotated[str | None, typer.Option(help="One map of several layers: mean or max.")] = None,
     batch_size: Annotated[int, typer.Option(help="Images that run at once.", min=1)] = 32,
     max_memory: Annotated[
@@ -62,6 +63,7 @@ def explain(
         max_memory=None if max_memory is None else parse_bytes(max_memory),
         precision=cast("Precision", precision),
         compile=compile,
+        index=index,
     )
     records, unreadable = explain_files(images, network, out, question, strict=strict, show_progress=True)
     for path, reason in unreadable:

@@ -191,7 +191,7 @@ def _offset(header: Header) -> int:
 
 def _place(count: int, index: int | None) -> int:
     if index is None and count > 1:
-        raise DecodeError(f"the file holds {count} volumes; pick one with index=, from 0 to {count - 1}")
+        raise DecodeError(f"the file holds {count} volumes; pick one with index= (--index), from 0 to {count - 1}")
     if index is not None and not 0 <= index < count:
         raise DecodeError(f"the file holds {count} volumes, none with index {index}")
     return index or 0

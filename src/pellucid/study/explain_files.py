@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 class Question:
     """What is asked of each image, as in `pellucid.explain`.
 
-    `target` is "predicted", "all", or a class by its name or index.
+    `target` is "predicted", "all", or a class by its name or index; `index` picks a volume of files that hold several.
     """
 
     methods: Sequence[MethodChoice] = PAPER_METHODS
@@ -60,6 +60,7 @@ class Question:
     max_memory: int | None = None
     precision: Precision = "float32"
     compile: bool = False
+    index: int | None = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def explain_files(
     layer = question.layers[0] if len(question.layers) == 1 else list(question.layers)
     with progress("explaining", len(names), show=show_progress) as advance, warnings.catch_warnings():
         warnings.simplefilter("ignore", GridWarning)  # told once, below
-        images = _readable(names, card, unreadable, strict=strict, skipped=advance)
+        images = _readable(names, card, question.index, unreadable, strict=strict, skipped=advance)
         for number, part in enumerate(iter(lambda: list(itertools.islice(images, at_once)), [])):
             explanation = explain(
                 network,
@@ -225,6 +226,7 @@ def _target(asked: str, classes: Sequence[str]) -> str | int:
 def _readable(
     names: Sequence[tuple[Path, str]],
     card: ModelCard,
+    index: int | None,
     unreadable: list[tuple[str, str]],
     *,
     strict: bool,
@@ -234,7 +236,7 @@ def _readable(
     normalisation = Normalisation(card.mean, card.std, card.normalisation)
     for path, name in names:
         try:
-            image = read_image(path)
+            image = read_image(path, index)
             prepared = prepare(image, channels=card.channels, size=card.image_size, intensity=card.intensity)
         except (UnreadableFileError, InputError) as error:  # such as float pixels outside [0, 1], or another kind
             if strict:
@@ -265,6 +267,7 @@ def _about(network: nn.Module, card: ModelCard, question: Question) -> dict[str,
         "device": str(next(network.parameters()).device),
         "asked": question.target,
         "fused": question.fuse,
+        "index": question.index,
         "precision": question.precision,
         "model": {
             "architecture": card.architecture,
