@@ -313,6 +313,23 @@ def test_progress_names_the_method_and_how_many_rows_it_has_asked_for(
     assert told == [f"{rows} rows" for rows in range(5, 55, 5)]  # the whole images first
 
 
+@pytest.mark.parametrize("axes", [2, 3])
+def test_methods_add_no_runs_of_the_network_to_those_they_ask_for(axes: int) -> None:
+    model = seeded(affine_net(axes=axes))
+    images = torch.randn(4, 1, *(16,) * axes, generator=torch.Generator().manual_seed(1))
+    rows: list[int] = []
+    with_hook = model.register_forward_hook(lambda _module, inputs, _output: rows.append(len(inputs[0])))
+    explain(model, images, ["saliency", "input-x-gradient", "random"], target=0, batch_size=2)
+    assert rows == [2] * 6  # of each batch its scores, and the gradients that each of two methods asks for
+    with_hook.remove()
+
+
+def test_wrong_channels_are_told_of_where_views_come_first(small: tuple[nn.Module, Tensor]) -> None:
+    model, images = small
+    with pytest.raises(InputError, match="images: expected 1 channels, as .* got 3, shape"):
+        explain(model, images.expand(5, 3, 16, 16), method("saliency", smooth="flips"))
+
+
 def bad_calls() -> Iterator[tuple[str, dict[str, object], str]]:
     images = torch.rand(2, 1, 16, 16)
     nan = images.clone()

@@ -12,6 +12,11 @@ from pellucid.attribution.targets import Objective
 from pellucid.errors import expected
 
 
+def gains_by_channels_last(images: Tensor) -> bool:
+    """Whether convolutions of such images are faster where channels lie last in memory."""
+    return images.device.type == "cpu" and images.ndim == 4
+
+
 class Asking:
     """A borrowed network, what is explained of its output, and how many rows run at once.
 
@@ -40,7 +45,7 @@ class Asking:
 
     def scores(self, images: Tensor, sample: Tensor) -> Tensor:
         """Scores (M, T) of at most `rows` rows, which derive from the images `sample` (M,); they keep their graph."""
-        fast = self._channels_last and images.device.type == "cpu" and images.ndim == 4
+        fast = self._channels_last and gains_by_channels_last(images)
         laid = images.contiguous(memory_format=torch.channels_last) if fast else images
         own = images.clone() if laid.data_ptr() == images.data_ptr() else laid  # a copy, lest it is written to
         scores = self._objective.scores(self._model(own), sample)

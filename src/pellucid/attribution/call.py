@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +28,7 @@ _ODD = 0x9E3779B97F4A7C15  # spreads the views' numbers over the seeds
 
 def compiled(model: nn.Module) -> nn.Module:
     """The model as `torch.compile` makes it; what was compiled for it once is found again."""
-    made: nn.Module = torch.compile(model)  # type: ignore[assignment]
-    return made
+    return cast(nn.Module, torch.compile(model))
 
 
 @contextlib.contextmanager
@@ -136,24 +135,21 @@ class Call:
 
     def _aim(self, run: LayerRun, images: Tensor, seeds: Tensor, rows: slice, whole: int) -> tuple[Part, Target]:
         """The score of each image, the mean over windows, and the target that all its views share."""
-        device = device_of(self.model) or images.device
         check_finite(images, rows, "images", "finite values")
-        everyone = torch.arange(len(images), device=device)
+        everyone = torch.arange(len(images), device=device_of(self.model) or images.device)
         plain = plain_target(self.target)
         windows = self.views.windows
         together: Any = None  # the windows' outputs added up; where those aren't classes, what is read off them
         with torch.no_grad(), run.timed("forward"):
             for view in windows:
-                outputs = self.model(view.of(images, seeds).to(device, copy=True))
+                outputs = run.outputs(view.of(images, seeds))
                 if plain is None:
                     aim = objective(self.target, outputs, rows)
                     outputs = aim.scores(outputs, everyone), aim.probabilities(outputs, everyone)
                 together = outputs if together is None else tree_map(_sum, together, outputs)
-        mean = (
-            together
-            if len(windows) == 1
-            else tree_map(lambda value: value if value is None else value / len(windows), together)
-        )
+        mean = together
+        if len(windows) > 1:
+            mean = tree_map(lambda value: value if value is None else value / len(windows), together)
         if plain is None:
             scores, probabilities = mean
             classes = torch.full_like(scores, -1)

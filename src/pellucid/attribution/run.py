@@ -6,14 +6,14 @@ import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pellucid.attribution.ablation import Ablation
-from pellucid.attribution.asking import Gradients, Scores
+from pellucid.attribution.asking import Asking, Gradients, Scores, gains_by_channels_last
 from pellucid.attribution.capture import Captured, capture, curvature, gradients, rival_gradients
 from pellucid.attribution.families import Method
 from pellucid.attribution.head import Head, Upstream, summed_size
@@ -29,6 +29,8 @@ from pellucid.errors import expected, unknown_name
 from pellucid.models.stages import find_stages
 from pellucid.progress import Advance
 from pellucid.registry import Choice
+
+Ask = TypeVar("Ask", bound=Asking)
 
 HEADS = frozenset({"drops", "relevance"})  # needs for which the network after the layer runs by itself
 
@@ -118,8 +120,8 @@ class LayerRun:
         self._choices = choices
         self._batch_size = batch_size
         self._device = device_of(model)
-        self._channels_last = self._device == torch.device("cpu")  # convolutions there are faster in this layout
-        self._whole_channels_last: bool | None = None  # whether the whole network runs in it; not known yet
+        self._channels_last = True  # while a captured pass takes that layout; behind the layer it has the usual one
+        self._whole_channels_last: bool | None = None  # whether the whole network takes it; not known yet
         self._needs = {need for choice in choices for need in choice.entry.needs}
         self._rivals = _most_rivals(choices)
         self._head: Head | None = None
@@ -169,11 +171,17 @@ class LayerRun:
         layout = captured.layout
         return _Batch(images, captured.activations.detach(), slopes, scores.detach(), aim, layout, found), part
 
-    def _run(self, images: Tensor, upstream: Upstream | None) -> Captured:
+    def outputs(self, images: Tensor) -> Any:
+        """What the network gives for images (B, C, *S), without a graph."""
+        images = images.to(self._device or images.device)
         with channels_checked(self._model, images):
-            if not self._layer:
-                return Captured(images.new_empty(0), self._whole(images))
-            if self._channels_last and images.ndim == 4:
+            return self._whole(images)
+
+    def _run(self, images: Tensor, upstream: Upstream | None) -> Captured:
+        if not self._layer:
+            return Captured(images.new_empty(0), self.outputs(images))
+        with channels_checked(self._model, images):
+            if self._channels_last and gains_by_channels_last(images):
                 laid = images.to(memory_format=torch.channels_last)
                 try:
                     return capture(self._model, self._layer, laid, upstream, self._tokens)
@@ -184,9 +192,8 @@ class LayerRun:
             return capture(self._model, self._layer, images, upstream, self._tokens)
 
     def _whole(self, images: Tensor) -> Any:
-        """The output of the whole network, in the faster layout where it takes that."""
         with torch.no_grad():  # clones, lest they are written to
-            if self._whole_channels_last is not False and images.ndim == 4 and images.device.type == "cpu":
+            if self._whole_channels_last is not False and gains_by_channels_last(images):
                 try:
                     outputs = self._model(images.clone(memory_format=torch.channels_last))
                 except RuntimeError:  # as above
@@ -197,9 +204,17 @@ class LayerRun:
             return self._model(images.clone())
 
     def _takes_channels_last(self, images: Tensor) -> bool:
-        if self._whole_channels_last is None:  # behind the layer a captured run has the usual layout, and tells nothing
+        if self._whole_channels_last is None and gains_by_channels_last(images):
             self._whole(images[:1])
         return self._whole_channels_last is not False
+
+    def _asking(self, kind: type[Ask], model: nn.Module, batch: _Batch, label: str) -> Ask:
+        """What a method asks the whole network by; the rows that have run are told of."""
+
+        def told(rows: int) -> None:
+            self._advance(0, f"{label}, {rows} rows")
+
+        return kind(model, batch.objective, self._batch_size, told, self._takes_channels_last(batch.images))
 
     def _at_image(self, choice: Choice[Method], batch: _Batch, seeds: Tensor) -> Tensor:
         """Maps (B, T, *S); a control's are the same for every class."""
@@ -207,23 +222,17 @@ class LayerRun:
         if choice.entry.family == "control":
             maps = function(batch.images, seeds, **options)
             return maps.unsqueeze(1).expand(-1, batch.scores.shape[1], *maps.shape[1:])
-
-        def told(rows: int) -> None:
-            self._advance(0, f"{choice.label}, {rows} rows")
-
         if "stages" in needs:
             return self._layered(choice, batch)
-        laid = self._takes_channels_last(batch.images)
         if needs == ("scores",):
-            score_of = Scores(self._asked, batch.objective, self._batch_size, told, laid)
-            return function(score_of, batch.images, seeds, **options)
+            return function(self._asking(Scores, self._asked, batch, choice.label), batch.images, seeds, **options)
         if "model" in needs:
-            gradient_of = Gradients(self._model, batch.objective, self._batch_size, told, laid)
+            gradient_of = self._asking(Gradients, self._model, batch, choice.label)
             if looks_at_layer(choice):
                 activations, slopes = _single(batch.activations), _single(batch.gradients)
                 return function(self._model, gradient_of, batch.images, activations, slopes, **options)
             return function(self._model, gradient_of, batch.images, seeds, **options)
-        gradient_of = Gradients(self._asked, batch.objective, self._batch_size, told, laid)
+        gradient_of = self._asking(Gradients, self._asked, batch, choice.label)
         # a compiled network would trace the mode, and chooses by itself what it keeps
         with Lean() if self._asked is self._model else contextlib.nullcontext():
             return function(gradient_of, batch.images, seeds, **options)
@@ -231,7 +240,7 @@ class LayerRun:
     def _cam(self, choice: Choice[Method], batch: _Batch) -> Tensor:
         """Maps (B, T, *grid) at the layer's resolution, in float32 at least."""
         function, options, needs = choice.entry.function, choice.own_options, choice.entry.needs
-        per_target = [self._needed(need, batch) for need in needs[1:]]
+        per_target = [self._needed(need, batch, choice.label) for need in needs[1:]]
         if not per_target:
             saliency = function(_single(batch.activations), **options)
             return saliency.unsqueeze(1).expand(-1, batch.scores.shape[1], *saliency.shape[1:])
@@ -276,20 +285,19 @@ class LayerRun:
             raise expected("layers", f"layers to combine with {self._layer!r}", "none")
         return [*before, self._layer]
 
-    def _needed(self, need: str, batch: _Batch) -> Tensor:
+    def _needed(self, need: str, batch: _Batch, label: str) -> Tensor:
         """What a CAM asks for besides the activations, the T scores first."""
         if need == "gradients":
             return batch.gradients
         if need == "scores":
             return batch.scores.T
         if need not in batch.found:
-            batch.found[need] = self._find(need, batch)
+            batch.found[need] = self._find(need, batch, label)
         return batch.found[need]
 
-    def _find(self, need: str, batch: _Batch) -> Tensor:
+    def _find(self, need: str, batch: _Batch, label: str) -> Tensor:
         if need == "masked scores":
-            laid = self._takes_channels_last(batch.images)
-            score_of = Scores(self._asked, batch.objective, self._batch_size, channels_last=laid)
+            score_of = self._asking(Scores, self._asked, batch, label)
             return masked_scores(score_of, batch.images, batch.activations)
         if need == "relevance":
             assert self._head is not None
