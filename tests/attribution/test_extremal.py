@@ -10,25 +10,9 @@ from torch import Tensor, nn
 import pellucid
 from pellucid.attribution.extremal import area_error, smooth_masks
 from pellucid.errors import InputError
+from references.smooth_networks import explained, network, pictures
 
 CHOICE = pellucid.method("extremal-masks", areas=(0.1, 0.3), steps=12, cells=3, baseline=0.2)
-
-
-def network(axes: int = 2) -> nn.Module:
-    torch.manual_seed(1)
-    conv = (nn.Conv2d, nn.Conv3d)[axes - 2]
-    pool = (nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)[axes - 2]
-    return nn.Sequential(conv(2, 5, 3, padding=1), nn.Softplus(), conv(5, 6, 3), nn.Tanh(), pool(2), nn.Flatten(),
-                         nn.Linear(6 * 2**axes, 3)).eval()  # fmt: skip
-
-
-def pictures(count: int = 3, axes: int = 2) -> Tensor:
-    return torch.randn(count, 2, *(8, 7, 5)[:axes], generator=torch.Generator().manual_seed(2))
-
-
-def explained(model: nn.Module, images: Tensor, choice: object, **options: object) -> Tensor:
-    (found,) = pellucid.explain(model, images, [choice], **options).maps.values()  # type: ignore[list-item,arg-type]
-    return found
 
 
 def slow_mask(values: Tensor, shape: tuple[int, ...], cells: int) -> Tensor:

@@ -13,17 +13,10 @@ import pellucid
 from pellucid.attribution.asking import generator_of
 from pellucid.attribution.engine import _seeds
 from pellucid.errors import InputError
+from references.smooth_networks import network
 
 GRADIENT = ("saliency", "input-x-gradient", "smooth-grad", "smooth-grad-squared", "var-grad", "integrated-gradients",
             "expected-gradients")  # fmt: skip
-
-
-def network(axes: int = 2) -> nn.Module:
-    torch.manual_seed(1)
-    conv = (nn.Conv2d, nn.Conv3d)[axes - 2]
-    pool = (nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)[axes - 2]
-    return nn.Sequential(conv(2, 5, 3, padding=1), nn.Softplus(), conv(5, 6, 3), nn.Tanh(), pool(2), nn.Flatten(),
-                         nn.Linear(6 * 2**axes, 3)).eval()  # fmt: skip
 
 
 def pictures(count: int = 3, axes: int = 2) -> Tensor:

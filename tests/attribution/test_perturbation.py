@@ -17,34 +17,13 @@ from pellucid.attribution.engine import _seeds
 from pellucid.attribution.perturbation import enlarged
 from pellucid.attribution.superpixels import regions_of
 from pellucid.errors import InputError
+from references.smooth_networks import explained, linear_model, network, pictures
 
 CHOICES = {
     "occlusion": pellucid.method("occlusion", window=3, stride=2, baseline=0.2),
     "feature-ablation": pellucid.method("feature-ablation", regions=3, baseline=0.2),
     "rise": pellucid.method("rise", samples=40, cells=3, share=0.4, baseline=0.2),
 }
-
-
-def network(axes: int = 2) -> nn.Module:
-    torch.manual_seed(1)
-    conv = (nn.Conv2d, nn.Conv3d)[axes - 2]
-    pool = (nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)[axes - 2]
-    return nn.Sequential(conv(2, 5, 3, padding=1), nn.Softplus(), conv(5, 6, 3), nn.Tanh(), pool(2), nn.Flatten(),
-                         nn.Linear(6 * 2**axes, 3)).eval()  # fmt: skip
-
-
-def pictures(count: int = 3, axes: int = 2) -> Tensor:
-    return torch.randn(count, 2, *(8, 7, 5)[:axes], generator=torch.Generator().manual_seed(2))
-
-
-def linear_model(size: int = 2 * 8 * 7) -> nn.Module:
-    torch.manual_seed(3)
-    return nn.Sequential(nn.Flatten(), nn.Linear(size, 3))
-
-
-def explained(model: nn.Module, images: Tensor, choice: object, **options: object) -> Tensor:
-    (found,) = pellucid.explain(model, images, [choice], **options).maps.values()  # type: ignore[list-item,arg-type]
-    return found
 
 
 def score(model: nn.Module, image: Tensor, target: int) -> float:
