@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Self
 
 import torch
@@ -108,3 +108,11 @@ def pairs(images: int, draws: int, rows: int) -> Iterator[tuple[Tensor, Tensor]]
 def generator_of(seed: int, draw: int) -> torch.Generator:
     """The generator of one draw for one image: it depends on the image's seed and the draw's number alone."""
     return torch.Generator().manual_seed((seed + draw * 0x9E3779B97F4A7C15) % 2**63)
+
+
+def noisy(images: Tensor, deviation: float, draws: Iterable[torch.Generator]) -> Tensor:
+    """Images (M, C, *S) with Gaussian noise of `deviation` times each image's range, from a generator for each."""
+    flat = images.flatten(1)
+    spread = deviation * (flat.amax(dim=1) - flat.amin(dim=1))
+    fields = [torch.randn(images.shape[1:], generator=source) for source in draws]
+    return images + spread.reshape(-1, *(1,) * (images.ndim - 1)) * torch.stack(fields).to(images)

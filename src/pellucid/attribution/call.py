@@ -17,7 +17,7 @@ from pellucid.attribution.families import Method
 from pellucid.attribution.lean import Lean
 from pellucid.attribution.run import LayerRun, Part, check_finite, device_of, kept, looks_at_layer
 from pellucid.attribution.targets import Target, has_several, is_placed, objective, plain_target, with_plain
-from pellucid.attribution.tokens import Tokens
+from pellucid.attribution.tokens import Tokens, layer_name
 from pellucid.attribution.views import Noisy, Plain, View, Views
 from pellucid.errors import PellucidError, expected
 from pellucid.progress import Advance
@@ -91,7 +91,7 @@ class Call:
             target=self._together([part.classes for part in found]),
             score=self._together([part.scores for part in found]),
             probability=self._together([part.probabilities for part in found]),
-            layer=str(layer.layer) if isinstance(layer, Tokens) else layer,
+            layer=layer_name(layer),
             grid=grid,
             seconds={"forward": seconds["forward"]} | {label: seconds[label] for label in order},
             layer_maps=layer_maps,
@@ -191,8 +191,7 @@ class Trial:
                 _slopes(self.model(leaf.clone()), leaf)
         elif "activations" in needs:
             tokens = self.layer if isinstance(self.layer, Tokens) else None
-            name = str(self.layer.layer) if isinstance(self.layer, Tokens) else self.layer
-            captured = capture(self.model, name, images, tokens=tokens)
+            captured = capture(self.model, layer_name(self.layer), images, tokens=tokens)
             _slopes(captured.outputs, captured.activations)
         else:
             with torch.no_grad():

@@ -23,7 +23,7 @@ from pellucid.attribution.merging import Fusion, fused, merged
 from pellucid.attribution.run import channels_checked, device_of, looks_at_layer
 from pellucid.attribution.scorer import ScoringFunction, as_model
 from pellucid.attribution.targets import Target, check_target
-from pellucid.attribution.tokens import Tokens
+from pellucid.attribution.tokens import Tokens, layer_name
 from pellucid.attribution.views import Views, Window
 from pellucid.errors import InputError, UnknownNameError, expected, nearest
 from pellucid.models.layers import find_layer
@@ -251,7 +251,7 @@ def _layers(model: nn.Module, layer: Layer | Sequence[Layer], images: Tensor) ->
             found.append(dataclasses.replace(each, layer=_layer_name(model, each.layer, names, images)))
         else:
             found.append(_layer_name(model, each, names, images))
-    listed = [str(each.layer) if isinstance(each, Tokens) else each for each in found]
+    listed = [layer_name(each) for each in found]
     if not listed or len(set(listed)) < len(listed):
         raise expected("layer", "at least one, each once", ", ".join(listed) or "none")
     return found

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pellucid.attribution.asking import Gradients, generator_of, pairs
+from pellucid.attribution.asking import Gradients, generator_of, noisy, pairs
 from pellucid.attribution.baselines import baseline_of
 from pellucid.attribution.channels import Channels, over_channels
 from pellucid.attribution.families import gradient
@@ -155,15 +155,10 @@ def _noisy_mean(
     _at_least_one("samples", samples)
     if noise < 0:
         raise expected("noise", "a share of the image's range, at least 0", noise)
-    flat = images.flatten(1)
-    deviation = noise * (flat.amax(dim=1) - flat.amin(dim=1))
 
     def rows(sample: Tensor, draw: Tensor) -> Tensor:
-        fields = [
-            torch.randn(images.shape[1:], generator=generator_of(int(seeds[i]), int(k)))
-            for i, k in zip(sample, draw, strict=True)
-        ]
-        return images[sample] + _per_row(deviation[sample], images) * torch.stack(fields).to(images)
+        sources = (generator_of(int(seeds[i]), int(k)) for i, k in zip(sample, draw, strict=True))
+        return noisy(images[sample], noise, sources)
 
     return _streamed(gradient_of, images, samples, rows, lambda slopes, draw: of(slopes)).div_(samples)
 

@@ -21,12 +21,11 @@ from pellucid.attribution.lean import Lean
 from pellucid.attribution.masking import masked_scores
 from pellucid.attribution.relevance import contrastive_relevance
 from pellucid.attribution.resize import resize_maps
-from pellucid.attribution.stages import capture_stages
+from pellucid.attribution.stages import capture_stages, stage_layers
 from pellucid.attribution.targets import Objective, Target, objective
-from pellucid.attribution.tokens import Layout, Tokens
+from pellucid.attribution.tokens import Layout, Tokens, layer_name
 from pellucid.devices import clock
-from pellucid.errors import expected, unknown_name
-from pellucid.models.stages import find_stages
+from pellucid.errors import expected
 from pellucid.progress import Advance
 from pellucid.registry import Choice
 
@@ -116,7 +115,7 @@ class LayerRun:
         self._asked = model if asked is None else asked
         self._advance: Advance = advance or (lambda steps=1, note="": None)
         self._tokens = layer if isinstance(layer, Tokens) else None
-        self._layer = str(layer.layer) if isinstance(layer, Tokens) else layer
+        self._layer = layer_name(layer)
         self._choices = choices
         self._batch_size = batch_size
         self._device = device_of(model)
@@ -126,7 +125,7 @@ class LayerRun:
         self._rivals = _most_rivals(choices)
         self._head: Head | None = None
         self._ablation: Ablation | None = None
-        self._found_stages: list[str] | None = None
+        self._stages: dict[str, list[str]] = {}  # by a method's label, the layers that it combines
         self.seconds = {"forward": 0.0} | {choice.label: 0.0 for choice in choices}
 
     def explain(self, images: Tensor, target: Target, rows: slice, seeds: Tensor) -> Part:
@@ -249,7 +248,10 @@ class LayerRun:
 
     def _layered(self, choice: Choice[Method], batch: _Batch) -> Tensor:
         """Maps (B, T, *S) of several layers at once, by a pass of their own."""
-        several = capture_stages(self._model, self._stages(choice, batch.images), batch.images, self._tokens)
+        if choice.label not in self._stages:
+            asked = choice.options.get("layers", choice.entry.options["layers"])
+            self._stages[choice.label] = stage_layers(self._model, batch.images, self._layer, asked, choice.entry.name)
+        several = capture_stages(self._model, self._stages[choice.label], batch.images, self._tokens)
         everyone = torch.arange(len(batch.images), device=batch.images.device)
         scores = batch.objective.scores(several.outputs, everyone)
         activations = [_single(each) for each in several.activations]
@@ -259,31 +261,6 @@ class LayerRun:
             slopes = [_single(each) for each in several.gradients(score)]
             maps.append(choice.entry.function(activations, slopes, size, **choice.own_options))
         return torch.stack(maps, dim=1)
-
-    def _stages(self, choice: Choice[Method], images: Tensor) -> list[str]:
-        """The layers that a method combines, the explained one last."""
-        asked = choice.options.get("layers", choice.entry.options["layers"])
-        if isinstance(asked, int):
-            if asked < 2:
-                raise expected("layers", "at least 2, or names of layers", asked)
-            if self._found_stages is None:
-                self._found_stages = find_stages(self._model, images, self._layer)
-            before = self._found_stages[1 - asked :]
-            if not before:
-                wanted = f"feature maps at a finer scale than that of {self._layer!r}, or layers like it before it"
-                do = f"Name some: pellucid.method({choice.entry.name!r}, layers=(...))."
-                raise expected("model", wanted, "none", do=do)
-        elif isinstance(asked, tuple | list):
-            known = [name for name, _ in self._model.named_modules() if name]
-            before = [name for name in asked if name != self._layer]
-            for name in before:
-                if name not in known:
-                    raise unknown_name("layer", name, known)
-        else:
-            raise expected("layers", "how many, or a tuple of their names", repr(asked))
-        if not before:
-            raise expected("layers", f"layers to combine with {self._layer!r}", "none")
-        return [*before, self._layer]
 
     def _needed(self, need: str, batch: _Batch, label: str) -> Tensor:
         """What a CAM asks for besides the activations, the T scores first."""

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from pellucid.attribution.activated import changed, parted
 from pellucid.attribution.tokens import Layout, Tokens, Witness, split
-from pellucid.errors import InputError, expected
+from pellucid.errors import InputError, expected, unknown_name
+from pellucid.models.stages import find_stages
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,32 @@ class Stages:
             grid = None if layout.positions is None else tuple(maps.shape[2:])
             found.append(split(slope, grid, 0 if layout.prefix is None else layout.prefix.shape[1])[0])
         return tuple(found)
+
+
+def stage_layers(model: nn.Module, images: Tensor, layer: str, asked: object, method: str) -> list[str]:
+    """The layers that a method combines with `layer`, which comes last: `asked` names them or says how many in all.
+
+    Raises:
+        InputError: layers that aren't there, none beside `layer`, or something else than names or a number.
+    """
+    if isinstance(asked, int):
+        if asked < 2:
+            raise expected("layers", "at least 2, or names of layers", asked)
+        before = find_stages(model, images, layer)[1 - asked :]
+        if not before:
+            wanted = f"feature maps at a finer scale than that of {layer!r}, or layers like it before it"
+            raise expected("model", wanted, "none", do=f"Name some: pellucid.method({method!r}, layers=(...)).")
+    elif isinstance(asked, tuple | list):
+        known = [name for name, _ in model.named_modules() if name]
+        before = [name for name in asked if name != layer]
+        for name in before:
+            if name not in known:
+                raise unknown_name("layer", name, known)
+    else:
+        raise expected("layers", "how many, or a tuple of their names", repr(asked))
+    if not before:
+        raise expected("layers", f"layers to combine with {layer!r}", "none")
+    return [*before, layer]
 
 
 def capture_stages(model: nn.Module, layers: Sequence[str], images: Tensor, tokens: Tokens | None = None) -> Stages:

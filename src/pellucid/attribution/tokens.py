@@ -33,6 +33,15 @@ class Tokens:
     prefix: int = 0
 
 
+def layer_name(layer: str | Tokens) -> str:
+    """The dotted name of a layer that was found in the network, with a grid of the user's or without.
+
+    >>> layer_name(Tokens("blocks.3", grid=(2, 2)))
+    'blocks.3'
+    """
+    return str(layer.layer) if isinstance(layer, Tokens) else layer
+
+
 @dataclass(frozen=True)
 class Layout:
     """How a layer's output for B images holds their feature maps (B, K, *s); by default it is them."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pellucid.attribution.asking import generator_of
+from pellucid.attribution.asking import generator_of, noisy
 from pellucid.errors import expected, unknown_name
 
 Blending = Literal["gaussian", "constant"]
@@ -112,12 +112,7 @@ class Noisy:
 
     def of(self, images: Tensor, seeds: Tensor) -> Tensor:
         """The images with noise."""
-        flat = images.flatten(1)
-        spread = self.deviation * (flat.amax(dim=1) - flat.amin(dim=1))
-        fields = [
-            torch.randn(images.shape[1:], generator=generator_of(int(seed) ^ _SALT, self.number)) for seed in seeds
-        ]
-        return images + spread.reshape(-1, *(1,) * (images.ndim - 1)) * torch.stack(fields).to(images)
+        return noisy(images, self.deviation, (generator_of(int(seed) ^ _SALT, self.number) for seed in seeds))
 
     def back(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """The maps."""

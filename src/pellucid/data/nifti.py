@@ -132,10 +132,10 @@ def _inflated(data: bytes, most: int, *, whole: bool) -> bytes:
 
 def _kind(data: bytes) -> tuple[type[Header], str] | None:
     """The header's version and the order of its bytes, from its length, which comes first."""
-    for order, name in (("<", "little"), (">", "big")):
-        kind = _HEADERS.get(int.from_bytes(data[:4], name))  # type: ignore[arg-type]
-        if kind is not None:
-            return kind, order
+    length = data[:4]
+    for order, number in (("<", int.from_bytes(length, "little")), (">", int.from_bytes(length, "big"))):
+        if number in _HEADERS:
+            return _HEADERS[number], order
     return None
 
 
