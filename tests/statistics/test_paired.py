@@ -216,6 +216,10 @@ def test_a_constant_difference_has_no_p():
     assert result.note == "The difference is the same in all 3 folds, so there is no spread to hold it against."
 
 
+def test_differences_whose_squares_vanish_are_none():
+    assert paired_t((0.0, 0.0), (0.0, 5e-324)).identical
+
+
 def test_rows_without_patient_are_noted():
     a, b = two_sides(6, 4)
     result = paired_t(a, b, ["a", "a", "", "b", "c", ""])

@@ -161,7 +161,8 @@ def _paired(
 
     if mean is None:
         return result(None, "No pair has a score on both sides.")
-    rounding = ROUNDING * float(np.abs(sides).max())
+    least = float(np.sqrt(np.finfo(np.float64).tiny))  # the squares of smaller differences vanish
+    rounding = max(ROUNDING * float(np.abs(sides).max()), least)
     if np.abs(difference).max() <= rounding:
         return result(1.0, f"Identical: the scores coincide in {_all(n, unit)}.", identical=True)
     if n == 1:
