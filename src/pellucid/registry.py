@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -25,6 +27,8 @@ class Entry(Generic[Function]):
     source: str
     needs: tuple[str, ...] = ()
     higher_is_better: bool | None = None
+    range: tuple[float, float] | None = None
+    missing: str = ""  # what it means where its value is missing
 
     @property
     def options(self) -> dict[str, object]:
@@ -82,13 +86,15 @@ class Registry(Generic[Function]):
         source: str,
         needs: tuple[str, ...] = (),
         higher_is_better: bool | None = None,
+        range: tuple[float, float] | None = None,
+        missing: str = "",
     ) -> Callable[[Function], Function]:
         """Declare the function below; raises InputError when the name is taken."""
 
         def declare(function: Function) -> Function:
             if name in self._entries:
                 raise InputError(f"{self.kind} {name!r} is registered already, by {self._entries[name].function!r}.")
-            self._entries[name] = Entry(name, function, family, source, needs, higher_is_better)
+            self._entries[name] = Entry(name, function, family, source, needs, higher_is_better, range, missing)
             return function
 
         return declare
@@ -122,6 +128,21 @@ class Registry(Generic[Function]):
     def resolve(self, choice: str | Choice[Function]) -> Choice[Function]:
         """A bare name means its defaults; a choice is returned as it is."""
         return self.choose(choice) if isinstance(choice, str) else choice
+
+    def from_label(self, label: str) -> Choice[Function]:
+        """The choice that bears a label, where its options are numbers, words and tuples of them.
+
+        Raises UnknownNameError for a name or an option that isn't known.
+        """
+        name, _, given = label.removesuffix("]").partition("[")
+        options = {}
+        for part in re.split(r",(?=\w+=)", given) if given else []:
+            option, _, value = part.partition("=")
+            try:
+                options[option] = ast.literal_eval(value)
+            except (ValueError, SyntaxError):
+                options[option] = value
+        return self.choose(name, **options)
 
     def table(self) -> pd.DataFrame:
         """A row per entry: name, family, needs, better, options, source, summary."""

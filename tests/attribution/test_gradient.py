@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import pellucid
 from pellucid.attribution.asking import generator_of
-from pellucid.attribution.engine import _seeds
+from pellucid.attribution.engine import image_seeds
 from pellucid.errors import InputError
 from references.smooth_networks import network
 
@@ -53,7 +53,7 @@ def test_noisy_averages_are_their_formulas(axes: int) -> None:
     names = ("smooth-grad", "smooth-grad-squared", "var-grad")
     choices = [pellucid.method(name, samples=7, noise=0.2, channels="keep") for name in names]
     maps = list(explained(model, images, *choices, target=2, batch_size=4).values())
-    seeds = _seeds(torch.Generator().manual_seed(0), len(images))
+    seeds = image_seeds(torch.Generator().manual_seed(0), len(images))
     for i, image in enumerate(images):
         deviation = 0.2 * (image.max() - image.min())
         slopes = torch.stack([

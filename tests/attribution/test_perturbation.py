@@ -13,7 +13,7 @@ from torch.nn import functional
 
 import pellucid
 from pellucid.attribution.asking import generator_of
-from pellucid.attribution.engine import _seeds
+from pellucid.attribution.engine import image_seeds
 from pellucid.attribution.perturbation import enlarged
 from pellucid.attribution.superpixels import regions_of
 from pellucid.errors import InputError
@@ -67,7 +67,7 @@ def test_feature_ablation_is_the_fall_without_a_region(axes: int) -> None:
 def test_rise_is_its_sum(axes: int) -> None:
     model, images = network(axes), pictures(axes=axes)
     found = explained(model, images, CHOICES["rise"], target=1, batch_size=7)
-    seeds = _seeds(torch.Generator().manual_seed(0), len(images))
+    seeds = image_seeds(torch.Generator().manual_seed(0), len(images))
     shape = images.shape[2:]
     cells = [-(-length // 3) for length in shape]
     for i, image in enumerate(images):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import pellucid
 from pellucid.attribution.asking import generator_of
-from pellucid.attribution.engine import _seeds
+from pellucid.attribution.engine import image_seeds
 from pellucid.attribution.sensitivity import dependence, jansen, two_designs
 from pellucid.attribution.superpixels import regions_of
 from pellucid.errors import InputError
@@ -28,7 +28,7 @@ def value(model: nn.Module, image: Tensor, labels: Tensor, kept: Tensor, target:
 
 
 def seeds_of(images: Tensor) -> list[int]:
-    return _seeds(torch.Generator().manual_seed(0), len(images)).tolist()
+    return image_seeds(torch.Generator().manual_seed(0), len(images)).tolist()
 
 
 @pytest.mark.parametrize("axes", [2, 3])

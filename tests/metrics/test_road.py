@@ -15,7 +15,8 @@ from pellucid.errors import InputError
 from pellucid.metrics import METRICS
 from pellucid.metrics.draws import tie_order
 from pellucid.metrics.ranking import removal_count
-from pellucid.metrics.road import FRACTIONS, RoadCurves, ScoreOf, road, road_curves, road_lerf, road_morf
+from pellucid.metrics.road import FRACTIONS, RoadCurves, road, road_curves, road_lerf, road_morf
+from pellucid.metrics.scores import ScoreOf, Scores
 from references import road as reference
 
 SHAPES = [(12, 10), (4, 5, 6)]
@@ -44,7 +45,7 @@ class Recorder:
 
 
 def score(curves: RoadCurves) -> Tensor:
-    return road(lambda fractions, noise: curves)
+    return ((curves.lerf - curves.morf) / 2).mean(dim=1)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -54,7 +55,7 @@ def test_equals_the_paper(shape: tuple[int, ...], channels: int) -> None:
     maps = drawn(2, *shape, seed=2).relu()  # half zeros, so ties matter
     seeds = torch.tensor([8, 9])
     score_of = linear(weights)
-    curves = road_curves(score_of, images, maps, noise=0.0, seeds=seeds)
+    curves = road_curves(Scores(score_of, images, seeds), maps, noise=0.0)
     positions = maps[0].numel()
     for image, saliency, seed, morf, lerf in zip(images, maps, seeds.tolist(), curves.morf, curves.lerf, strict=True):
         ties = tie_order(seed, positions).tolist()
@@ -80,17 +81,17 @@ def patch_case(size: int = 32) -> tuple[Tensor, Tensor, ScoreOf]:
 def test_a_model_that_looks_at_one_patch_gives_the_perfect_map_one_half() -> None:
     """Most relevant first, the patch is black from the first step on; least relevant first, it is always whole."""
     image, perfect, score_of = patch_case()
-    curves = road_curves(score_of, image, perfect, noise=0.0)
+    curves = road_curves(Scores(score_of, image), perfect, noise=0.0)
     assert curves.morf.abs().max() < 1e-6
     assert (curves.lerf - 1).abs().max() < 1e-6
     assert score(curves).item() == pytest.approx(0.5)
-    assert score(road_curves(score_of, image, 1 - perfect, noise=0.0)).item() == pytest.approx(-0.5)
+    assert score(road_curves(Scores(score_of, image), 1 - perfect, noise=0.0)).item() == pytest.approx(-0.5)
 
 
 def test_a_constant_map_and_an_empty_one_score_exactly_nothing() -> None:
     image, _, score_of = patch_case()
     for value in (0.0, 7.0):
-        curves = road_curves(score_of, image, torch.full((1, 32, 32), value))
+        curves = road_curves(Scores(score_of, image), torch.full((1, 32, 32), value))
         assert torch.equal(curves.morf, curves.lerf)
         assert score(curves).item() == 0.0
 
@@ -101,7 +102,7 @@ def test_a_faithful_map_beats_a_random_one_and_its_inverse_loses() -> None:
     faithful = (images * weights)[:, 0].float()
     random = drawn(8, 24, 24, seed=2)
     best, blind, worst = (
-        score(road_curves(linear(weights), images, maps, noise=0.0)) for maps in (faithful, random, -faithful)
+        score(road_curves(Scores(linear(weights), images), maps, noise=0.0)) for maps in (faithful, random, -faithful)
     )
     scale = faithful.abs().flatten(1).sum(dim=1)
     assert (best > blind + 0.1 * scale).all()
@@ -115,14 +116,14 @@ def test_a_map_with_ties_loses_exactly_the_share_that_is_stated() -> None:
     image = drawn(1, 2, 20, 20)
     saliency = drawn(1, 20, 20, seed=1).abs()
     saliency.view(-1)[:240] = 0  # 60 % zeros
-    curves = road_curves(recorder, image, saliency)
+    curves = road_curves(Scores(recorder, image), saliency)
     counts = {int((row != image[0]).any(dim=0).sum()) for row in recorder.rows}
     assert counts == {0, *(40 * step for step in range(1, 10))}
     assert curves.fractions.tolist() == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 
 
 def test_fractions_are_stored_as_realised() -> None:
-    curves = road_curves(Recorder(), drawn(1, 1, 3, 3), drawn(1, 3, 3), fractions=[0.0, 0.3, 0.5, 1.0])
+    curves = road_curves(Scores(Recorder(), drawn(1, 1, 3, 3)), drawn(1, 3, 3), fractions=[0.0, 0.3, 0.5, 1.0])
     assert curves.fractions.tolist() == [0, 3 / 9, 4 / 9, 1]
     assert curves.morf[0, 0] == curves.lerf[0, 0] == curves.unperturbed[0]
     assert curves.morf[0, 3] == curves.lerf[0, 3]
@@ -131,7 +132,7 @@ def test_fractions_are_stored_as_realised() -> None:
 def test_all_channels_of_a_pixel_go_together() -> None:
     recorder = Recorder()
     image = drawn(1, 3, 16, 16)
-    road_curves(recorder, image, drawn(1, 16, 16, seed=1))
+    road_curves(Scores(recorder, image), drawn(1, 16, 16, seed=1))
     for row in recorder.rows:
         changed = row != image[0]
         assert torch.equal(changed.any(dim=0), changed.all(dim=0))
@@ -140,7 +141,7 @@ def test_all_channels_of_a_pixel_go_together() -> None:
 def test_noise_has_the_standard_deviation_asked_for_on_removed_pixels_alone() -> None:
     image, saliency = torch.zeros(1, 3, 80, 80), drawn(1, 80, 80)
     recorder = Recorder()
-    road_curves(recorder, image, saliency, fractions=[0.5], noise=0.01)
+    road_curves(Scores(recorder, image), saliency, fractions=[0.5], noise=0.01)
     perturbed = [row for row in recorder.rows if row.any()]
     assert len(perturbed) == 2
     for row in perturbed:
@@ -149,13 +150,13 @@ def test_noise_has_the_standard_deviation_asked_for_on_removed_pixels_alone() ->
         assert abs(float(noise.std()) - 0.01) < 3e-4
         assert abs(float(noise.mean())) < 4e-4
     recorder = Recorder()
-    road_curves(recorder, image, saliency, fractions=[0.5], noise=0.0)
+    road_curves(Scores(recorder, image), saliency, fractions=[0.5], noise=0.0)
     assert not any(row.any() for row in recorder.rows)
 
 
 def test_a_pixel_gets_the_same_noise_at_every_fraction_and_for_every_map() -> None:
     recorder = Recorder()
-    road_curves(recorder, torch.zeros(1, 2, 10, 10), drawn(1, 3, 10, 10), noise=1.0)
+    road_curves(Scores(recorder, torch.zeros(1, 2, 10, 10)), drawn(1, 3, 10, 10), noise=1.0)
     rows = torch.stack(recorder.rows)
     largest, smallest = rows.amax(dim=0), rows.amin(dim=0)
     assert ((rows == 0) | (rows == largest) | (rows == smallest)).all()
@@ -165,30 +166,30 @@ def test_a_pixel_gets_the_same_noise_at_every_fraction_and_for_every_map() -> No
 def test_seeds_repeat_and_belong_to_the_image() -> None:
     images, maps = drawn(3, 1, 16, 16), drawn(3, 16, 16, seed=1).relu()
     seeds = torch.tensor([4, 5, 6])
-    together = road_curves(Recorder(), images, maps, seeds=seeds)
-    again = road_curves(Recorder(), images, maps, seeds=seeds)
+    together = road_curves(Scores(Recorder(), images, seeds), maps)
+    again = road_curves(Scores(Recorder(), images, seeds), maps)
     assert torch.equal(together.morf, again.morf)
     for row in range(3):
         part = slice(row, row + 1)
-        alone = road_curves(Recorder(), images[part], maps[part], seeds=seeds[part])
+        alone = road_curves(Scores(Recorder(), images[part], seeds[part]), maps[part])
         torch.testing.assert_close(alone.morf[0], together.morf[row], rtol=0, atol=1e-5)
-    others = road_curves(Recorder(), images, maps, seeds=seeds + 10)
+    others = road_curves(Scores(Recorder(), images, seeds + 10), maps)
     assert not torch.equal(together.morf, others.morf)
-    default = road_curves(Recorder(), images, maps)
-    assert torch.equal(default.morf, road_curves(Recorder(), images, maps).morf)
+    default = road_curves(Scores(Recorder(), images), maps)
+    assert torch.equal(default.morf, road_curves(Scores(Recorder(), images), maps).morf)
 
 
 def test_a_score_does_not_depend_on_the_other_fractions() -> None:
     images, maps = drawn(1, 1, 16, 16), drawn(1, 16, 16, seed=1).relu()
-    whole = road_curves(Recorder(), images, maps)
-    part = road_curves(Recorder(), images, maps, fractions=[0.5])
+    whole = road_curves(Scores(Recorder(), images), maps)
+    part = road_curves(Scores(Recorder(), images), maps, fractions=[0.5])
     torch.testing.assert_close(part.lerf[:, 0], whole.lerf[:, 4], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 6])
 def test_works_with_any_number_of_channels(channels: int) -> None:
     images = drawn(2, channels, 12, 12)
-    curves = road_curves(Recorder(), images, drawn(2, 12, 12, seed=1))
+    curves = road_curves(Scores(Recorder(), images), drawn(2, 12, 12, seed=1))
     assert curves.morf.shape == curves.lerf.shape == (2, 9)
     assert curves.morf.isfinite().all()
 
@@ -196,10 +197,10 @@ def test_works_with_any_number_of_channels(channels: int) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_several_maps_of_an_image_score_as_each_alone(shape: tuple[int, ...]) -> None:
     images, maps = drawn(2, 1, *shape), drawn(2, 3, *shape, seed=1)
-    together = road_curves(Recorder(), images, maps)
+    together = road_curves(Scores(Recorder(), images), maps)
     assert together.morf.shape == (2, 3, 9)
     for place in range(3):
-        alone = road_curves(Recorder(), images, maps[:, place])
+        alone = road_curves(Scores(Recorder(), images), maps[:, place])
         torch.testing.assert_close(alone.morf, together.morf[:, place], rtol=0, atol=1e-5)
         torch.testing.assert_close(alone.lerf, together.lerf[:, place], rtol=0, atol=1e-5)
 
@@ -209,7 +210,7 @@ def test_what_coincides_is_scored_once() -> None:
 
     def rows(*maps: Tensor) -> int:
         recorder = Recorder()
-        road_curves(recorder, image, torch.stack(maps, dim=1))
+        road_curves(Scores(recorder, image), torch.stack(maps, dim=1))
         return len(recorder.rows)
 
     assert rows(saliency) == 1 + 18
@@ -229,12 +230,12 @@ def test_rows_come_in_blocks_and_in_the_order_of_the_images(monkeypatch: pytest.
         sizes.append(len(rows))
         return recorder(rows, sample)
 
-    small = road_curves(score_of, images, maps)
+    small = road_curves(Scores(score_of, images), maps)
     assert max(sizes) == 7
     assert sum(sizes) == 3 * 19
     assert recorder.samples == sorted(recorder.samples)
     monkeypatch.undo()
-    torch.testing.assert_close(small.morf, road_curves(Recorder(), images, maps).morf, rtol=0, atol=1e-5)
+    torch.testing.assert_close(small.morf, road_curves(Scores(Recorder(), images), maps).morf, rtol=0, atol=1e-5)
 
 
 def test_the_three_scores_are_means_over_fractions() -> None:
@@ -332,7 +333,7 @@ def test_pytorch_grad_cam_removes_all_of_a_map_with_ties_and_ours_the_share_aske
     theirs = int((saliency.numpy() >= np.percentile(saliency.numpy(), 50)).sum())
     recorder = Recorder()
     image = drawn(1, 1, 32, 32)
-    road_curves(recorder, image, saliency[None], fractions=[0.5])
+    road_curves(Scores(recorder, image), saliency[None], fractions=[0.5])
     ours = {int((row != image[0]).sum()) for row in recorder.rows} - {0}
     assert theirs == 1024
     assert ours == {removal_count(0.5, 1024)} == {512}

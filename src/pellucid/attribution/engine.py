@@ -33,6 +33,7 @@ from pellucid.registry import Choice
 
 PAPER_METHODS = ("grad-cam-plus-plus", "xgrad-cam", "layer-cam", "eigen-grad-cam", "ablation-cam")
 COARSE_GRID = 7
+_GIVEN = -1  # an explanation's seed where each image was given one
 
 Layer = str | nn.Module | Tokens
 Precision = Literal["float32", "bfloat16"]
@@ -50,7 +51,7 @@ def explain(
     target: Target = "predicted",
     layer: Layer | Sequence[Layer] = "auto",
     batch_size: int = 32,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | Tensor | None = None,
     progress: bool | Advance = False,
     *,
     fuse: Fusion | None = None,
@@ -80,7 +81,7 @@ def explain(
             `pellucid.attribution.Tokens`.
         batch_size: images that run at once, and sets of activations where ablation has to run the network on each.
         generator: where draws come from; None means seed 0. An image's draws depend on its place in `images`, not
-            on the batch size.
+            on the batch size. Or a seed for each image, integers (B,), as `image_seeds` gives.
         progress: show a bar on standard error; or a function that hears of steps and notes in its place.
         fuse: one map from the CAMs of several layers, each divided by its largest absolute value: "mean" of the
             layers, or "max", the value of largest size.
@@ -112,7 +113,10 @@ def explain(
     _check_images(images)
     check_target(target, len(images), images.ndim - 2)
     _check_running(batch_size, fuse, layer, precision)
-    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    seeds = generator if isinstance(generator, Tensor) else image_seeds(generator, len(images))
+    if seeds.shape != images.shape[:1] or seeds.is_floating_point():
+        wanted = f"a torch.Generator, None, or an integer for each image ({len(images)},)"
+        raise expected("generator", wanted, f"shape {tuple(seeds.shape)}, {seeds.dtype}")
     views = Views.over(tuple(images.shape[2:]), window)
     for choice in choices:
         views.smoothed(choice.options.get("smooth"))  # refused before anything runs
@@ -129,12 +133,12 @@ def explain(
             told_if_uncompiled() if compile else contextlib.nullcontext(),
             _progress(progress, len(images) * call.passes(layers)) as advance,
         ):
-            seeds = _seeds(generator, len(images))
             parts = [
                 call.at_layer(name, images, seeds, first=place == 0, advance=advance)
                 for place, name in enumerate(layers)
             ]
-    parts = [dataclasses.replace(part, seed=generator.initial_seed()) for part in parts]
+    seed = _GIVEN if isinstance(generator, Tensor) else 0 if generator is None else generator.initial_seed()
+    parts = [dataclasses.replace(part, seed=seed) for part in parts]
     for part in parts:
         if part.grid and min(part.grid) < COARSE_GRID:
             grid = " × ".join(map(str, part.grid))
@@ -279,8 +283,13 @@ def _auto(model: nn.Module, images: Tensor) -> str:
         return find_layer(model, first)
 
 
-def _seeds(generator: torch.Generator, count: int) -> Tensor:
-    """A seed for each image, from one draw, so that it depends on the image's place alone."""
+def image_seeds(generator: torch.Generator | None, count: int) -> Tensor:
+    """A seed (count,) for each image, from one draw, so that it depends on the image's place alone; None means seed 0.
+
+    >>> bool((image_seeds(None, 5)[:3] == image_seeds(torch.Generator().manual_seed(0), 3)).all())
+    True
+    """
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
     base = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     digests = [hashlib.blake2b(f"{base}/{place}".encode(), digest_size=7).digest() for place in range(count)]
-    return torch.tensor([int.from_bytes(digest, "big") for digest in digests])
+    return torch.tensor([int.from_bytes(digest, "big") for digest in digests], dtype=torch.long)

@@ -37,7 +37,7 @@ class Explanation:
         seconds: label -> seconds in the whole call, and "forward" for the forward pass and gradient that methods share.
         layer_maps: label of a CAM -> (B, *grid) or (B, T, *grid), before the resize.
         coinciding: groups of labels whose layer maps are the same here up to scale.
-        seed: what the generator of the random control was seeded with.
+        seed: what the generator was seeded with; -1 where each image was given a seed.
     """
 
     maps: Mapping[str, Tensor]

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 
 from pellucid.metrics import localisation, road  # declares the metrics
 from pellucid.metrics.families import METRICS, Metric
+from pellucid.metrics.fills import FILLS, filling
+from pellucid.metrics.scores import Scores
+from pellucid.metrics.truth import Truth
 from pellucid.registry import Choice
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["METRICS", "localisation", "metric", "metrics", "road"]
+__all__ = ["FILLS", "METRICS", "Scores", "Truth", "filling", "localisation", "metric", "metrics", "road"]
 
 
 def metric(name: str, **options: object) -> Choice[Metric]:

@@ -31,7 +31,9 @@ def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
     return (largest & masks.flatten(1)).sum(dim=1).double() / largest.sum(dim=1)
 
 
-@localisation("energy-pointing", source="Wang et al. 2020 (Score-CAM), section 4.3")
+@localisation(
+    "energy-pointing", source="Wang et al. 2020 (Score-CAM), section 4.3", missing="the map has no positive value"
+)
 def energy_pointing(maps: Tensor, masks: Tensor) -> Tensor:
     """Relevance mass: the share of the map's positive part that lies in the mask.
 
