@@ -157,6 +157,11 @@ class Block:
             maps,
         )
 
+    @property
+    def has_asked(self) -> bool:
+        """Whether a metric has asked the network for scores."""
+        return "scores" in self.__dict__
+
     def values(self) -> list[dict[tuple[str, str], Value]]:
         """For each image the values by method and metric."""
         count = len(self.images)
