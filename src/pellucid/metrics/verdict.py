@@ -90,13 +90,12 @@ class Calibration:
             limit, sign = self.thresholds[each.name], "≥" if each.higher_is_better else "≤"
             worse = "<" if each.higher_is_better else ">"
             limits.append(f"{each.name} passes {sign} {limit.passes:.3g} and fails {worse} {limit.fails:.3g}")
-        tested = "; ".join(
-            f"of {sum(counts.values())} {kind} maps {', '.join(f'{count} {verdict}' for verdict, count in counts.items())}"
-            for kind, counts in self.verdicts.items()
-        )
-        return (
-            f"{'; '.join(limits)}. Taken from {self.right} right and {self.wrong} wrong maps ({self.cases}); {tested}."
-        )
+        tested = []
+        for kind, counts in self.verdicts.items():
+            listed = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+            tested.append(f"of {sum(counts.values())} other {kind} maps {listed}")
+        taken = f"Taken from {self.right} right and {self.wrong} wrong maps ({self.cases})"
+        return f"{'; '.join(limits)}. {taken}; {'; '.join(tested)}."
 
 
 def trust(
