@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from pellucid.attribution.engine import explain
 from pellucid.attribution.explanation import Explanation
 from pellucid.attribution.families import METHODS
 from pellucid.errors import expected
@@ -125,11 +124,9 @@ def trust(
     Raises:
         InputError: as `evaluate` does.
     """
-    missing = [name for name in CONTROLS if name not in explanation.maps]
-    if missing:
-        beside = explain(model, images, missing, explanation.target, batch_size=batch_size)
-        explanation = dataclasses.replace(explanation, maps={**explanation.maps, **beside.maps})
-    table = evaluate(model, images, explanation, METRICS_ASKED, None, generator, batch_size, progress)
+    table = evaluate(
+        model, images, explanation, METRICS_ASKED, None, generator, batch_size, progress, controls=CONTROLS
+    )
     return verdicts(table, explanation.probability.tolist())
 
 
@@ -154,6 +151,30 @@ def verdicts(
     import pandas as pd
 
     calibration = default_calibration() if calibration is None else calibration
+    found = evidence_of(table)
+    rows = []
+    for sample, method, *values in found.itertuples(index=False):
+        evidence = dict(zip((each.name for each in EVIDENCE), values, strict=True))
+        sure = probability is None or probability[sample] >= _SURE
+        verdict, marks = _judged(evidence, calibration, sure)
+        told = [
+            f"{each.text.format(value=evidence[each.name])} {mark}"
+            for each, mark in zip(EVIDENCE, marks, strict=True)
+            if mark
+        ]
+        if probability is not None and not sure:
+            told.append(f"the model gives this class only {probability[sample]:.2f}")
+        rows.append((sample, method, verdict, "; ".join(told), *values))
+    return pd.DataFrame(rows, columns=[*COLUMNS, *(each.name for each in EVIDENCE)])
+
+
+def evidence_of(table: pd.DataFrame) -> pd.DataFrame:
+    """The evidence for each map that isn't a control's: sample, method, faithfulness, stability, sanity, agreement.
+
+    Raises InputError as `verdicts` does.
+    """
+    import pandas as pd
+
     values = {
         (int(sample), str(method), str(metric)): float(value)
         for sample, method, metric, value in table[["sample", "method", "metric", "value"]].itertuples(index=False)
@@ -163,22 +184,13 @@ def verdicts(
     if not controls:
         do = f"Explain {', '.join(CONTROLS)} beside the methods."
         raise expected("table", "a control among the methods", ", ".join(methods) or "none", do=do)
-    rows = []
-    for sample in dict.fromkeys(sample for sample, _, _ in values):
-        sure = probability is None or probability[sample] >= _SURE
-        for method in methods:
-            if method not in controls:
-                found = {each.name: _value(each, values, sample, method, controls) for each in EVIDENCE}
-                verdict, marks = _judged(found, calibration, sure)
-                told = [
-                    f"{each.text.format(value=found[each.name])} {mark}"
-                    for each, mark in zip(EVIDENCE, marks, strict=True)
-                    if mark
-                ]
-                if probability is not None and not sure:
-                    told.append(f"the model gives this class only {probability[sample]:.2f}")
-                rows.append((sample, method, verdict, "; ".join(told), *found.values()))
-    return pd.DataFrame(rows, columns=[*COLUMNS, *(each.name for each in EVIDENCE)])
+    rows = [
+        (sample, method, *(_value(each, values, sample, method, controls) for each in EVIDENCE))
+        for sample in dict.fromkeys(sample for sample, _, _ in values)
+        for method in methods
+        if method not in controls
+    ]
+    return pd.DataFrame(rows, columns=["sample", "method", *(each.name for each in EVIDENCE)])
 
 
 def is_control(label: str) -> bool:
