@@ -27,6 +27,7 @@ import pellucid
 from pellucid.attribution import Explanation
 from pellucid.data.phantoms import TASKS, draw_phantom
 from pellucid.files import write_json
+from pellucid.metrics import METRICS
 from pellucid.metrics.evaluate import evaluate
 from pellucid.metrics.verdict import CONTROLS, EVIDENCE, METRICS_ASKED, calibrate, evidence_of
 
@@ -104,7 +105,7 @@ def evaluated(model: nn.Module, images: Tensor, masks: Tensor, labels: Tensor) -
         usable &= (probability.argmax(dim=1) == labels) & (probability.amax(dim=1) >= SURE)
     rows = usable.nonzero().flatten()[:IMAGES]
     explanation = pellucid.explain(model, images[rows], [*METHODS, *CONTROLS], target=labels[rows])
-    found = evidence_of(evaluate(model, images[rows], explanation, METRICS_ASKED))
+    found = evidence_of(evaluate(model, images[rows], explanation, list(map(METRICS.from_label, METRICS_ASKED))))
     known = judged(explanation, masks[rows])
     pairs = list(zip(found["sample"], found["method"], strict=True))
     return found[[pair in known for pair in pairs]], [known[pair] for pair in pairs if pair in known]

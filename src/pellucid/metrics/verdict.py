@@ -18,6 +18,7 @@ from pellucid.attribution.explanation import Explanation
 from pellucid.attribution.families import METHODS
 from pellucid.errors import expected
 from pellucid.metrics.evaluate import evaluate
+from pellucid.metrics.families import METRICS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,13 +49,14 @@ class Evidence:
     text: str
 
 
+_RANDOM = "parameter-randomisation[stages=1]"  # all weights at once
 EVIDENCE = (
     Evidence("faithfulness", "road", True, True, "confidence increase {value:+.2f} against the best control"),
     Evidence("stability", "avg-sensitivity", False, False, "changes by {value:.0%} under small noise"),
-    Evidence("sanity", "parameter-randomisation-efficient", True, False, "randomised weights change it by {value:.2f}"),
+    Evidence("sanity", _RANDOM, False, False, "correlates {value:+.2f} with that of random weights"),
     Evidence("agreement", "rank-correlation", True, False, "agrees with the other methods to {value:.2f}"),
 )
-METRICS_ASKED = tuple(each.metric for each in EVIDENCE)
+METRICS_ASKED = tuple(each.metric for each in EVIDENCE)  # labels, as `METRICS.from_label` takes
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,15 @@ def trust(
         InputError: as `evaluate` does.
     """
     table = evaluate(
-        model, images, explanation, METRICS_ASKED, None, generator, batch_size, progress, controls=CONTROLS
+        model,
+        images,
+        explanation,
+        list(map(METRICS.from_label, METRICS_ASKED)),
+        None,
+        generator,
+        batch_size,
+        progress,
+        controls=CONTROLS,
     )
     return verdicts(table, explanation.probability.tolist())
 
