@@ -162,7 +162,7 @@ def test_tied_places_count_as_over_all_orders_they_could_come_in() -> None:
 
 
 def test_the_areas_equal_scikit_learn_with_ties_and_without() -> None:
-    for maps, masks in (with_mask((12, 12)), (torch.randn(6, 12, 12), with_mask((12, 12), seed=4)[1])):
+    for maps, masks in (with_mask((12, 12)), (positive_maps()[0], with_mask((12, 12), seed=4)[1])):
         pairs = [
             (mask.flatten().numpy(), saliency.flatten().numpy()) for saliency, mask in zip(maps, masks, strict=True)
         ]
@@ -401,14 +401,19 @@ def test_quantus_counts_an_empty_mask_as_a_hit() -> None:
     assert math.isnan(pointing_game(maps, masks)[3].item())
 
 
+def constant_beside_another() -> Tensor:
+    """Maps of which all but the last are constant; Quantus refuses a batch where every value is the same."""
+    return torch.cat([torch.full((2, 8, 8), 0.5), torch.arange(64.0).view(1, 8, 8)])
+
+
 @pytest.mark.parity
 @pytest.mark.filterwarnings(*QUANTUS)
 def test_quantus_gives_a_constant_map_a_hit() -> None:
     """Any of the largest in the mask is a hit there, so a map of nothing is perfect; a blind guess gets 1 in 16."""
-    mask = torch.zeros(1, 8, 8, dtype=torch.bool)
-    mask[0, :2, :2] = True
-    assert quantus_values("PointingGame", torch.full((1, 8, 8), 0.5), mask)[0] == 1.0
-    assert pointing_game(torch.full((1, 8, 8), 0.5), mask).item() == 1 / 16
+    maps, masks = constant_beside_another(), torch.zeros(3, 8, 8, dtype=torch.bool)
+    masks[:, :2, :2] = True
+    assert quantus_values("PointingGame", maps, masks)[0] == 1.0
+    assert pointing_game(maps, masks)[0].item() == 1 / 16
 
 
 @pytest.mark.parity
@@ -418,18 +423,19 @@ def test_quantus_gives_a_constant_map_a_hit() -> None:
     [("RelevanceRankAccuracy", "relevance-rank", {}), ("TopKIntersection", "top-k-intersection", {"k": 8})],
 )
 def test_quantus_ranks_tied_pixels_by_where_they_stand(peer: str, name: str, options: dict[str, object]) -> None:
-    """A constant map is perfect there for a finding in the first rows and nothing for one in the last."""
-    masks = torch.zeros(2, 8, 8, dtype=torch.bool)
-    masks[0, 0], masks[1, 7] = True, True
-    constant = torch.full((2, 8, 8), 0.5)
-    assert quantus_values(peer, constant, masks, **options).tolist() == [1.0, 0.0]
-    assert METRICS[name].function(constant, masks, **options).tolist() == [1 / 8, 1 / 8]
+    """A constant map scores there by the place of the finding: 1 in the first rows; a blind guess gets 1 in 8."""
+    maps, masks = constant_beside_another(), torch.zeros(3, 8, 8, dtype=torch.bool)
+    masks[0, 0], masks[1, 7], masks[2, 3] = True, True, True
+    first, last = quantus_values(peer, maps, masks, **options)[:2]
+    assert first != last
+    assert max(abs(first - 1 / 8), abs(last - 1 / 8)) > 0.1
+    assert METRICS[name].function(maps, masks, **options)[:2].tolist() == [1 / 8, 1 / 8]
 
 
 @pytest.mark.parity
 @pytest.mark.filterwarnings(*QUANTUS)
 def test_quantus_adds_negative_relevance_to_a_mass() -> None:
-    """A share of 11 there, since positive and negative cancel in the whole; 11 parts of 16 of the evidence are inside."""
+    """A share of 11 there, as positive and negative cancel in the whole; 11 parts of 16 of the evidence are inside."""
     saliency, mask = torch.tensor([[[11.0, 5.0], [-9.0, -6.0]]]), torch.tensor([[[True, False], [False, False]]])
     assert quantus_values("RelevanceMassAccuracy", saliency, mask)[0] == pytest.approx(11.0)
     assert energy_pointing(saliency, mask).item() == 11 / 16
