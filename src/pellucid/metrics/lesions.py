@@ -89,10 +89,11 @@ def froc(
         radius: pixels to each side among which a candidate is the largest.
 
     Returns:
-        The curve, with a point for each value that a candidate has.
+        The curve, with a point for each value at which a lesion is found or a false positive comes.
 
     Raises:
-        InputError: lesions or a spacing that don't fit the maps; a reach below 0, a radius below 1.
+        InputError: maps that aren't finite, lesions or a spacing that don't fit them, a reach below 0, a radius
+            below 1.
 
     Source: Bunch et al. 1978 (free-response ROC); Setio et al. 2017 (LUNA16) for hits, normal images and the score.
 
@@ -117,7 +118,7 @@ def froc(
 
 
 def peaks(maps: Tensor, *, radius: int = 1) -> list[Peaks]:
-    """The local maxima above 0 of each map, the highest first.
+    """The local maxima above 0 of each map, the highest first, then by their place.
 
     A peak is the largest value among the positions up to `radius` to each side of it. Neighbours (corners too) that
     share that value are one peak, which stands on the one of them nearest to their centre. A plateau with a higher
@@ -128,7 +129,7 @@ def peaks(maps: Tensor, *, radius: int = 1) -> list[Peaks]:
         radius: 1 or more.
 
     Raises:
-        InputError: a radius below 1, or maps of more axes.
+        InputError: a radius below 1, or maps of more axes or not finite.
 
     >>> peaks(torch.tensor([[[0.0, 3.0, 3.0, 3.0, 1.0, 4.0]]]))[0].places.tolist()
     [[0.0, 5.0], [0.0, 2.0]]
@@ -137,6 +138,8 @@ def peaks(maps: Tensor, *, radius: int = 1) -> list[Peaks]:
         raise expected("radius", "a whole number of pixels, 1 or more", radius)
     if not 2 <= maps.ndim <= 4:
         raise expected("maps", "a map (B, *S) of 1 to 3 axes", f"shape {tuple(maps.shape)}")
+    if not bool(maps.isfinite().all()):
+        raise expected("maps", "finite values", "NaN or infinity")
     tops = (maps == _largest_round(maps, radius)) & (maps > 0)
     beside = _largest_round(torch.where(tops, -math.inf, maps), 1)  # the largest neighbour that is no top
     labels, count = components(tops)
@@ -144,12 +147,13 @@ def peaks(maps: Tensor, *, radius: int = 1) -> list[Peaks]:
     label = labels[labels > 0] - 1
     sizes = np.bincount(label, minlength=count)
     slopes = np.bincount(label, (beside >= maps).cpu().numpy()[labels > 0], minlength=count)
-    centres = np.stack([np.bincount(label, along, minlength=count) / sizes for along in where.T], axis=-1)
-    order = np.lexsort((((where - centres[label]) ** 2).sum(axis=1), label))
+    sums = np.stack([np.bincount(label, along, minlength=count).astype(np.int64) for along in where.T], axis=-1)
+    away = ((where * sizes[label, None] - sums[label]) ** 2).sum(axis=1)  # from the centre, times the size, squared
+    order = np.lexsort((away, label))
     middle = where[order[np.searchsorted(label[order], np.arange(count))]]
     middle = middle[(slopes == 0) & (sizes < maps[0].numel())]
     values = maps.cpu().double().numpy()[tuple(middle.T)]
-    order = np.lexsort((-values, middle[:, 0]))
+    order = np.lexsort((*middle.T[:0:-1], -values, middle[:, 0]))
     ends = np.searchsorted(middle[order, 0], np.arange(1, len(maps)))
     parts = [np.split(each[order], ends) for each in (middle[:, 1:].astype(np.float64), values)]
     return [Peaks(*part) for part in zip(*parts, strict=True)]
@@ -196,13 +200,9 @@ def _recall(values: NDArray[np.float64], near: NDArray[np.bool_], count: int) ->
         return float(near.any(axis=1).mean())
     above, tied = values > values[count - 1], values == values[count - 1]
     places, candidates = count - int(above.sum()), int(tied.sum())
-    missed = [
-        0.0
-        if hit[above].any()
-        else math.comb(candidates - int(hit[tied].sum()), places) / math.comb(candidates, places)
-        for hit in near
-    ]
-    return 1 - sum(missed) / len(missed)
+    draws = math.comb(candidates, places)
+    missed = [0 if hit[above].any() else math.comb(candidates - int(hit[tied].sum()), places) for hit in near]
+    return 1 - sum(missed) / (draws * len(missed))
 
 
 def _curve(best: NDArray[np.float64], wrong: NDArray[np.float64], images: int) -> Froc:
