@@ -35,8 +35,8 @@ def top_weights(maps: Tensor, counts: Tensor | int) -> Tensor:
     """
     flat = maps.flatten(1)
     counts = torch.as_tensor(counts, device=flat.device).expand(len(flat)).unsqueeze(1)
-    ordered = flat.sort(dim=1, descending=True).values
-    least = ordered.gather(1, (counts - 1).clamp(min=0))
+    last = flat.shape[1] + 1 - counts[:, 0].clamp(min=1)
+    least = torch.stack([row.kthvalue(int(k), keepdim=True).values for row, k in zip(flat, last, strict=True)])
     above, tied = flat > least, flat == least
     share = (counts - above.sum(dim=1, keepdim=True)).double() / tied.sum(dim=1, keepdim=True)
     return torch.where(above, 1.0, torch.where(tied, share, 0.0)) * (counts > 0)
