@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import InputError
-from pellucid.metrics.components import box_overlap, components, largest_boxes
+from pellucid.metrics.components import components
 from pellucid.metrics.lesions import RATES, Froc, froc, lesion_recall, peaks
 from references import lesions as reference
 from references.localisation import parts
@@ -214,33 +214,6 @@ def test_what_cannot_be_used_is_named(argument: str, options: dict[str, object])
 def test_recall_refuses_fewer_peaks_than_lesions() -> None:
     with pytest.raises(InputError, match="^extra"):
         lesion_recall(*drawn((9, 8)), extra=-1)
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_components_are_those_found_by_flooding_each_image(shape: tuple[int, ...]) -> None:
-    _, masks = drawn(shape)
-    labels, count = components(masks)
-    found = {frozenset(map(tuple, np.argwhere(labels == label).tolist())) for label in range(1, count + 1)}
-    wanted = {
-        frozenset((row, *place) for place in part) for row, mask in enumerate(masks.numpy()) for part in parts(mask)
-    }
-    assert found == wanted
-    assert len(found) == count > 5
-
-
-def test_boxes_go_round_each_largest_part() -> None:
-    masks = dots(6, (0, 0, 1.0), (1, 1, 1.0), (4, 2, 1.0), (4, 3, 1.0), (5, 5, 1.0)) > 0
-    (boxes,) = largest_boxes(masks)
-    assert boxes.tolist() == [[[0, 0], [2, 2]], [[4, 2], [5, 4]]]
-    assert largest_boxes(masks & False)[0].shape == (0, 2, 2)
-
-
-def test_boxes_overlap_by_their_shared_share() -> None:
-    one = torch.tensor([[[0.0, 0.0, 0.0], [2.0, 2.0, 2.0]]])
-    others = torch.tensor(
-        [[[0, 0, 0], [2, 2, 2]], [[0, 0, 1], [2, 2, 3]], [[2, 0, 0], [4, 2, 2]], [[1, 1, 1], [1.5, 2, 2]]]
-    )
-    torch.testing.assert_close(box_overlap(one, others), torch.tensor([[1, 4 / 12, 0, 0.5 / 8]], dtype=torch.float64))
 
 
 def test_chest_x_rays_several_findings_are_found_by_bells_on_them(shared_data: Path) -> None:
