@@ -296,6 +296,26 @@ def test_declares_itself(name: str) -> None:
     assert entry.source
 
 
+def test_a_planted_map_comes_first_and_noise_last() -> None:
+    """Two lesions in each of 30 images: a map of them, that map under noise, and noise alone."""
+    draw = torch.Generator().manual_seed(0)
+    masks, boxes = torch.zeros(30, 24, 24, dtype=torch.bool), []
+    for mask in masks:
+        row, column, height, width = (int(torch.randint(low, 8, (), generator=draw)) for low in (0, 0, 5, 5))
+        mask[row : row + height, column : column + width] = True
+        mask[row + height + 1 : row + height + 7, 18:] = True
+        boxes.append(torch.tensor([[[row, column], [row + height, column + width]]]))
+    noise = torch.rand(30, 24, 24, generator=draw)
+    planted = masks * (1 + 0.1 * torch.rand(masks.shape, generator=draw))
+    known = {"masks": masks, "anatomy": masks, "boxes": boxes, "spacing": torch.ones(30, 2)}
+    for name in NAMES:
+        entry = METRICS[name]
+        given = [known[need] for need in entry.needs[1:]]
+        means = [entry.function(maps, *given).mean().item() for maps in (planted, planted + noise, noise)]
+        assert means == sorted(means, reverse=bool(entry.higher_is_better)), name
+        assert means[0] != means[2], name
+
+
 # Real masks
 
 

@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 from pellucid.errors import InputError
-from pellucid.metrics.ties import last_equal, mid_ranks, top_count, top_weights
+from pellucid.metrics.ties import last_equal, mid_ranks, rising, top_count, top_weights
 
 
 def tied(rows: int = 6, positions: int = 40, seed: int = 0) -> Tensor:
@@ -26,6 +26,13 @@ def test_ranks_equal_scipy_whatever_the_sign_of_zero() -> None:
     assert torch.equal(mid_ranks(maps), torch.from_numpy(stats.rankdata(maps.numpy(), axis=1)))
     assert torch.equal(mid_ranks(maps), mid_ranks(maps + 0.0))
     assert torch.equal(mid_ranks(maps.view(6, 5, 8)), mid_ranks(maps))
+
+
+def test_rows_rise_and_each_value_is_found_again() -> None:
+    maps = tied()
+    ordered, order = rising(maps)
+    assert torch.equal(ordered, maps.sort(dim=1).values)
+    assert torch.equal(maps.gather(1, order), ordered)
 
 
 def test_top_weights_are_the_chance_to_be_drawn() -> None:

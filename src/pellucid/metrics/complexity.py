@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pellucid.errors import expected
 from pellucid.metrics.families import ABOVE_ZERO, SHARE, complexity
+from pellucid.metrics.ties import rising
 
 ALL_ZERO = "the map is zero everywhere"
 
@@ -38,7 +39,7 @@ def sparseness(maps: Tensor) -> Tensor:
     >>> sparseness(torch.tensor([[0.0, 0.0, 0.0, -2.0], [1.0, 1.0, 1.0, 1.0]]))
     tensor([0.7500, 0.0000], dtype=torch.float64)
     """
-    ordered = _sizes(maps).sort(dim=1).values
+    ordered, _ = rising(_sizes(maps))
     count = ordered.shape[1]
     weights = 2 * torch.arange(1, count + 1, dtype=torch.float64, device=maps.device) - count - 1
     return ((weights * ordered).sum(dim=1) / (count * ordered.sum(dim=1))).clamp(min=0)  # rounding of a constant map

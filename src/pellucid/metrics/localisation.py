@@ -18,7 +18,7 @@ from torch import Tensor
 from pellucid.errors import expected
 from pellucid.metrics.components import box_overlap, largest_boxes
 from pellucid.metrics.families import ABOVE_ZERO, localisation
-from pellucid.metrics.ties import last_equal, mid_ranks, top_count, top_weights
+from pellucid.metrics.ties import last_equal, mid_ranks, rising, top_count, top_weights
 
 NO_EVIDENCE = "the map has no positive value"
 
@@ -183,7 +183,7 @@ def auprc(maps: Tensor, masks: Tensor) -> Tensor:
     >>> auprc(maps, torch.tensor([[[True, False, True, False]]]))
     tensor([0.8333], dtype=torch.float64)
     """
-    ordered, order = maps.flatten(1).sort(dim=1, descending=True)
+    ordered, order = rising(-maps.flatten(1))
     marked = masks.flatten(1).gather(1, order)
     end = last_equal(ordered)
     precision = marked.cumsum(dim=1).gather(1, end).double() / (end + 1)

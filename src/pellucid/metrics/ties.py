@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,10 +15,22 @@ def mid_ranks(maps: Tensor) -> Tensor:
     >>> mid_ranks(torch.tensor([[5.0, 2.0, 5.0, 9.0]]))
     tensor([[2.5000, 1.0000, 2.5000, 4.0000]], dtype=torch.float64)
     """
-    ordered, order = maps.flatten(1).sort(dim=1)
+    ordered, order = rising(maps.flatten(1))
     first, last = _runs(ordered)
     ranks = (first + last).double() / 2 + 1
     return torch.empty_like(ranks).scatter_(1, order, ranks)
+
+
+def rising(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows (B, N) from the least value to the largest, and where each value stood; equal ones in any order.
+
+    >>> rising(torch.tensor([[5.0, 2.0, 9.0]]))
+    (tensor([[2., 5., 9.]]), tensor([[1, 0, 2]]))
+    """
+    if rows.device.type != "cpu":
+        return torch.sort(rows, dim=1)
+    order = torch.from_numpy(np.argsort(rows.detach().numpy(), axis=1))  # several times faster than torch's
+    return rows.gather(1, order), order
 
 
 def top_weights(maps: Tensor, counts: Tensor | int) -> Tensor:
