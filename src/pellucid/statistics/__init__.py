@@ -1,5 +1,6 @@
 """Statistics: arrays in, small frozen results out."""
 
+from pellucid.statistics.agreement import MaskAgreement, mask_agreement, rating_agreement
 from pellucid.statistics.bootstrap import Estimate, WeightStatistic, bootstrap, of_rows, summarise
 from pellucid.statistics.classification import (
     SCORES,
@@ -23,6 +24,7 @@ __all__ = [
     "ClassScores",
     "Comparison",
     "Estimate",
+    "MaskAgreement",
     "Predictions",
     "Score",
     "TestResult",
@@ -38,9 +40,11 @@ __all__ = [
     "confusion_matrix",
     "correct_family",
     "corrected_resampled_t",
+    "mask_agreement",
     "of_rows",
     "paired_t",
     "predictions",
+    "rating_agreement",
     "summarise",
     "units_of",
 ]
