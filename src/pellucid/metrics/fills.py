@@ -73,8 +73,8 @@ def blur(images: Tensor, removed: Tensor, *, sigma: float | None = None, share: 
     """The whole image blurred by a Gaussian, removed pixels included, as they were before anything went.
 
     Its standard deviation is `sigma` pixels along each axis, or where that is None the `share` of the image's longest
-    side, at least one pixel; 5 pixels of 224 unless told. At the border the weights that are left are scaled to sum to 1, so that a
-    constant image stays as it is.
+    side, at least one pixel; 5 pixels of 224 unless told. At the border the weights that are left are scaled to sum to
+    1, so that a constant image stays as it is.
 
     >>> blur(torch.tensor([[[0.0, 3.0, 0.0]]]), torch.tensor([[False, True, False]]), sigma=100.0)
     tensor([[[0.0000, 1.0000, 0.0000]]])
