@@ -7,6 +7,7 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -17,8 +18,10 @@ from pellucid.attribution import explain
 from pellucid.attribution.explanation import Explanation
 from pellucid.errors import InputError, UnknownNameError
 from pellucid.metrics import metric
-from pellucid.metrics.evaluate import EmptyMaskWarning, evaluate
-from pellucid.metrics.road import road, road_curves
+from pellucid.metrics.evaluate import EmptyMaskWarning, MissingValuesWarning, NondeterministicWarning, evaluate
+from pellucid.metrics.road import road_curves
+from pellucid.metrics.scores import Scores
+from pellucid.metrics.truth import Truth
 
 
 def network(classes: int = 3, channels: int = 2, axes: int = 2) -> nn.Module:
@@ -86,12 +89,13 @@ def central_masks(count: int, size: int = 14) -> Tensor:
 def test_the_table_has_a_row_per_image_method_and_metric() -> None:
     images = drawn(3, 2, 14, 14)
     table = evaluate(network(), images, explanation_of(images), masks=central_masks(3))
-    assert list(table.columns) == ["sample", "method", "metric", "value"]
+    assert list(table.columns) == ["sample", "method", "metric", "value", "reason"]
     assert len(table) == 3 * 2 * 3
     assert table["sample"].tolist() == [0] * 6 + [1] * 6 + [2] * 6
     assert table["metric"].tolist()[:3] == ["road", "pointing-game", "energy-pointing"]
     assert table["value"].dtype == "float64"
     assert not table["value"].isna().any()
+    assert (table["reason"] == "").all()
 
 
 @pytest.mark.parametrize("axes", [2, 3])
@@ -107,14 +111,14 @@ def test_road_is_that_of_the_softmax_of_the_explained_class(axes: int) -> None:
         return probabilities[torch.arange(len(rows)), explanation.target[sample]]
 
     for method, maps in explanation.maps.items():
-        curves = road_curves(score_of, images, maps)
+        curves = road_curves(Scores(score_of, images), maps)
         for sample in range(2):
             morf, lerf = (value(table, sample, method, name) for name in ("road-morf", "road-lerf"))
             assert morf == pytest.approx(curves.morf[sample].mean().item(), abs=1e-5)
             assert lerf == pytest.approx(curves.lerf[sample].mean().item(), abs=1e-5)
             assert value(table, sample, method, "road") == pytest.approx((lerf - morf) / 2, abs=1e-6)
             assert value(table, sample, method, "road") == pytest.approx(
-                road(lambda fractions, noise, curves=curves: curves)[sample].item(), abs=1e-5
+                ((curves.lerf - curves.morf) / 2).mean(dim=1)[sample].item(), abs=1e-5
             )
 
 
@@ -152,11 +156,13 @@ def test_all_road_metrics_share_one_pass_and_equal_maps_too() -> None:
         evaluate(counting, images, dataclasses.replace(explanation, maps=same), metrics=metrics)
         return sum(counting.batches)
 
-    assert rows("road") == 2 * 19
-    assert rows("road", "road-morf", "road-lerf") == 2 * 19
-    assert rows("road", maps=3) == 2 * 19
-    assert rows("road", metric("road", noise=0.0)) == 2 * 2 * 19
-    assert rows("pointing-game") == 0
+    once_more = 1  # the first image, to see whether the model repeats itself
+    assert rows("road") == 2 * 19 + once_more
+    assert rows("road", "road-morf", "road-lerf") == 2 * 19 + once_more
+    assert rows("road", maps=3) == 2 * 19 + once_more
+    assert rows("road", metric("road", noise=0.0)) == 2 * (19 + 18) + once_more
+    with pytest.warns(MissingValuesWarning, match="2 of 2 values are missing: pointing-game: 2, since no masks"):
+        assert rows("pointing-game") == 0
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 64])
@@ -187,7 +193,7 @@ def test_how_many_images_run_at_once_changes_values_by_rounding_alone(monkeypatc
     images = drawn(20, 2, 9, 9)
     explanation = explanation_of(images)
     whole = evaluate(network(), images, explanation, metrics="road")
-    monkeypatch.setattr("pellucid.metrics.evaluate._MAP_BYTES", 7 * 2 * 9 * 9 * 4)  # seven images at once
+    monkeypatch.setattr("pellucid.metrics.evaluate._BLOCK_BYTES", 7 * 4 * 9 * 9 * 4)  # seven images at once
     parts = evaluate(network(), images, explanation, metrics="road")
     assert (whole["value"] - parts["value"]).abs().max() < 1e-5
     assert whole["sample"].max() == 19
@@ -236,7 +242,8 @@ def test_without_masks_what_needs_them_is_missing() -> None:
 def test_a_map_without_evidence_is_missing_where_it_must_be() -> None:
     images = drawn(1, 2, 14, 14)
     explanation = dataclasses.replace(explanation_of(images), maps={"empty": torch.zeros(1, 14, 14)})
-    table = evaluate(network(), images, explanation, masks=central_masks(1))
+    with pytest.warns(MissingValuesWarning, match="1 of 3 .* energy-pointing: 1, since the map has no positive value"):
+        table = evaluate(network(), images, explanation, masks=central_masks(1))
     assert math.isnan(value(table, 0, "empty", "energy-pointing"))
     assert value(table, 0, "empty", "pointing-game") == pytest.approx(25 / 196)  # what a blind guess gets
     assert value(table, 0, "empty", "road") == 0.0
@@ -310,20 +317,133 @@ def test_a_network_on_a_gpu_scores_as_on_the_cpu() -> None:
     assert (there["value"] - here["value"]).abs().max() < 1e-3
 
 
-def test_progress_goes_by_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    steps: list[int] = []
+def test_progress_names_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[tuple[int, str]] = []
 
     @contextlib.contextmanager
-    def shown(title: str, total: int, *, show: bool) -> Iterator[Callable[[int], None]]:
-        assert (title, total, show) == ("Removing pixels", 20, True)
-        yield steps.append
+    def shown(title: str, total: int, *, show: bool) -> Iterator[Callable[[int, str], None]]:
+        assert (title, total, show) == ("Evaluating", 20 * 2 * 2, True)
+        yield lambda count, note: steps.append((count, note))
 
     monkeypatch.setattr("pellucid.metrics.evaluate.progress_bar", shown)
-    monkeypatch.setattr("pellucid.metrics.road._BLOCK_BYTES", 30 * 2 * 9 * 9 * 4)
+    monkeypatch.setattr("pellucid.metrics.evaluate._BLOCK_BYTES", 5 * 4 * 9 * 9 * 4)
     images = drawn(20, 2, 9, 9)
     evaluate(network(), images, explanation_of(images), metrics=["road", metric("road", noise=0.0)], progress=True)
-    assert sum(steps) == 20
-    assert len(steps) > 10
+    assert sum(count for count, _ in steps) == 80
+    assert len(steps) == 16
+    assert steps[0] == (5, "road of method-0")
+
+
+def test_a_map_that_is_not_finite_is_missing_and_disturbs_no_other() -> None:
+    images, masks = drawn(3, 2, 14, 14), central_masks(3)
+    explanation = explanation_of(images)
+    whole = evaluate(network(), images, explanation, masks=masks)
+    explanation.maps["method-1"][1, 3, 3] = torch.nan
+    with pytest.warns(MissingValuesWarning, match="3 of 18 .* road: 1, since the map isn't finite"):
+        table = evaluate(network(), images, explanation, masks=masks)
+    missing = (table["sample"] == 1) & (table["method"] == "method-1")
+    assert table[missing]["value"].isna().all()
+    assert (table[missing]["reason"] == "the map isn't finite").all()
+    assert (table[~missing]["value"] - whole[~missing]["value"]).abs().max() < 1e-6
+
+
+class Noisy(nn.Module):
+    """Gives another score each time."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, images: Tensor) -> Tensor:
+        outputs: Tensor = self.inner(images)
+        return outputs + torch.rand(1)
+
+
+def test_a_model_that_does_not_repeat_itself_is_told_of() -> None:
+    images = drawn(2, 2, 14, 14)
+    with pytest.warns(NondeterministicWarning, match="differs by .* from one time to the next"):
+        evaluate(Noisy(network()), images, explanation_of(images), metrics="road")
+
+
+def test_values_are_kept_and_taken_again_for_the_same_input_alone(tmp_path: Path) -> None:
+    images, masks = drawn(4, 2, 9, 9), torch.zeros(4, 9, 9, dtype=torch.bool)
+    masks[:, 2:5, 2:5] = True
+    explanation, counting = explanation_of(images), Counting(network())
+    names = ["road", "energy-pointing"]
+
+    def run(**changes: object) -> tuple[pd.DataFrame, int]:
+        counting.batches.clear()
+        given: dict[str, object] = {"model": counting, "images": images, "explanation": explanation, "masks": masks}
+        table = evaluate(**(given | changes), metrics=names, keep=tmp_path / "values")
+        return table, sum(counting.batches)
+
+    first, asked = run()
+    again, nothing = run()
+    assert asked == 4 * (1 + 2 * 18) + 1
+    assert nothing == 0
+    pd.testing.assert_frame_equal(first, again)
+    changed = images.clone()
+    changed[2] += 1
+    table, some = run(images=changed)
+    assert some == asked  # a block is computed whole
+    assert table["value"][table["sample"] != 2].equals(first["value"][first["sample"] != 2])
+    assert run(generator=torch.Generator().manual_seed(5))[1] == asked
+    counting.inner[6].bias.data += 1
+    assert run()[1] == asked
+
+
+def test_a_stopped_evaluation_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pellucid.metrics.evaluate._BLOCK_BYTES", 2 * 4 * 9 * 9 * 4)  # two images at once
+    images = drawn(6, 2, 9, 9)
+    explanation = explanation_of(images)
+    plain = evaluate(network(), images, explanation, metrics=["road"])
+    model = Failing(network())
+
+    def calls(keep: Path | None, before: int = 10_000) -> int:
+        """How often the network ran, which fails after `before` times."""
+        model.calls = 2 - before
+        table = evaluate(model, images, explanation, metrics=["road"], keep=keep, batch_size=64)
+        pd.testing.assert_frame_equal(table, plain)
+        return model.calls - 2 + before
+
+    whole = calls(None)
+    with pytest.raises(KeyboardInterrupt):
+        calls(tmp_path, before=whole // 2)
+    assert calls(tmp_path) <= whole * 2 / 3 + 1  # two images of six were done
+    assert calls(tmp_path) == 0
+
+
+def test_masks_with_labels() -> None:
+    images, masks = drawn(2, 2, 14, 14), central_masks(2).long()
+    explanation = explanation_of(images)
+    by_bool = evaluate(network(), images, explanation, ["energy-pointing"], masks.bool())
+    assert evaluate(network(), images, explanation, ["energy-pointing"], masks).equals(by_bool)
+    masks[0, :3] = 3
+    with pytest.raises(InputError, match=r"masks: expected labels 0, 1, got 0, 1, 3. Pass Truth\(masks, labels="):
+        evaluate(network(), images, explanation, ["energy-pointing"], masks)
+    chosen = evaluate(network(), images, explanation, ["energy-pointing"], Truth(masks, labels=(1, 3)))
+    assert not chosen.equals(by_bool)
+
+
+def test_a_bare_function_is_evaluated_too() -> None:
+    images, model = drawn(2, 2, 14, 14), network().eval()
+    explanation = explanation_of(images)
+    with torch.no_grad():
+        table = evaluate(lambda rows: model(rows).numpy(), images, explanation, "road")
+    assert (table["value"] - evaluate(model, images, explanation, "road")["value"]).abs().max() < 1e-6
+
+
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, explanation = drawn(3, 2, 14, 14), explanation_of(drawn(3, 2, 14, 14))
+    counting = Counting(network())
+    usual = evaluate(counting, images, explanation, "road")
+    assert max(counting.batches) == 32
+    counting.batches.clear()
+    few = evaluate(counting, images, explanation, "road", max_memory=80_000)
+    assert max(counting.batches) < 10
+    assert (usual["value"] - few["value"]).abs().max() < 1e-5
+    with pytest.raises(InputError, match="max_memory: expected at least .* which one image takes"):
+        evaluate(counting, images, explanation, "road", max_memory=100)
 
 
 def test_runs_on_what_explain_gives() -> None:
@@ -344,7 +464,7 @@ def test_runs_on_what_explain_gives() -> None:
             r"explanation: expected maps \(2, 14, 14\), got \(2, 7, 7\) for 'a'",
         ),
         ({"maps": {"a": torch.zeros(2, 3, 14, 14)}}, {}, "Evaluate one class's maps at a time"),
-        ({"maps": {"a": torch.full((2, 14, 14), torch.nan)}}, {}, "NaN or infinity for 'a', image 0"),
+        ({}, {"images": torch.full((2, 2, 14, 14), torch.nan)}, "images: expected finite values, .* in image 0"),
         ({"target": torch.tensor([0, -1])}, {}, "explanation: expected one class per image"),
         ({"target": torch.zeros(2, 3).long()}, {}, "explanation: expected one class per image"),
         ({"target": torch.tensor([0, 3])}, {}, "classes from 0 to 2, as the model has, got 3"),

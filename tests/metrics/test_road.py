@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -156,7 +155,9 @@ def test_noise_has_the_standard_deviation_asked_for_on_removed_pixels_alone() ->
 
 def test_a_pixel_gets_the_same_noise_at_every_fraction_and_for_every_map() -> None:
     recorder = Recorder()
-    road_curves(Scores(recorder, torch.zeros(1, 2, 10, 10)), drawn(1, 3, 10, 10), noise=1.0)
+    scores = Scores(recorder, torch.zeros(1, 2, 10, 10))
+    for seed in range(3):
+        road_curves(scores, drawn(1, 10, 10, seed=seed), noise=1.0)
     rows = torch.stack(recorder.rows)
     largest, smallest = rows.amax(dim=0), rows.amin(dim=0)
     assert ((rows == 0) | (rows == largest) | (rows == smallest)).all()
@@ -195,14 +196,13 @@ def test_works_with_any_number_of_channels(channels: int) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_several_maps_of_an_image_score_as_each_alone(shape: tuple[int, ...]) -> None:
-    images, maps = drawn(2, 1, *shape), drawn(2, 3, *shape, seed=1)
-    together = road_curves(Scores(Recorder(), images), maps)
-    assert together.morf.shape == (2, 3, 9)
-    for place in range(3):
-        alone = road_curves(Scores(Recorder(), images), maps[:, place])
-        torch.testing.assert_close(alone.morf, together.morf[:, place], rtol=0, atol=1e-5)
-        torch.testing.assert_close(alone.lerf, together.lerf[:, place], rtol=0, atol=1e-5)
+def test_maps_that_share_what_is_known_score_as_each_alone(shape: tuple[int, ...]) -> None:
+    images, maps = drawn(2, 1, *shape), drawn(3, 2, *shape, seed=1)
+    scores = Scores(Recorder(), images)
+    for each in maps:
+        alone, shared = road_curves(Scores(Recorder(), images), each), road_curves(scores, each)
+        torch.testing.assert_close(alone.morf, shared.morf, rtol=0, atol=1e-5)
+        torch.testing.assert_close(alone.lerf, shared.lerf, rtol=0, atol=1e-5)
 
 
 def test_what_coincides_is_scored_once() -> None:
@@ -210,7 +210,10 @@ def test_what_coincides_is_scored_once() -> None:
 
     def rows(*maps: Tensor) -> int:
         recorder = Recorder()
-        road_curves(Scores(recorder, image), torch.stack(maps, dim=1))
+        scores = Scores(recorder, image)
+        for each in maps:
+            road_curves(scores, each)
+        assert scores.rows == len(recorder.rows)
         return len(recorder.rows)
 
     assert rows(saliency) == 1 + 18
@@ -220,8 +223,7 @@ def test_what_coincides_is_scored_once() -> None:
     assert rows(saliency, drawn(1, 16, 16, seed=2)) == 1 + 36
 
 
-def test_rows_come_in_blocks_and_in_the_order_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pellucid.metrics.road._BLOCK_BYTES", 7 * 16 * 16 * 4)
+def test_rows_come_in_blocks_and_in_the_order_of_the_images() -> None:
     images, maps = drawn(3, 1, 16, 16), drawn(3, 16, 16, seed=1)
     sizes: list[int] = []
     recorder = Recorder()
@@ -230,35 +232,29 @@ def test_rows_come_in_blocks_and_in_the_order_of_the_images(monkeypatch: pytest.
         sizes.append(len(rows))
         return recorder(rows, sample)
 
-    small = road_curves(Scores(score_of, images), maps)
+    small = road_curves(Scores(score_of, images, block_bytes=7 * 16 * 16 * 4), maps)
     assert max(sizes) == 7
     assert sum(sizes) == 3 * 19
-    assert recorder.samples == sorted(recorder.samples)
-    monkeypatch.undo()
+    assert recorder.samples[3:] == sorted(recorder.samples[3:])  # the images themselves come first
     torch.testing.assert_close(small.morf, road_curves(Scores(Recorder(), images), maps).morf, rtol=0, atol=1e-5)
 
 
 def test_the_three_scores_are_means_over_fractions() -> None:
-    curves = RoadCurves(
-        torch.tensor([0.1, 0.5]), torch.tensor([[0.4, 0.2]]), torch.tensor([[0.9, 0.5]]), torch.tensor([1.0])
-    )
-    asked: list[tuple[Sequence[float], float]] = []
-
-    def curves_of(fractions: Sequence[float], noise: float) -> RoadCurves:
-        asked.append((fractions, noise))
-        return curves
-
-    assert road_morf(curves_of).item() == pytest.approx(0.3)
-    assert road_lerf(curves_of).item() == pytest.approx(0.7)
-    assert road(curves_of).item() == pytest.approx(0.2)
-    assert road(curves_of, fractions=(0.5,), noise=0.0).item() == pytest.approx(0.2)
-    assert asked == [(FRACTIONS, 0.01)] * 3 + [((0.5,), 0.0)]
+    images, maps = drawn(2, 1, 12, 12), drawn(2, 12, 12, seed=1)
+    scores = Scores(linear(drawn(1, 12, 12, seed=2)), images)
+    for options in ({}, {"fractions": (0.5,), "noise": 0.0}):
+        curves = road_curves(scores, maps, **options)
+        torch.testing.assert_close(road_morf(scores, maps, **options), curves.morf.mean(dim=1))
+        torch.testing.assert_close(road_lerf(scores, maps, **options), curves.lerf.mean(dim=1))
+        torch.testing.assert_close(road(scores, maps, **options), score(curves))
+        assert (curves.lerf != curves.morf).all()
 
 
 def test_directions_are_declared() -> None:
     assert [METRICS[name].higher_is_better for name in ("road", "road-morf", "road-lerf")] == [True, False, True]
     assert METRICS["road"].options == {"fractions": FRACTIONS, "noise": 0.01}
-    assert METRICS["road"].needs == ("removal-curves",)
+    assert METRICS["road"].needs == ("scores", "maps")
+    assert METRICS["road"].range == (-0.5, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -270,18 +266,20 @@ def test_directions_are_declared() -> None:
         ({"noise": float("nan")}, "noise: expected a standard deviation"),
         ({"maps": torch.zeros(2, 7, 7)}, r"maps: expected shape \(2, 8, 8\), a value per pixel, got \(2, 7, 7\)"),
         ({"maps": torch.zeros(1, 8, 8)}, "maps: expected shape"),
-        ({"maps": torch.zeros(2, 0, 8, 8)}, "maps: expected shape"),
         ({"maps": torch.full((2, 8, 8), torch.inf)}, "maps: expected finite values"),
         ({"images": torch.full((2, 1, 8, 8), torch.nan)}, "images: expected finite values"),
+        ({"images": torch.zeros(2, 1, 8, 8, dtype=torch.long)}, r"images: expected a float tensor"),
         ({"images": torch.zeros(2, 8)}, r"images: expected a float tensor \(B, C, \*S\)"),
-        ({"score_of": lambda rows, sample: rows}, "score_of: expected one score for each of 20 rows"),
-        ({"score_of": lambda rows, sample: 0.5}, "score_of: expected one score for each of 20 rows, got float"),
+        ({"score_of": lambda rows, sample: rows}, "score_of: expected one score for each of 2 rows"),
+        ({"score_of": lambda rows, sample: 0.5}, "score_of: expected one score for each of 2 rows, got float"),
     ],
 )
 def test_bad_input_is_named(arguments: dict[str, object], message: str) -> None:
     given: dict[str, object] = {"score_of": Recorder(), "images": drawn(2, 1, 8, 8), "maps": torch.zeros(2, 8, 8)}
+    given |= arguments
     with pytest.raises(InputError, match=message):
-        road_curves(**(given | arguments))
+        options = {name: value for name, value in given.items() if name in ("fractions", "noise")}
+        road_curves(Scores(given["score_of"], given["images"]), given["maps"], **options)
 
 
 def small_network() -> nn.Module:
@@ -306,7 +304,7 @@ def test_equals_pytorch_grad_cam_where_its_threshold_removes_as_many() -> None:
     imputer = module.NoisyLinearImputer(noise=0.0)
     targets = [lambda output: output.softmax(dim=0)[1]]
     with torch.no_grad():
-        curves = road_curves(lambda rows, sample: model(rows).softmax(dim=1)[:, 1], image, saliency, noise=0.0)
+        curves = road_curves(Scores(lambda rows, sample: model(rows).softmax(dim=1)[:, 1], image), saliency, noise=0.0)
     equal = 0
     for step, fraction in enumerate(FRACTIONS):
         percentile = 100 * (1 - fraction)

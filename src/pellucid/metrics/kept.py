@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import math
+import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +15,20 @@ from torch import Tensor, nn
 from pellucid.files import read_table, write_table
 
 Value = tuple[float, str]  # and why it is missing, where it is
+_SECONDS = 5.0  # between two shards
 
 
 class Kept:
-    """Values by key; new ones are written as a shard, whole or not at all. Without a folder nothing is kept."""
+    """Values by key; new ones are written in shards, each whole or not at all. Without a folder nothing is kept.
+
+    Inside `with`, so that what isn't written yet is written on every way out.
+    """
 
     def __init__(self, folder: Path | str | None) -> None:
         self._folder = None if folder is None else Path(folder)
         self._known: dict[str, Value] = {}
+        self._fresh: dict[str, Value] = {}
+        self._written = time.monotonic()
         if self._folder is not None and self._folder.is_dir():
             for shard in sorted(self._folder.glob("*.parquet")):
                 table = read_table(shard)
@@ -31,20 +38,35 @@ class Kept:
     def __bool__(self) -> bool:
         return self._folder is not None
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._write()
+
     def get(self, key: str) -> Value | None:
         """The value under a key; None where there is none."""
         return self._known.get(key)
 
-    def add(self, values: dict[str, Value]) -> None:
-        """Keep values, as one shard."""
-        if self._folder is None or not values:
+    def add(self, values: Mapping[str, Value]) -> None:
+        """Keep values; they are written every few seconds."""
+        if self._folder is None:
+            return
+        self._known.update(values)
+        self._fresh.update(values)
+        if time.monotonic() - self._written >= _SECONDS:
+            self._write()
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        if self._folder is None or not self._fresh:
             return
         import pandas as pd
 
-        rows = [(key, math.nan if math.isnan(value) else value, reason) for key, (value, reason) in values.items()]
-        self._known.update(values)
+        rows = [(key, value, reason) for key, (value, reason) in self._fresh.items()]
         table = pd.DataFrame(rows, columns=["key", "value", "reason"]).astype({"value": "float64", "reason": "str"})
         write_table(self._folder / f"{uuid.uuid4().hex}.parquet", table)
+        self._fresh = {}
 
 
 def fingerprint(*parts: object) -> str:

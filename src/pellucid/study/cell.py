@@ -21,7 +21,7 @@ from pellucid.data.dataset import EpochSampler, ImageDataset, class_weights
 from pellucid.data.transforms import Augmentation, Normalisation, dataset_normalisation
 from pellucid.devices import clock
 from pellucid.files import read_table, write_json, write_table
-from pellucid.metrics.evaluate import EmptyMaskWarning, evaluate
+from pellucid.metrics.evaluate import MissingValuesWarning, evaluate
 from pellucid.models.checkpoints import ModelCard, load_weights
 from pellucid.models.zoo import count_parameters, create_model, pretrained_normalisation
 from pellucid.progress import progress
@@ -191,7 +191,7 @@ def _explain_shard(
     masks, has_mask = prepared.masks(part)
     seed = _seed(config.seed, cell, shard, with_model=False)  # controls are the same for every model
     with warnings.catch_warnings():
-        for told_by_the_report in (GridWarning, EmptyMaskWarning):
+        for told_by_the_report in (GridWarning, MissingValuesWarning):
             warnings.simplefilter("ignore", told_by_the_report)
         explanation = explain(
             network,
@@ -220,7 +220,7 @@ def _explain_shard(
         shard,
         {
             "explained": _records(explained),
-            "scores": _records(scores[["sample", "method", "metric", "value"]]),
+            "scores": _records(scores[["sample", "method", "metric", "value", "reason"]]),
             "layer": explanation.layer,
             "grid": list(explanation.grid),
             "coinciding": [list(group) for group in explanation.coinciding],
