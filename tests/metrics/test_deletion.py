@@ -16,6 +16,7 @@ from pellucid.errors import InputError
 from pellucid.metrics import METRICS, filling
 from pellucid.metrics.deletion import (
     STEPS,
+    _patch_size,
     deletion,
     insertion,
     irof,
@@ -239,6 +240,19 @@ def test_patches_of_one_pixel_are_pixel_flipping_and_blocks_are_patches() -> Non
     torch.testing.assert_close(over, 1 - selectivity(scores, maps, patch_size=2) / whole)
 
 
+@pytest.mark.parametrize(
+    ("shape", "patches", "size"),
+    [((224, 224), 625, 9), ((224, 224), 196, 16), ((96, 96, 96), 196, 16), ((12, 12), 196, 1), ((48, 24), 196, 3)],
+)
+def test_patches_are_about_as_many_at_any_size(shape: tuple[int, ...], patches: int, size: int) -> None:
+    name, options = {625: ("region-perturbation", {"regions": 2}), 196: ("selectivity", {})}[patches]
+    scores, maps = Scores(Recorder(), torch.ones(1, 1, *shape)), drawn(1, *shape)
+    function = METRICS[name].function
+    if math.prod(shape) < 3000:
+        assert torch.equal(function(scores, maps, **options), function(scores, maps, patch_size=size, **options))
+    assert _patch_size(shape, patches, None) == size
+
+
 def test_superpixels_are_made_once_for_all_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("skimage")
     made: list[int] = []
@@ -267,6 +281,13 @@ def test_a_score_of_zero_has_no_area_relative_to_it() -> None:
     scores = Scores(lambda rows, sample: rows.mean((1, 2, 3)), images)
     assert irof(scores, drawn(2, 4, 4), regions=2, fill="zero").isnan().tolist() == [True, False]
     assert METRICS["irof"].missing
+
+
+def test_one_superpixel_alone_says_nothing_of_a_map() -> None:
+    scores = Scores(lambda rows, sample: rows.mean((1, 2, 3)), torch.rand(2, 1, 4, 4))
+    numbers = torch.zeros(4, 4, dtype=torch.long)
+    numbers_of = iter([numbers, patch_numbers((4, 4), 2)])
+    assert irof(scores, drawn(2, 4, 4), regions=lambda image: next(numbers_of)).isnan().tolist() == [True, False]
 
 
 def test_the_logit_can_be_read_instead() -> None:

@@ -113,7 +113,7 @@ def region_perturbation(
     scores: Scores,
     maps: Tensor,
     *,
-    patch_size: int = 9,
+    patch_size: int | None = None,
     regions: int = 100,
     fill: FillChoice = UNIFORM,
     reading: Reading = "probability",
@@ -126,14 +126,15 @@ def region_perturbation(
     Arguments:
         scores: what the network says of the images.
         maps: (B, *S), finite.
-        patch_size: pixels along each axis; patches at the far borders are cut to what is left of the image.
+        patch_size: pixels along each axis; patches at the far borders are cut to what is left of the image. None makes
+            about 625 patches of an image, so 9 pixels at 224, as in the paper, and of a volume as many.
         regions: how many patches go, one after another; as many changed images are scored.
         fill: what takes the place of removed pixels.
         reading: "probability", or "logit", whose fall has no bounds.
     """
     check_maps(scores, maps)
     _check_whole("regions", regions)
-    patches = patch_numbers(maps.shape[1:], patch_size).expand(maps.shape)
+    patches = patch_numbers(maps.shape[1:], _patch_size(maps.shape[1:], 625, patch_size)).expand(maps.shape)
     removals = region_removals(maps, patches, scores.seeds)
     counts = removals.counts[:, 1 : 1 + regions]
     curve = _read(scores, First(removals.orders, counts), fill, reading)
@@ -148,15 +149,20 @@ def region_perturbation(
     range=SHARE,
 )
 def selectivity(
-    scores: Scores, maps: Tensor, *, patch_size: int = 16, fill: FillChoice = "zero", reading: Reading = "probability"
+    scores: Scores,
+    maps: Tensor,
+    *,
+    patch_size: int | None = None,
+    fill: FillChoice = "zero",
+    reading: Reading = "probability",
 ) -> Tensor:
     """Area under the score as all patches go, those of the largest summed relevance first, over the share of pixels.
 
-    `patch_size` pixels along each axis make 196 changed images at 224; patches at the far borders are cut to what is
-    left of the image.
+    Patches are of `patch_size` pixels along each axis; at the far borders they are cut to what is left of the image.
+    None makes about 196 of an image, so 16 pixels at 224, and of a volume as many.
     """
     check_maps(scores, maps)
-    patches = patch_numbers(maps.shape[1:], patch_size).expand(maps.shape)
+    patches = patch_numbers(maps.shape[1:], _patch_size(maps.shape[1:], 196, patch_size)).expand(maps.shape)
     return _area(scores, region_removals(maps, patches, scores.seeds), fill, reading)
 
 
@@ -165,7 +171,7 @@ def selectivity(
     source="Rieger & Hansen 2020, section 3",
     higher_is_better=True,
     range=(-float("inf"), 1.0),
-    missing="the score of the image itself is 0",
+    missing="the score of the image itself is 0, or it has one superpixel alone, whose order says nothing",
 )
 def irof(scores: Scores, maps: Tensor, *, regions: Regions = "slic", fill: FillChoice = "mean") -> Tensor:
     """Area over the relative score as superpixels go, those of the largest mean relevance first, over the share gone.
@@ -189,7 +195,8 @@ def irof(scores: Scores, maps: Tensor, *, regions: Regions = "slic", fill: FillC
     else:
         numbers = regions_of(scores.images, regions)
     whole = scores.unperturbed().cpu().double()
-    return 1 - _area(scores, region_removals(maps, numbers, scores.seeds, mean=True), fill, "probability") / whole
+    over = 1 - _area(scores, region_removals(maps, numbers, scores.seeds, mean=True), fill, "probability") / whole
+    return torch.where(numbers.flatten(1).amax(dim=1).cpu() > 0, over, torch.nan)
 
 
 def patch_numbers(shape: Sequence[int], size: int) -> Tensor:
@@ -253,6 +260,11 @@ def _area(scores: Scores, removals: First, fill: FillChoice, reading: Reading) -
     """Area (B,) under the curve over the realised shares, by the trapezoid rule."""
     shares = removals.counts.double() / removals.orders.shape[1]
     return torch.trapezoid(_read(scores, removals, fill, reading), shares, dim=1)
+
+
+def _patch_size(shape: Sequence[int], patches: int, size: int | None) -> int:
+    """The size that was asked for, or one that makes about so many patches of an image with equal sides."""
+    return max(1, round(max(shape) / round(patches ** (1 / len(shape))))) if size is None else size
 
 
 def _check_whole(name: str, value: int) -> None:
