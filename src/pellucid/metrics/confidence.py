@@ -19,7 +19,7 @@ _AGAIN = ("scores", "again", "maps")
 
 @faithfulness(
     "average-drop",
-    source="Chattopadhay et al. 2018, section 4.1.1, as a share",
+    source="Chattopadhay et al. 2018 (Grad-CAM++), section 4.1, as a share",
     higher_is_better=False,
     range=SHARE,
     missing="the score of the image itself is 0",
@@ -48,7 +48,7 @@ def average_drop(scores: Scores, maps: Tensor) -> Tensor:
 
 @faithfulness(
     "average-gain",
-    source="Zhang et al. 2023 (Opti-CAM), section 4, as a share",
+    source="Zhang et al. 2023 (Opti-CAM), as a share",
     higher_is_better=True,
     range=SHARE,
     missing="the score of the image itself is 1, so that nothing can be gained",
@@ -64,7 +64,7 @@ def average_gain(scores: Scores, maps: Tensor) -> Tensor:
 
 @faithfulness(
     "increase-in-confidence",
-    source="Chattopadhay et al. 2018, section 4.1.2, as a share",
+    source="Chattopadhay et al. 2018 (Grad-CAM++), section 4.1, as a share",
     higher_is_better=True,
     range=SHARE,
 )
@@ -107,7 +107,7 @@ def arcc(scores: Scores, again: Again, maps: Tensor) -> Tensor:
 
 @faithfulness(
     "adcc",
-    source="Poppi et al. 2021, eq. 5",
+    source="Poppi et al. 2021 (ADCC)",
     higher_is_better=True,
     range=SHARE,
     missing="the score of the image itself is 0, or the map made again isn't finite",

@@ -22,7 +22,7 @@ UNIFORM = filling("noise", kind="uniform")
 
 @faithfulness(
     "deletion",
-    source="Petsiuk et al. 2018 (RISE), section 4.2",
+    source="Petsiuk et al. 2018 (RISE), causal metrics",
     higher_is_better=False,
     range=SHARE,
 )
@@ -55,7 +55,7 @@ def deletion(
 
 @faithfulness(
     "insertion",
-    source="Petsiuk et al. 2018 (RISE), section 4.2",
+    source="Petsiuk et al. 2018 (RISE), causal metrics",
     higher_is_better=True,
     range=SHARE,
 )
@@ -78,7 +78,7 @@ def insertion(
 
 @faithfulness(
     "pixel-flipping",
-    source="Bach et al. 2015, section 'Pixel-flipping'; Samek et al. 2017",
+    source="Bach et al. 2015, pixel-flipping",
     higher_is_better=False,
     range=SHARE,
 )
@@ -105,7 +105,7 @@ def pixel_flipping(
 
 @faithfulness(
     "region-perturbation",
-    source="Samek et al. 2017, eq. 12 (AOPC)",
+    source="Samek et al. 2017, section III (AOPC)",
     higher_is_better=True,
     range=(-1.0, 1.0),
 )
@@ -144,7 +144,7 @@ def region_perturbation(
 
 @faithfulness(
     "selectivity",
-    source="Montavon et al. 2018, section 5.3",
+    source="Montavon et al. 2018, explanation selectivity",
     higher_is_better=False,
     range=SHARE,
 )
@@ -168,7 +168,7 @@ def selectivity(
 
 @faithfulness(
     "irof",
-    source="Rieger & Hansen 2020, section 3",
+    source="Rieger & Hansen 2020 (IROF)",
     higher_is_better=True,
     range=(-float("inf"), 1.0),
     missing="the score of the image itself is 0, or it has one superpixel alone, whose order says nothing",

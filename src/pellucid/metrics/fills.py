@@ -61,14 +61,14 @@ def zero(images: Tensor, removed: Tensor) -> Tensor:
     return torch.where(removed.unsqueeze(1), 0, images)
 
 
-@fill("mean", source="Rieger & Hansen 2020 (IROF), section 3")
+@fill("mean", source="Rieger & Hansen 2020 (IROF)")
 def mean(images: Tensor, removed: Tensor) -> Tensor:
     """The image's own mean of each channel, over all its pixels, those that are removed too."""
     shown, row = _distinct(images)
     return _put(images, removed, _channel_means(shown)[row])
 
 
-@fill("blur", source="Petsiuk et al. 2018 (RISE), section 4.2")
+@fill("blur", source="Petsiuk et al. 2018 (RISE), causal metrics")
 def blur(images: Tensor, removed: Tensor, *, sigma: float | None = None, share: float = PETSIUK_BLUR) -> Tensor:
     """The whole image blurred by a Gaussian, removed pixels included, as they were before anything went.
 
@@ -106,7 +106,7 @@ def noise(images: Tensor, removed: Tensor, seeds: Tensor, *, kind: Literal["norm
     return _put(images, removed, _channel_means(shown)[row] + spread[row] * fields.to(images)[seed.to(row.device)])
 
 
-@fill("dataset-mean", source="Hooker et al. 2019 (ROAR), section 3", needs=("bank",))
+@fill("dataset-mean", source="Hooker et al. 2019 (ROAR)", needs=("bank",))
 def dataset_mean(
     images: Tensor, removed: Tensor, bank: Tensor, *, per: Literal["channel", "pixel"] = "channel"
 ) -> Tensor:
@@ -122,9 +122,7 @@ def dataset_mean(
     return _put(images, removed, bank.mean(dim=axes, keepdim=True))
 
 
-@fill(
-    "inpainting", source="nearest neighbour among held-out images, after Zintgraf et al. 2017", needs=("bank", "seeds")
-)
+@fill("inpainting", source="pellucid: the nearest of held-out images on the known pixels", needs=("bank", "seeds"))
 def inpainting(images: Tensor, removed: Tensor, bank: Tensor, seeds: Tensor) -> Tensor:
     """The same pixels of that image of the bank which is nearest on the pixels that are known.
 
@@ -193,13 +191,13 @@ def _nearest(images: Tensor, known: Tensor, bank: Tensor, seeds: Tensor) -> Tens
     close = margins <= (distances + _ROUNDING * squares).amin(dim=1, keepdim=True)
     nearest = distances.argmin(dim=1)
     for row in (close.sum(dim=1) > 1).nonzero().flatten().tolist():
-        nearest[row] = _first_nearest(images[row], known[row], bank, close[row], int(seeds[row]))
+        nearest[row] = _first_nearest(images[row], known[row], bank, close[row].tolist(), int(seeds[row]))
     return nearest
 
 
-def _first_nearest(image: Tensor, known: Tensor, bank: Tensor, close: Tensor, seed: int) -> int:
+def _first_nearest(image: Tensor, known: Tensor, bank: Tensor, close: list[bool], seed: int) -> int:
     """The nearest of those that are `close` (K,), by exact differences, the first of them in the seed's order."""
-    order: list[int] = [place for place in tie_order(seed, len(bank)).tolist() if bool(close[place])]
+    order: list[int] = [place for place in tie_order(seed, len(bank)).tolist() if close[place]]
     pixels = image[:, known].cpu().double()
     distances = [float((bank[place][:, known].cpu().double() - pixels).square().sum()) for place in order]
     return order[distances.index(min(distances))]
