@@ -6,7 +6,15 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from pellucid.metrics import agreement, complexity, lesions, localisation, road  # declares the metrics
+from pellucid.metrics import (  # declares the metrics
+    agreement,
+    complexity,
+    confidence,
+    deletion,
+    lesions,
+    localisation,
+    road,
+)
 from pellucid.metrics.families import METRICS, Metric
 from pellucid.metrics.fills import FILLS, filling
 from pellucid.metrics.scores import Scores
@@ -23,6 +31,8 @@ __all__ = [
     "Truth",
     "agreement",
     "complexity",
+    "confidence",
+    "deletion",
     "filling",
     "lesions",
     "localisation",

@@ -92,18 +92,18 @@ class Again:
     """One method, to be asked for its maps again; `images`, `target` and `draws` are those of `Explained`."""
 
     def __init__(self, explained: Explained, label: str) -> None:
-        self._explained, self._label = explained, label
+        self._explained, self.label = explained, label
         self.images, self.target, self.draws = explained.images, explained.target, explained.draws
 
     def maps_of(self, images: Tensor, sample: Tensor) -> Tensor:
         """Maps (M, *S) of any images (M, C, *S) that derive from the images `sample` (M,); nothing is kept."""
-        return self._explained.explain(images, sample)[self._label]
+        return self._explained.explain(images, sample)[self.label]
 
     def toward(self, classes: Tensor) -> Tensor:
         """Maps (B, *S) that explain other classes (B,)."""
         everyone = torch.arange(len(self.images))
         key = ("toward", tuple(classes.tolist()))
-        return self._explained.kept(key, lambda: self._explained.explain(self.images, everyone, classes))[self._label]
+        return self._explained.kept(key, lambda: self._explained.explain(self.images, everyone, classes))[self.label]
 
     def logits_of(self, images: Tensor) -> Tensor:
         """The network's logits (M, n) of images (M, C, *S)."""
@@ -126,7 +126,7 @@ class Again:
             explained._near[key] = rows, explained.logits_of(rows.flatten(0, 1)).unflatten(0, rows.shape[:2])
         rows, logits = explained._near[key]
         sample = torch.arange(len(rows)).repeat_interleave(draws)
-        maps = explained.kept(key, lambda: explained.explain(rows.flatten(0, 1), sample))[self._label]
+        maps = explained.kept(key, lambda: explained.explain(rows.flatten(0, 1), sample))[self.label]
         return Near(rows, maps.unflatten(0, rows.shape[:2]), logits)
 
     def changed_network(self, change: Change, name: Hashable, images: Tensor | None = None) -> Tensor:
@@ -143,4 +143,4 @@ class Again:
             with change(explained.model):
                 return explained.explain(rows, sample)
 
-        return explained.kept(("network", name), make)[self._label]
+        return explained.kept(("network", name), make)[self.label]
