@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pellucid.errors import expected
 from pellucid.metrics.again import Again
-from pellucid.metrics.families import ABOVE_ZERO, axiom
+from pellucid.metrics.families import ABOVE_ZERO, SHARE, axiom
 from pellucid.metrics.monotonicity import CELLS, DRAWS, expected_change
 from pellucid.metrics.removals import Sets
 from pellucid.metrics.road import check_maps
@@ -59,22 +59,16 @@ def completeness(scores: Scores, maps: Tensor, *, fill: FillChoice = "zero", rel
     return torch.where(nothing, torch.nan, error / difference.abs())
 
 
-@axiom("non-sensitivity", source="Nguyen & Martinez 2020, metric 2.2", higher_is_better=False, range=ABOVE_ZERO)
+@axiom("non-sensitivity", source="Nguyen & Martinez 2020, metric 2.2", higher_is_better=False, range=SHARE)
 def non_sensitivity(
-    scores: Scores,
-    maps: Tensor,
-    *,
-    cells: int = CELLS,
-    draws: int = DRAWS,
-    tolerance: float = 1e-5,
-    counted: bool = False,
+    scores: Scores, maps: Tensor, *, cells: int = CELLS, draws: int = DRAWS, tolerance: float = 1e-5
 ) -> Tensor:
     """The share of blocks that the map marks and the score doesn't depend on, or the other way round.
 
     A block's pixels are replaced by others drawn from the image, as for "monotonicity-correlation", which asks for
     the same images; the score depends on a block where the logit's root mean square change is above `tolerance`,
     relative to the logit or to 1. A map marks a block where a value of it is above `tolerance`, relative to the
-    largest. The paper counts features; as many blocks as pixels and `counted` give that.
+    largest. The paper's features are single ones, as many blocks as pixels, and it counts them.
 
     Arguments:
         scores: what the network says of the images.
@@ -82,10 +76,9 @@ def non_sensitivity(
         cells: about so many blocks, as many along each axis.
         draws: replacements of each block.
         tolerance: what counts as zero.
-        counted: the number of blocks instead of their share.
 
     Returns:
-        (B,) float64, in [0, 1] unless counted.
+        (B,) float64 in [0, 1].
 
     >>> images = torch.rand(1, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     >>> scores = Scores(lambda rows, sample: rows[:, 0, :2].sum((1, 2)), images)
@@ -102,8 +95,7 @@ def non_sensitivity(
     )
     plain = scores.unperturbed("logit").double().unsqueeze(1)
     depends = expected_change(scores, blocks, draws).sqrt() > tolerance * plain.abs().clamp(min=1)
-    apart = ((marked > 0) != depends.to(maps.device)).double()
-    return apart.sum(dim=1) if counted else apart.mean(dim=1)
+    return ((marked > 0) != depends.to(maps.device)).double().mean(dim=1)
 
 
 @axiom(

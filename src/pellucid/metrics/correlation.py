@@ -62,7 +62,7 @@ def faithfulness_correlation(
     """
     check_maps(scores, maps)
     sets = _random(scores, subsets, size)
-    return pearson(set_sums(sets, maps), falls(scores, sets, fill, reading))
+    return pearson(weights(sets, maps), falls(scores, sets, fill, reading))
 
 
 @faithfulness(
@@ -103,7 +103,7 @@ def sensitivity_n(
     if not len(sizes):
         raise expected("sizes", "at least one size of the sets", "none")
     each = {sets.size: sets for sets in (_random(scores, subsets, size) for size in sizes)}
-    found = [pearson(set_sums(sets, maps), falls(scores, sets, fill, reading)) for sets in each.values()]
+    found = [pearson(weights(sets, maps), falls(scores, sets, fill, reading)) for sets in each.values()]
     return torch.stack(found).nanmean(dim=0)
 
 
@@ -149,7 +149,7 @@ def mu_fidelity(
         raise expected("grid", "at least 2 blocks along each axis", grid)
     cells = blocks_of(scores.images, grid)
     sets = RandomSets(scores.seeds, cells, set_size(size, int(cells.max()) + 1), subsets)
-    return spearman(set_sums(sets, maps), falls(scores, sets, fill, "probability"))
+    return spearman(weights(sets, maps), falls(scores, sets, fill, "probability"))
 
 
 @faithfulness(
@@ -189,7 +189,14 @@ def faithfulness_estimate(
     """
     check_maps(scores, maps)
     parts = Parts(removal_orders(maps, scores.seeds)[0], steps)
-    return pearson(set_sums(parts, maps), falls(scores, parts, fill, reading))
+    return pearson(weights(parts, maps), falls(scores, parts, fill, reading))
+
+
+def weights(sets: Removals, maps: Tensor) -> Tensor:
+    """What maps say of each set, (B, R) float64; 0 of a constant map, though sets differ in size: it says nothing."""
+    flat = maps.flatten(1)
+    constant = flat.amax(dim=1, keepdim=True) == flat.amin(dim=1, keepdim=True)
+    return torch.where(constant, 0, set_sums(sets, maps))
 
 
 def falls(scores: Scores, sets: Removals, fill: FillChoice, reading: Reading) -> Tensor:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pellucid.metrics.correlation import spearman
+from pellucid.metrics.correlation import spearman, weights
 from pellucid.metrics.families import CORRELATION, SHARE, faithfulness
 from pellucid.metrics.random_fills import resampling
 from pellucid.metrics.ranking import removal_orders
 from pellucid.metrics.removals import First
 from pellucid.metrics.road import check_maps
 from pellucid.metrics.scores import FillChoice, Scores
-from pellucid.metrics.subsets import Blocks, about, part_bounds, set_sums
+from pellucid.metrics.subsets import Blocks, about, part_bounds
 
 _ROUNDING = 1e-6  # a score that moves by less doesn't move
 CELLS, DRAWS = 64, 8
@@ -90,7 +90,7 @@ def monotonicity_correlation(scores: Scores, maps: Tensor, *, cells: int = CELLS
     """
     check_maps(scores, maps)
     blocks = Blocks(about(cells, scores.images), len(maps))
-    return spearman(set_sums(blocks, maps).abs(), expected_change(scores, blocks, draws))
+    return spearman(weights(blocks, maps).abs(), expected_change(scores, blocks, draws))
 
 
 def expected_change(scores: Scores, blocks: Blocks, draws: int) -> Tensor:
