@@ -54,6 +54,8 @@ def infidelity(
     (True, True)
     """
     check_maps(scores, maps)
+    if draws < 1:
+        raise expected("draws", "at least 1", draws)
     if perturbation == "square":
         squares = Squares(scores.seeds, maps.shape[1:], draws, LARGEST)
         foretold, left = set_sums(squares, maps), scores.without(squares, fill, "logit")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pellucid.errors import expected
 from pellucid.metrics.correlation import spearman, weights
 from pellucid.metrics.families import CORRELATION, SHARE, faithfulness
 from pellucid.metrics.random_fills import resampling
@@ -95,6 +96,8 @@ def monotonicity_correlation(scores: Scores, maps: Tensor, *, cells: int = CELLS
 
 def expected_change(scores: Scores, blocks: Blocks, draws: int) -> Tensor:
     """Mean square (B, R) of the logit's change over random replacements of each block; 0 where it is rounding."""
+    if draws < 1:
+        raise expected("draws", "at least 1", draws)
     plain = scores.unperturbed("logit").double().unsqueeze(1)
     grain = _ROUNDING * plain.abs().clamp(min=1)
     total = torch.zeros(blocks.shape, dtype=torch.float64, device=plain.device)

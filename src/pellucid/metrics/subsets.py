@@ -135,8 +135,6 @@ class Squares:
 
     def __init__(self, seeds: Tensor, shape: Sequence[int], count: int, largest: float) -> None:
         """Arguments: a seed (B,) per image; *S; squares per image; the largest side as a share of an axis."""
-        if count < 2:
-            raise expected("draws", "at least 2", count)
         self.shape, self._spatial = (len(seeds), count), tuple(shape)
         self.corners = np.stack([_corners(seed, shape, count, largest) for seed in seeds.tolist()])  # (B, R, 2, axes)
 
