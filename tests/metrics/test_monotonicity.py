@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from pellucid.errors import InputError
 from pellucid.metrics import METRICS
@@ -199,7 +199,7 @@ def test_quantus_correlation_fails_where_one_image_scores_near_zero_and_ours_doe
     quantus = pytest.importorskip("quantus")
     images, maps = drawn(3, 1, 6, 6), drawn(3, 6, 6, seed=1)
     images[1] = 0
-    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 3, bias=False)).eval()
+    model = linear_network(drawn(6, 6, seed=2))
     metric = quantus.MonotonicityCorrelation(nr_samples=2, **{**AS_GIVEN, "perturb_baseline": "uniform"})
     with pytest.raises(ValueError, match="NumPy boolean array indexing assignment"):
         theirs(metric, model, images, maps, softmax=False)
