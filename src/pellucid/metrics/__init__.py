@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING
 
 from pellucid.metrics import (  # declares the metrics
     agreement,
+    axioms,
     complexity,
     confidence,
+    correlation,
     deletion,
+    infidelity,
     lesions,
     localisation,
+    monotonicity,
     road,
+    sufficiency,
 )
 from pellucid.metrics.families import METRICS, Metric
 from pellucid.metrics.fills import FILLS, filling
@@ -30,15 +35,20 @@ __all__ = [
     "Scores",
     "Truth",
     "agreement",
+    "axioms",
     "complexity",
     "confidence",
+    "correlation",
     "deletion",
     "filling",
+    "infidelity",
     "lesions",
     "localisation",
     "metric",
     "metrics",
+    "monotonicity",
     "road",
+    "sufficiency",
 ]
 
 
