@@ -6,7 +6,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from pellucid.metrics import localisation, road  # declares the metrics
+from pellucid.metrics import localisation, road, robustness, sanity  # declares the metrics
 from pellucid.metrics.families import METRICS, Metric
 from pellucid.metrics.fills import FILLS, filling
 from pellucid.metrics.scores import Scores
@@ -16,7 +16,19 @@ from pellucid.registry import Choice
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FILLS", "METRICS", "Scores", "Truth", "filling", "localisation", "metric", "metrics", "road"]
+__all__ = [
+    "FILLS",
+    "METRICS",
+    "Scores",
+    "Truth",
+    "filling",
+    "localisation",
+    "metric",
+    "metrics",
+    "road",
+    "robustness",
+    "sanity",
+]
 
 
 def metric(name: str, **options: object) -> Choice[Metric]:
