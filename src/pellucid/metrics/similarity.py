@@ -39,10 +39,11 @@ def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
 
 
 def structural_similarity(maps: Tensor, others: Tensor) -> Tensor:
-    """SSIM (B,), float64 in [-1, 1], of maps each divided by its largest absolute value, over any number of axes.
+    """SSIM (B,), float64 in [-1, 1], of maps over any number of axes, at whatever scale each has.
 
-    Windows are Gaussian, 11 positions wide with standard deviation 1.5 or as wide as the map allows, and lie wholly
-    inside; the range of values is that of the two maps together. NaN where the first map is constant.
+    Each is divided by its largest absolute value, and the two are brought onto [0, 1] together: of negative values,
+    SSIM's product of two signs would call opposites alike. Windows are Gaussian, 11 positions wide with standard
+    deviation 1.5, or as wide as the map allows, and lie wholly inside. NaN where the first map is constant.
 
     Source: Wang et al. 2004, equation 13.
 
@@ -54,9 +55,9 @@ def structural_similarity(maps: Tensor, others: Tensor) -> Tensor:
         values.double() / _largest(values).clamp(min=torch.finfo(torch.float64).tiny) for values in (maps, others)
     )
     axes = tuple(range(1, maps.ndim))
-    span = torch.maximum(one.amax(axes), two.amax(axes)) - torch.minimum(one.amin(axes), two.amin(axes))
-    scale = torch.where(span == 0, 1, span).view(-1, *(1,) * len(axes))
-    one, two = one / scale, two / scale
+    least = torch.minimum(one.amin(axes, keepdim=True), two.amin(axes, keepdim=True))
+    span = torch.maximum(one.amax(axes, keepdim=True), two.amax(axes, keepdim=True)) - least
+    one, two = ((values - least) / torch.where(span == 0, 1, span) for values in (one, two))
     mean_one, mean_two = _windowed(one), _windowed(two)
     var_one = _windowed(one * one) - mean_one**2
     var_two = _windowed(two * two) - mean_two**2
@@ -87,7 +88,7 @@ def histogram_entropy(maps: Tensor, bins: int = 100) -> Tensor:
     counts = torch.zeros(len(flat), bins, dtype=torch.float64, device=flat.device)
     counts.scatter_add_(1, places, torch.ones_like(flat))
     shares = counts / flat.shape[1]
-    return -torch.xlogy(shares, shares).sum(dim=1)
+    return 0.0 - torch.xlogy(shares, shares).sum(dim=1)  # never -0
 
 
 def _ranks(flat: Tensor) -> Tensor:
