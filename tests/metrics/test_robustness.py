@@ -102,6 +102,12 @@ def test_the_representation_is_the_penultimate_features_or_a_layers_output() -> 
     assert not torch.allclose(one, other)
 
 
+def test_a_network_without_weights_has_no_representation_to_follow() -> None:
+    again, maps = Asked(nn.Flatten(), drawn(2, 1, 6, 6), map=edges)()
+    assert relative_representation_stability(again, maps).isnan().all()
+    assert relative_input_stability(again, maps).isfinite().any()
+
+
 def test_attack_equals_its_slow_reference() -> None:
     case = asked(count=6)
     again, maps = case()

@@ -290,9 +290,32 @@ def test_an_option_that_cannot_be_used_is_refused(name: str, options: Any, wante
     assert not case.explainer.rows
 
 
-def test_a_network_without_weights_is_refused() -> None:
-    with pytest.raises(InputError, match="model: expected a network with weights"):
-        cascade(0, 8)
+@pytest.mark.parametrize("name", [name for name in ALL if name.startswith("parameter")])
+def test_a_network_without_weights_has_no_random_ones(name: str) -> None:
+    again, maps = Asked(nn.Flatten(), drawn(2, 1, 12, 12), map=edges)()
+    assert ALL[name](again, maps).isnan().all()
+
+
+def test_the_number_of_stages_is_that_of_modules_at_most() -> None:
+    assert cascade(41, 8) == [5, 10, 15, 20, 26, 31, 36, 41]
+    assert cascade(3, 8) == [1, 2, 3]
+    assert cascade(3, 1) == [3]
+
+
+def test_the_network_trained_on_permuted_labels_is_borrowed_too() -> None:
+    other, case = other_network().train(), asked()
+    before = {key: tensor.clone() for key, tensor in other.state_dict().items()}
+    again, maps = case()
+    found = data_randomisation(again, maps, network=nn.DataParallel(other))
+    assert all(module.training for module in other.modules())
+    assert all(torch.equal(tensor, before[key]) for key, tensor in other.state_dict().items())
+    assert torch.allclose(found, data_randomisation(*asked()(), network=other.eval()))
+
+
+def test_what_is_no_network_is_refused() -> None:
+    network_of: Any = gradient
+    with pytest.raises(InputError, match="network: expected a network"):
+        data_randomisation(*asked()(), network=network_of)
 
 
 def test_a_network_in_a_label_is_named_by_its_class() -> None:

@@ -184,7 +184,7 @@ def relative_output_stability(
     source="Agarwal et al. 2022, RRS",
     higher_is_better=False,
     range=ABOVE_ZERO,
-    missing=_UNSTABLE,
+    missing=_UNSTABLE + ", or the network has no weights",
 )
 def relative_representation_stability(
     again: Again, maps: Tensor, *, radius: float = RADIUS, draws: int = DRAWS, layer: str = "", least: float = LEAST
@@ -198,6 +198,8 @@ def relative_representation_stability(
         InputError: no such layer, or one that doesn't run or give a tensor.
     """
     near = neighbours(again, radius, draws)
+    if not layer and not again.owners:
+        return torch.full((len(maps),), math.nan, dtype=torch.float64, device=maps.device)
     own = again.features_of(again.images, layer, "own")
     theirs = again.features_of(near.images.flatten(0, 1), layer, near.name).unflatten(0, near.images.shape[:2])
     change = relative_distance(own, theirs, least)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attribution.asking import generator_of, noisy
+from pellucid.attribution.borrow import borrowed
+from pellucid.attribution.engine import unwrapped
 from pellucid.errors import expected
 from pellucid.metrics.again import Again, Change
 from pellucid.metrics.families import CORRELATION, sanity
@@ -23,7 +25,7 @@ STAGES = 8
 BINS = 100
 _CLASS_DRAW = -1  # parts it from the neighbours' draws
 
-_CONSTANT = "the map is constant"
+_CONSTANT = "the map is constant, or the network has no weights"
 
 
 @sanity(
@@ -46,6 +48,8 @@ def parameter_randomisation(
         InputError: no stage, or an unknown similarity.
     """
     similarity_of(similarity)  # refused before anything runs
+    if not again.owners:
+        return _missing(maps)
     place = tuple(SIMILARITIES).index(similarity)
     each = [_stage(again, count, seed)[:, place] for count in cascade(len(again.owners), stages)]
     return torch.stack(each).mean(dim=0)
@@ -63,6 +67,8 @@ def parameter_randomisation_efficient(again: Again, maps: Tensor, *, seed: int =
 
     The entropy is that of how values spread over 100 equal bins between the map's least and largest.
     """
+    if not again.owners:
+        return _missing(maps)
     return rise(histogram_entropy(maps, BINS), _stage(again, len(again.owners), seed)[:, -1])
 
 
@@ -95,6 +101,8 @@ def parameter_randomisation_smooth(
     if not noise >= 0:
         raise expected("noise", "0 or more, relative to the image's range", noise)
     alike = similarity_of(similarity)
+    if not again.owners:
+        return _missing(maps)
 
     def versions() -> Tensor:
         return again.versions(lambda image, generator: noisy(image.unsqueeze(0), noise, [generator])[0], draws)
@@ -124,7 +132,7 @@ def random_logit(again: Again, maps: Tensor, *, similarity: Similarity = "ssim")
     alike = similarity_of(similarity)
     classes = again.logits.shape[1]
     if classes < 2:
-        return torch.full((len(maps),), math.nan, dtype=torch.float64, device=maps.device)
+        return _missing(maps)
     return alike(maps, again.toward(other_classes(again.target, again.draws, classes)))
 
 
@@ -140,18 +148,23 @@ def data_randomisation(
 ) -> Tensor:
     """Similarity of the map with that of a `network` that was trained on permuted labels.
 
-    The network is explained by the same methods at the layer of the same name, for the same class.
+    The network is explained by the same methods at the layer of the same name, for the same class, and given back as it
+    was.
 
     Raises:
         InputError: an unknown similarity, or a network without that layer or class.
     """
     alike = similarity_of(similarity)
     if network is None:
-        return torch.full((len(maps),), math.nan, dtype=torch.float64, device=maps.device)
+        return _missing(maps)
+    if not isinstance(network, nn.Module):
+        raise expected("network", "a network, as the one that is explained", type(network).__name__)
+    permuted = unwrapped(network)
 
     @contextlib.contextmanager
     def other(model: nn.Module) -> Iterator[nn.Module]:
-        yield network
+        with borrowed(permuted):
+            yield permuted
 
     return alike(maps, again.compared(("data", network), averaged, other))
 
@@ -166,8 +179,6 @@ def cascade(count: int, stages: int | None) -> list[int]:
     """
     if stages is not None and stages < 1:
         raise expected("stages", "at least 1, or None for one per module", stages)
-    if not count:
-        raise expected("model", "a network with weights, which can be made random", "none")
     steps = count if stages is None else min(stages, count)
     return [round(count * (step + 1) / steps) for step in range(steps)]
 
@@ -197,6 +208,10 @@ def random_from_the_top(again: Again, count: int, seed: int) -> Change:
     """The change to a network whose `count` last used modules are random."""
     names = again.owners[:count]
     return lambda model: randomised(model, names, seed)
+
+
+def _missing(maps: Tensor) -> Tensor:
+    return torch.full((len(maps),), math.nan, dtype=torch.float64, device=maps.device)
 
 
 def _stage(again: Again, count: int, seed: int) -> Tensor:
