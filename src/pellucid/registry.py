@@ -57,11 +57,17 @@ class Choice(Generic[Function]):
     @property
     def label(self) -> str:
         """The name, followed by the options that were given: `road[noise=0.0]`."""
-        given = ",".join(f"{key}={value}" for key, value in sorted(self.options.items()))
+        given = ",".join(f"{key}={_short(value)}" for key, value in sorted(self.options.items()))
         return f"{self.entry.name}[{given}]" if given else self.entry.name
 
     def __repr__(self) -> str:  # a choice may be another's option, which its label then names
         return self.label
+
+
+def _short(value: object) -> str:
+    """An option as a label shows it: a network, or what else takes several lines, by the name of its class."""
+    text = str(value)
+    return type(value).__name__ if "\n" in text else text
 
 
 class Registry(Generic[Function]):

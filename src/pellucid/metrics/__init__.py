@@ -18,6 +18,8 @@ from pellucid.metrics import (  # declares the metrics
     localisation,
     monotonicity,
     road,
+    robustness,
+    sanity,
     sufficiency,
 )
 from pellucid.metrics.families import METRICS, Metric
@@ -48,6 +50,8 @@ __all__ = [
     "metrics",
     "monotonicity",
     "road",
+    "robustness",
+    "sanity",
     "sufficiency",
 ]
 

@@ -305,4 +305,6 @@ def _is_control(label: str) -> bool:
 
 
 def _printable(value: object) -> str:
+    if isinstance(value, nn.Module):
+        return model_fingerprint(value)
     return fingerprint(value) if isinstance(value, Tensor) else repr(value)

@@ -1,0 +1,122 @@
+"""How alike two maps of one image are, (B, *S) each: by ranks, by structure, by where the strongest evidence lies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pellucid.errors import expected
+
+Similarity = Literal["spearman", "ssim"]
+
+_WINDOW, _WIDTH = 11, 1.5  # of SSIM's Gaussian window: positions, and standard deviation
+_LUMINANCE, _CONTRAST = 0.01**2, 0.03**2  # SSIM's constants, (K L)² for L = 1
+
+
+def similarity_of(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """The function of that name, "spearman" or "ssim"; raises InputError for another."""
+    if name not in SIMILARITIES:
+        raise expected("similarity", " or ".join(map(repr, SIMILARITIES)), repr(name))
+    return SIMILARITIES[name]
+
+
+def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
+    """Spearman's rank correlation (B,), float64 in [-1, 1]; equal values share the mean of their ranks.
+
+    NaN where the first map is constant. Where only the other is, 0: it says nothing of the first.
+
+    >>> rank_correlation(torch.tensor([[1.0, 2.0, 9.0]] * 3), torch.tensor([[0.0, 4.0, 5.0], [3, 2, 1], [7, 7, 7]]))
+    tensor([ 1., -1.,  0.], dtype=torch.float64)
+    """
+    one, two = (_centred(_ranks(values.flatten(1).double())) for values in (maps, others))
+    size = (one.square().sum(dim=1) * two.square().sum(dim=1)).sqrt()
+    correlation = ((one * two).sum(dim=1) / torch.where(size == 0, 1, size)).clamp(-1, 1)
+    return torch.where(_constant(maps), math.nan, correlation)
+
+
+def structural_similarity(maps: Tensor, others: Tensor) -> Tensor:
+    """SSIM (B,), float64 in [-1, 1], of maps over any number of axes, at whatever scale each has.
+
+    Each is divided by its largest absolute value, and the two are brought onto [0, 1] together: of negative values,
+    SSIM's product of two signs would call opposites alike. Windows are Gaussian, 11 positions wide with standard
+    deviation 1.5, or as wide as the map allows, and lie wholly inside. NaN where the first map is constant.
+
+    Source: Wang et al. 2004, equation 13.
+
+    >>> maps = torch.arange(144.0).view(1, 12, 12)
+    >>> structural_similarity(maps, 5 * maps)
+    tensor([1.], dtype=torch.float64)
+    """
+    one, two = (
+        values.double() / _largest(values).clamp(min=torch.finfo(torch.float64).tiny) for values in (maps, others)
+    )
+    axes = tuple(range(1, maps.ndim))
+    least = torch.minimum(one.amin(axes, keepdim=True), two.amin(axes, keepdim=True))
+    span = torch.maximum(one.amax(axes, keepdim=True), two.amax(axes, keepdim=True)) - least
+    one, two = ((values - least) / torch.where(span == 0, 1, span) for values in (one, two))
+    mean_one, mean_two = _windowed(one), _windowed(two)
+    var_one = _windowed(one * one) - mean_one**2
+    var_two = _windowed(two * two) - mean_two**2
+    shared = _windowed(one * two) - mean_one * mean_two
+    above = (2 * mean_one * mean_two + _LUMINANCE) * (2 * shared + _CONTRAST)
+    below = (mean_one**2 + mean_two**2 + _LUMINANCE) * (var_one + var_two + _CONTRAST)
+    return torch.where(_constant(maps), math.nan, (above / below).flatten(1).mean(dim=1).clamp(-1, 1))
+
+
+SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "spearman": rank_correlation,
+    "ssim": structural_similarity,
+}
+
+
+def histogram_entropy(maps: Tensor, bins: int = 100) -> Tensor:
+    """Entropy (B,) in nats, float64, of how a map's values spread over equal bins from its least to its largest.
+
+    0 for a constant map, log `bins` where each bin holds as many.
+
+    >>> histogram_entropy(torch.tensor([[1.0, 1.0], [0.0, 1.0]]))
+    tensor([0.0000, 0.6931], dtype=torch.float64)
+    """
+    flat = maps.flatten(1).double()
+    low = flat.amin(dim=1, keepdim=True)
+    span = flat.amax(dim=1, keepdim=True) - low
+    places = ((flat - low) / torch.where(span == 0, 1, span) * bins).long().clamp(0, bins - 1)
+    counts = torch.zeros(len(flat), bins, dtype=torch.float64, device=flat.device)
+    counts.scatter_add_(1, places, torch.ones_like(flat))
+    shares = counts / flat.shape[1]
+    return 0.0 - torch.xlogy(shares, shares).sum(dim=1)  # never -0
+
+
+def _ranks(flat: Tensor) -> Tensor:
+    """Ranks from 0 of each row's values, ties sharing their mean."""
+    ordered = flat.sort(dim=1).values
+    first = torch.searchsorted(ordered, flat)
+    past = torch.searchsorted(ordered, flat, right=True)
+    return (first + past - 1).double() / 2
+
+
+def _centred(values: Tensor) -> Tensor:
+    return values - values.mean(dim=1, keepdim=True)
+
+
+def _constant(maps: Tensor) -> Tensor:
+    flat = maps.flatten(1)
+    return flat.amax(dim=1) == flat.amin(dim=1)
+
+
+def _largest(maps: Tensor) -> Tensor:
+    return maps.flatten(1).abs().amax(dim=1).double().view(-1, *(1,) * (maps.ndim - 1))
+
+
+def _windowed(values: Tensor) -> Tensor:
+    """The mean of each Gaussian window that lies inside the map."""
+    for axis in range(1, values.ndim):
+        length = min(_WINDOW, values.shape[axis] - 1 + values.shape[axis] % 2)
+        offsets = torch.arange(length, dtype=torch.float64, device=values.device) - (length - 1) / 2
+        weights = torch.exp(-(offsets**2) / (2 * _WIDTH**2))
+        values = (values.unfold(axis, length, 1) * (weights / weights.sum())).sum(dim=-1)
+    return values
