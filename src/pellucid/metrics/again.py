@@ -172,14 +172,9 @@ class Again:
         explained, key = self._explained, ("near", name, draws)
         rows = explained.kept_tensor(key, lambda: self.versions(change, draws))
         sample = torch.arange(len(rows)).repeat_interleave(draws)
-<<<<<<< HEAD
         maps = explained.kept(key, lambda: explained.explain(rows.flatten(0, 1), sample))[self.label]
-        return Near(rows, maps.unflatten(0, rows.shape[:2]), logits)
-=======
-        maps = explained.kept(key, lambda: explained.explain(rows.flatten(0, 1), sample))[self._label]
         logits = explained.kept_tensor(("logits", key), lambda: explained.logits_of(rows.flatten(0, 1)))
         return Near(rows, maps.unflatten(0, rows.shape[:2]), logits.unflatten(0, rows.shape[:2]), key)
->>>>>>> h-robust
 
     def versions(self, change: Callable[[Tensor, torch.Generator], Tensor], draws: int) -> Tensor:
         """The images alone of `near`, (B, R, C, *S); nothing is kept."""
@@ -207,10 +202,7 @@ class Again:
             again = {label: maps.unflatten(0, rows.shape[:2]) for label, maps in found.items()}
             return {label: compare(maps, again[label]) for label, maps in explained.maps.items()}
 
-<<<<<<< HEAD
-        return explained.kept(("network", name), make)[self.label]
-=======
-        return explained.kept(("compared", name), make)[self._label]
+        return explained.kept(("compared", name), make)[self.label]
 
 
 def _last_layer(explained: Explained) -> str:
@@ -257,4 +249,3 @@ def _listening(model: nn.Module, layer: str, *, entering: bool) -> Iterator[list
     finally:
         for handle in handles:
             handle.remove()
->>>>>>> h-robust
