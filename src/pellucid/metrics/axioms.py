@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from pellucid.errors import expected
-from pellucid.metrics.again import Again
+from pellucid.metrics.again import Again, Change
 from pellucid.metrics.families import ABOVE_ZERO, SHARE, axiom
 from pellucid.metrics.monotonicity import CELLS, DRAWS, expected_change
 from pellucid.metrics.removals import Sets
@@ -123,22 +123,26 @@ def input_invariance(again: Again, maps: Tensor, *, shift: float = -1.0) -> Tens
     """
     if not shift:
         raise expected("shift", "a number other than 0", shift)
-    change = _undoing(shift)
-    moved = again.changed_network(change, ("input-invariance", shift), again.images + shift)
-    one, other = maps.double().flatten(1), moved.double().to(maps.device).flatten(1)
+    name = ("input-invariance", shift)
+    return again.compared(name, _apart, _undoing(shift), lambda: (again.images + shift).unsqueeze(1))
+
+
+def _apart(maps: Tensor, again: Tensor) -> Tensor:
+    """Distances (B,) of maps from those made again (B, 1, *S), relative to the longer of the two."""
+    one, other = maps.double().flatten(1), again.double().to(maps.device).flatten(1)
     longer = torch.maximum(one.norm(dim=1), other.norm(dim=1))
     apart: Tensor = (one - other).norm(dim=1) / longer
     return apart
 
 
-def _undoing(shift: float) -> Callable[[nn.Module], contextlib.AbstractContextManager[object]]:
+def _undoing(shift: float) -> Change:
     """A change of a network that takes a shift off each image it is given."""
 
     @contextlib.contextmanager
-    def shifted(model: nn.Module) -> Iterator[None]:
+    def shifted(model: nn.Module) -> Iterator[nn.Module]:
         handle = model.register_forward_pre_hook(lambda _, given: (given[0] - shift, *given[1:]))
         try:
-            yield
+            yield model
         finally:
             handle.remove()
 
