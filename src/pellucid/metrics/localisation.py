@@ -11,8 +11,9 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
-from scipy import ndimage
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from pellucid.errors import expected
@@ -291,10 +292,10 @@ def peak_distance(
     steps = torch.ones(len(maps), axes) if unit == "pixels" else spacing
     values = torch.full((len(maps),), math.nan, dtype=torch.float64)
     if steps is not None:
-        for row, (saliency, mask, step) in enumerate(zip(maps.cpu(), masks.cpu(), steps.tolist(), strict=True)):
+        for row, (saliency, mask, step) in enumerate(zip(maps.cpu(), masks.cpu(), steps.cpu(), strict=True)):
             if bool(mask.any()):
-                away = torch.from_numpy(ndimage.distance_transform_edt(~mask.numpy(), sampling=step))
-                values[row] = away[saliency == saliency.max()].mean()
+                tops, marked = ((each.nonzero() * step).numpy() for each in (saliency == saliency.max(), mask))
+                values[row] = float(np.mean(cKDTree(marked).query(tops)[0]))
     return values.to(maps.device)
 
 
