@@ -113,7 +113,8 @@ def top_k_intersection(maps: Tensor, masks: Tensor, *, k: float = 0.02) -> Tenso
     """
     marked = masks.flatten(1)
     count = top_count(k, marked.shape[1])
-    return _where_any((top_weights(maps, count) * marked).sum(dim=1) / count, marked)
+    share = (top_weights(maps, count) * marked).sum(dim=1) / count
+    return _where_any(share.clamp(max=1), marked)  # shares of ties may sum to a rounding more
 
 
 @localisation("iou", source="Zhou et al. 2016 (CAM), section 3.2, on pixels; Jaccard 1912", missing=NO_EVIDENCE)
