@@ -161,6 +161,13 @@ def test_boxes_and_labels_are_lesions_too() -> None:
     assert_same(froc(maps, mask), froc(maps, labels))
 
 
+def test_a_box_between_pixels_holds_those_that_it_touches() -> None:
+    saliency = dots(9, (4, 4, 1.0))
+    for low, high, hit in ((4.2, 4.3, 1), (3.1, 4.1, 1), (4.9, 6.0, 1), (5.0, 6.0, 0), (2.5, 4.0, 0)):
+        box = torch.tensor([[[low, low], [high, high]]])
+        assert froc(saliency, [box]).score == hit
+
+
 def test_labels_keep_lesions_apart_that_touch() -> None:
     labels = torch.zeros(1, 9, 9, dtype=torch.long)
     labels[0, :, :4], labels[0, :, 4:8] = 1, 2

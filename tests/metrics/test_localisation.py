@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 from sklearn import metrics as sklearn
-from torch import Tensor
+from torch import Tensor, nn
 
+from pellucid.attribution import explain
 from pellucid.errors import InputError
-from pellucid.metrics import METRICS
+from pellucid.metrics import METRICS, Truth, metric
+from pellucid.metrics.evaluate import evaluate
 from pellucid.metrics.localisation import (
     auprc,
     auroc,
@@ -160,6 +162,13 @@ def test_tied_places_count_as_over_all_orders_they_could_come_in() -> None:
     assert relevance_rank(maps, masks).item() == pytest.approx(sum(shares) / len(shares))
     assert top_k_intersection(maps, masks, k=3).item() == pytest.approx(sum(shares) / len(shares))
     assert top_k_intersection(maps, masks, k=0.5).item() == top_k_intersection(maps, masks, k=3).item()
+
+
+def test_shares_of_ties_never_sum_to_more_than_all() -> None:
+    maps, masks = torch.ones(1, 7, 7), torch.ones(1, 7, 7, dtype=torch.bool)
+    values = [top_k_intersection(maps, masks, k=k).item() for k in range(1, 50)]
+    assert max(values) <= 1
+    assert values == pytest.approx([1] * 49)
 
 
 def test_the_areas_equal_scikit_learn_with_ties_and_without() -> None:
@@ -314,6 +323,31 @@ def test_a_planted_map_comes_first_and_noise_last() -> None:
         means = [entry.function(maps, *given).mean().item() for maps in (planted, planted + noise, noise)]
         assert means == sorted(means, reverse=bool(entry.higher_is_better)), name
         assert means[0] != means[2], name
+
+
+@pytest.mark.filterwarnings("ignore::pellucid.metrics.evaluate.MissingValuesWarning")
+def test_the_runner_hands_each_what_it_needs() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    images, (_, masks) = torch.rand(4, 1, 12, 12), with_mask((12, 12), images=4)
+    masks[2] = False
+    explanation = explain(model, images, methods=["saliency"])
+    boxes = [boxes_in((12, 12), 1) if row != 2 else torch.zeros(0, 2, 2) for row in range(4)]
+    truth = Truth(masks, boxes=boxes, anatomy=masks, spacing=(0.5, 2.0))
+    table = evaluate(model, images, explanation, NAMES, masks=truth)
+    known = {"masks": masks, "anatomy": masks, "boxes": boxes, "spacing": torch.tensor([[0.5, 2.0]] * 4)}
+    for name in NAMES:
+        entry = METRICS[name]
+        rows = table[table["metric"] == name]
+        wanted = entry.function(explanation["saliency"], *(known[need] for need in entry.needs[1:]))
+        np.testing.assert_array_equal(rows["value"], wanted)
+        assert (rows["reason"] != "").tolist() == [False, False, True, False]
+    alone = evaluate(model, images, explanation, "peak-distance", masks=masks)
+    assert alone["value"].isna().all()
+    assert alone["reason"][0].startswith("no spacing was given")
+    assert (
+        evaluate(model, images, explanation, metric("peak-distance", unit="pixels"), masks=masks)["value"].count() == 3
+    )
 
 
 # Real masks

@@ -56,8 +56,10 @@ def test_neither_the_order_of_cases_nor_that_of_readers_matters() -> None:
     ratings = np.array(PUBLISHED)
     ids = [f"p{i // 2}" for i in range(12)]
     order = np.random.default_rng(2).permutation(12)
-    shuffled = rating_agreement(ratings[::-1][:, order], units=[ids[place] for place in order], resamples=100)
+    changed = ratings[::-1][:, order]
+    shuffled = rating_agreement(changed, units=[ids[place] for place in order], resamples=100)
     assert shuffled == rating_agreement(ratings, units=ids, resamples=100)
+    assert rating_agreement(changed, resamples=100) == rating_agreement(ratings, resamples=100)
 
 
 def test_full_agreement_is_1_and_one_value_for_all_has_no_alpha() -> None:

@@ -11,8 +11,9 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
-from scipy import ndimage
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from pellucid.errors import expected
@@ -112,7 +113,8 @@ def top_k_intersection(maps: Tensor, masks: Tensor, *, k: float = 0.02) -> Tenso
     """
     marked = masks.flatten(1)
     count = top_count(k, marked.shape[1])
-    return _where_any((top_weights(maps, count) * marked).sum(dim=1) / count, marked)
+    share = (top_weights(maps, count) * marked).sum(dim=1) / count
+    return _where_any(share.clamp(max=1), marked)  # shares of ties may sum to a rounding more
 
 
 @localisation("iou", source="Zhou et al. 2016 (CAM), section 3.2, on pixels; Jaccard 1912", missing=NO_EVIDENCE)
@@ -291,10 +293,10 @@ def peak_distance(
     steps = torch.ones(len(maps), axes) if unit == "pixels" else spacing
     values = torch.full((len(maps),), math.nan, dtype=torch.float64)
     if steps is not None:
-        for row, (saliency, mask, step) in enumerate(zip(maps.cpu(), masks.cpu(), steps.tolist(), strict=True)):
+        for row, (saliency, mask, step) in enumerate(zip(maps.cpu(), masks.cpu(), steps.cpu(), strict=True)):
             if bool(mask.any()):
-                away = torch.from_numpy(ndimage.distance_transform_edt(~mask.numpy(), sampling=step))
-                values[row] = away[saliency == saliency.max()].mean()
+                tops, marked = ((each.nonzero() * step).numpy() for each in (saliency == saliency.max(), mask))
+                values[row] = float(np.mean(cKDTree(marked).query(tops)[0]))
     return values.to(maps.device)
 
 
