@@ -232,6 +232,18 @@ def test_what_metrics_share_is_scored_once() -> None:
     assert len(recorder.rows) == 2 * (1 + 144)  # deletion's steps are among them
 
 
+def test_deletion_by_imputation_shares_roads_rows() -> None:
+    recorder = Recorder()
+    scores, maps = Scores(recorder, drawn(1, 1, 10, 10)), drawn(1, 10, 10, seed=1)
+    road(scores, maps)
+    assert len(recorder.rows) == 1 + 18
+    deletion(scores, maps, steps=10, fill="linear")
+    deletion(scores, maps, steps=10, fill=filling("linear", noise=0.01))
+    assert len(recorder.rows) == 1 + 18 + 1  # all of it gone is no share of ROAD's
+    deletion(scores, maps, steps=10, fill=filling("linear", noise=0.5))
+    assert len(recorder.rows) == 1 + 18 + 1 + 10
+
+
 def test_patches_of_one_pixel_are_pixel_flipping_and_blocks_are_patches() -> None:
     scores, maps = Scores(smooth(drawn(1, 6, 6, seed=1).double()), drawn(1, 1, 6, 6)), drawn(1, 6, 6, seed=2)
     assert selectivity(scores, maps, patch_size=1) == pixel_flipping(scores, maps, features_in_step=1)
