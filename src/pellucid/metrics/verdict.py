@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from pellucid.attribution.engine import explain
 from pellucid.attribution.explanation import Explanation
 from pellucid.attribution.families import METHODS
 from pellucid.errors import expected
 from pellucid.metrics.evaluate import evaluate
+from pellucid.metrics.families import METRICS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,13 +49,14 @@ class Evidence:
     text: str
 
 
+_RANDOM = "parameter-randomisation[stages=1]"  # all weights at once
 EVIDENCE = (
     Evidence("faithfulness", "road", True, True, "confidence increase {value:+.2f} against the best control"),
     Evidence("stability", "avg-sensitivity", False, False, "changes by {value:.0%} under small noise"),
-    Evidence("sanity", "parameter-randomisation-efficient", True, False, "randomised weights change it by {value:.2f}"),
+    Evidence("sanity", _RANDOM, False, False, "correlates {value:+.2f} with that of random weights"),
     Evidence("agreement", "rank-correlation", True, False, "agrees with the other methods to {value:.2f}"),
 )
-METRICS_ASKED = tuple(each.metric for each in EVIDENCE)
+METRICS_ASKED = tuple(each.metric for each in EVIDENCE)  # labels, as `METRICS.from_label` takes
 
 
 @dataclass(frozen=True)
@@ -125,11 +126,17 @@ def trust(
     Raises:
         InputError: as `evaluate` does.
     """
-    missing = [name for name in CONTROLS if name not in explanation.maps]
-    if missing:
-        beside = explain(model, images, missing, explanation.target, batch_size=batch_size)
-        explanation = dataclasses.replace(explanation, maps={**explanation.maps, **beside.maps})
-    table = evaluate(model, images, explanation, METRICS_ASKED, None, generator, batch_size, progress)
+    table = evaluate(
+        model,
+        images,
+        explanation,
+        list(map(METRICS.from_label, METRICS_ASKED)),
+        None,
+        generator,
+        batch_size,
+        progress,
+        controls=CONTROLS,
+    )
     return verdicts(table, explanation.probability.tolist())
 
 
@@ -154,6 +161,30 @@ def verdicts(
     import pandas as pd
 
     calibration = default_calibration() if calibration is None else calibration
+    found = evidence_of(table)
+    rows = []
+    for sample, method, *values in found.itertuples(index=False):
+        evidence = dict(zip((each.name for each in EVIDENCE), values, strict=True))
+        sure = probability is None or probability[sample] >= _SURE
+        verdict, marks = _judged(evidence, calibration, sure)
+        told = [
+            f"{each.text.format(value=evidence[each.name])} {mark}"
+            for each, mark in zip(EVIDENCE, marks, strict=True)
+            if mark
+        ]
+        if probability is not None and not sure:
+            told.append(f"the model gives this class only {probability[sample]:.2f}")
+        rows.append((sample, method, verdict, "; ".join(told), *values))
+    return pd.DataFrame(rows, columns=[*COLUMNS, *(each.name for each in EVIDENCE)])
+
+
+def evidence_of(table: pd.DataFrame) -> pd.DataFrame:
+    """The evidence for each map that isn't a control's: sample, method, faithfulness, stability, sanity, agreement.
+
+    Raises InputError as `verdicts` does.
+    """
+    import pandas as pd
+
     values = {
         (int(sample), str(method), str(metric)): float(value)
         for sample, method, metric, value in table[["sample", "method", "metric", "value"]].itertuples(index=False)
@@ -163,22 +194,13 @@ def verdicts(
     if not controls:
         do = f"Explain {', '.join(CONTROLS)} beside the methods."
         raise expected("table", "a control among the methods", ", ".join(methods) or "none", do=do)
-    rows = []
-    for sample in dict.fromkeys(sample for sample, _, _ in values):
-        sure = probability is None or probability[sample] >= _SURE
-        for method in methods:
-            if method not in controls:
-                found = {each.name: _value(each, values, sample, method, controls) for each in EVIDENCE}
-                verdict, marks = _judged(found, calibration, sure)
-                told = [
-                    f"{each.text.format(value=found[each.name])} {mark}"
-                    for each, mark in zip(EVIDENCE, marks, strict=True)
-                    if mark
-                ]
-                if probability is not None and not sure:
-                    told.append(f"the model gives this class only {probability[sample]:.2f}")
-                rows.append((sample, method, verdict, "; ".join(told), *found.values()))
-    return pd.DataFrame(rows, columns=[*COLUMNS, *(each.name for each in EVIDENCE)])
+    rows = [
+        (sample, method, *(_value(each, values, sample, method, controls) for each in EVIDENCE))
+        for sample in dict.fromkeys(sample for sample, _, _ in values)
+        for method in methods
+        if method not in controls
+    ]
+    return pd.DataFrame(rows, columns=["sample", "method", *(each.name for each in EVIDENCE)])
 
 
 def is_control(label: str) -> bool:
