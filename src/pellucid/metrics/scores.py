@@ -96,6 +96,8 @@ class Scores:
         """Scores (B, R) of the images without R sets of positions each, whose place `fill` takes."""
         self.unperturbed()
         choice = FILLS.resolve(fill)
+        # with its defaults, so that to name one of them is no other fill
+        choice = Choice(choice.entry, {**choice.entry.options, **choice.options})
         images, sets = removals.shape
         if images != len(self.images):
             raise expected("removals", f"sets of {len(self.images)} images", f"of {images}")
