@@ -38,11 +38,12 @@ def faithfulness_correlation(
     subsets: int = 100,
     size: float = 0.2,
     fill: FillChoice = "zero",
-    reading: Reading = "probability",
+    reading: Reading = "logit",
 ) -> Tensor:
     """Pearson's correlation between a random set's sum in the map and the score's fall when the set is removed.
 
-    The paper's f is the classifier's output, so the probability is read by default.
+    The paper leaves open which output of a classifier f is. The logit is what maps explain, and moves where a network
+    is so sure that the probability doesn't.
 
     Arguments:
         scores: what the network says of the images.
@@ -50,7 +51,7 @@ def faithfulness_correlation(
         subsets: random sets of positions per image, the same for all maps of the image.
         size: positions in a set, a share of all or a whole number.
         fill: what takes the place of removed pixels.
-        reading: "probability" or "logit".
+        reading: "logit" or "probability".
 
     Returns:
         (B,) float64 in [-1, 1]; NaN where the map or the fall is the same for every set.
@@ -81,7 +82,7 @@ def sensitivity_n(
     fill: FillChoice = "zero",
     reading: Reading = "logit",
 ) -> Tensor:
-    """The correlation of "faithfulness-correlation" at several sizes of the sets, averaged; of the logit as there.
+    """The correlation of "faithfulness-correlation" at several sizes of the sets, averaged.
 
     Arguments:
         scores: what the network says of the images.
@@ -123,7 +124,7 @@ def mu_fidelity(
     subsets: int = 200,
     fill: FillChoice = "zero",
 ) -> Tensor:
-    """Spearman's correlation between a random set of blocks' sum in the map and the fall of the probability.
+    """Spearman's correlation between a random set of blocks' sum in the map and the fall of the logit.
 
     Single pixels scattered over a large image hardly show to a network; blocks of a coarse grid do. Each set has the
     same number of blocks, as the definition says (Xplique draws each block by chance, so that its sets differ in size).
@@ -149,7 +150,7 @@ def mu_fidelity(
         raise expected("grid", "at least 2 blocks along each axis", grid)
     cells = blocks_of(scores.images, grid)
     sets = RandomSets(scores.seeds, cells, set_size(size, int(cells.max()) + 1), subsets)
-    return spearman(weights(sets, maps), falls(scores, sets, fill, "probability"))
+    return spearman(weights(sets, maps), falls(scores, sets, fill, "logit"))
 
 
 @faithfulness(
