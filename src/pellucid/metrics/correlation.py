@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
-import numpy as np
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 from pellucid.errors import expected
@@ -237,12 +234,12 @@ def _unit(rows: Tensor) -> Tensor:
 
 
 def _ranks(rows: Tensor) -> Tensor:
-    values = rows.double().cpu()
-    largest = values.abs().amax(dim=1, keepdim=True)
-    even = (values / torch.where(largest > 0, largest, 1)).numpy().round(10)  # sums that are equal but for rounding
-    return torch.from_numpy(cast("np.ndarray[tuple[int, int], np.dtype[np.float64]]", rankdata(even, axis=1))).to(
-        rows.device
-    )
+    """Ranks (B, R) within each row, from 1; values that are equal but for rounding share the mean of theirs."""
+    largest = rows.abs().amax(dim=1, keepdim=True)
+    even = (rows.double() / torch.where(largest > 0, largest, 1)).round(decimals=10).contiguous()
+    ordered = even.sort(dim=1).values
+    below, up_to = (torch.searchsorted(ordered, even, right=right) for right in (False, True))
+    return (below + up_to + 1) / 2
 
 
 def _random(scores: Scores, subsets: int, size: float) -> RandomSets:
