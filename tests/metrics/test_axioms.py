@@ -214,6 +214,18 @@ def test_a_map_of_zeros_that_stays_has_no_value_and_a_shift_of_nothing_is_refuse
         input_invariance(*again_for(model, images, ["saliency"])["saliency"], shift=0.0)
 
 
+def test_a_scripted_network_is_refused_and_a_bare_function_served() -> None:
+    model, images = PaddedNetwork().eval(), drawn(1, 2, 9, 8)
+    with pytest.warns(DeprecationWarning, match="torch.jit"):
+        scripted = torch.jit.trace(model, images)
+    with pytest.raises(InputError, match="model: expected a network whose input can be shifted, got a scripted one"):
+        evaluate(scripted, images, explain(scripted, images, ["random"]), "input-invariance")
+    explanation = explain(lambda rows: model(rows), images, ["rise", "random"])
+    values = evaluate(lambda rows: model(rows), images, explanation, "input-invariance")["value"]
+    assert values.iloc[1] == 0
+    assert 0 < values.iloc[0] < 1
+
+
 def test_what_is_declared() -> None:
     for name in ("completeness", "non-sensitivity", "input-invariance"):
         assert METRICS[name].family == "axioms"

@@ -63,8 +63,8 @@ def test_random_sets_equal_the_papers(shape: tuple[int, ...]) -> None:
     by_size = [RandomSets(SEEDS, cells, size, 9) for size in (12, 40)]
     blocks = RandomSets(SEEDS, blocks_of(images, 3), 2, 9)
     found = [
-        faithfulness_correlation(scores, maps, subsets=9, size=12),
-        faithfulness_correlation(scores, maps, subsets=9, size=40 / positions, reading="logit"),
+        faithfulness_correlation(scores, maps, subsets=9, size=12, reading="probability"),
+        faithfulness_correlation(scores, maps, subsets=9, size=40 / positions),
         sensitivity_n(scores, maps, sizes=(12, 40), subsets=9),
         mu_fidelity(scores, maps, grid=3, size=2, subsets=9),
     ]
@@ -74,7 +74,7 @@ def test_random_sets_equal_the_papers(shape: tuple[int, ...]) -> None:
             reference.faithfulness_correlation(probability, image, saliency, few),
             reference.faithfulness_correlation(logit, image, saliency, many),
             reference.sensitivity_n(logit, image, saliency, [few, many]),
-            reference.mu_fidelity(probability, image, saliency, pixel_sets(blocks, row)),
+            reference.mu_fidelity(logit, image, saliency, pixel_sets(blocks, row)),
         ]
         assert [float(values[row]) for values in found] == pytest.approx(slow, abs=1e-9)
 
@@ -94,7 +94,7 @@ def test_steps_of_the_map_equal_the_papers(shape: tuple[int, ...], steps: int) -
 
 
 CALLS = {
-    "faithfulness-correlation": lambda scores, maps: faithfulness_correlation(scores, maps, reading="logit"),
+    "faithfulness-correlation": faithfulness_correlation,
     "sensitivity-n": sensitivity_n,
     "faithfulness-estimate": lambda scores, maps: faithfulness_estimate(scores, maps, reading="logit"),
     "mu-fidelity": mu_fidelity,
@@ -141,8 +141,8 @@ def test_only_sizes_at_which_it_is_defined_are_averaged_and_equal_sizes_count_on
 def test_a_score_that_saturates_has_no_fall_in_its_probability_but_in_its_logit() -> None:
     images, weights = torch.ones(1, 1, 6, 6), torch.rand(1, 6, 6, generator=torch.Generator().manual_seed(0))
     scores = Scores(Readings(linear(weights, bias=60)), images)
-    assert faithfulness_correlation(scores, weights).isnan().all()
-    assert float(faithfulness_correlation(scores, weights, reading="logit")) == pytest.approx(1)
+    assert faithfulness_correlation(scores, weights, reading="probability").isnan().all()
+    assert float(faithfulness_correlation(scores, weights)) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("shape", [(7,), (40,)])
@@ -228,8 +228,9 @@ def test_quantus_draws_without_a_seed_and_ours_is_the_same_each_time() -> None:
     quantus = pytest.importorskip("quantus")
     model, images, maps = small_network(), drawn(2, 1, 6, 6), drawn(2, 6, 6, seed=1)
     metric = quantus.FaithfulnessCorrelation(nr_runs=20, subset_size=7, **AS_GIVEN)
+    np.random.seed(0)  # noqa: NPY002 - the state that it draws from, so that this test is the same each time
     first, second = (theirs(metric, model, images, maps) for _ in range(2))
-    assert np.abs(first - second).min() > 1e-3
+    assert np.abs(first - second).max() > 0.01
     one, other = (faithfulness_correlation(network_scores(model, images), maps, subsets=20, size=7) for _ in range(2))
     assert torch.equal(one, other)
 

@@ -119,6 +119,7 @@ def test_a_fill_that_draws_gives_a_pixel_the_same_whatever_else_is_removed(name:
     assert (some != images).any(dim=1)[removed].float().mean() > 0.9
     assert torch.equal(everything[1:], fill(images[1:], torch.ones_like(removed[1:]), SEEDS[1:]))
     assert not torch.equal(everything, fill(images, torch.ones_like(removed), SEEDS, draw=1))
+    assert torch.equal(some, fill(images.movedim(1, -1).contiguous().movedim(-1, 1), removed, SEEDS))  # channels last
 
 
 def test_resampled_pixels_come_whole_from_the_same_image() -> None:

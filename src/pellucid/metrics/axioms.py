@@ -120,6 +120,9 @@ def input_invariance(again: Again, maps: Tensor, *, shift: float = -1.0) -> Tens
 
     Returns:
         (B,) float64 in [0, 2], the Euclidean distance of the two maps relative to the longer; NaN where both are zero.
+
+    Raises:
+        InputError: a scripted network, or a shift of 0.
     """
     if not shift:
         raise expected("shift", "a number other than 0", shift)
@@ -139,7 +142,14 @@ def _undoing(shift: float) -> Change:
     """A change of a network that takes a shift off each image it is given."""
 
     @contextlib.contextmanager
+<<<<<<< HEAD
     def shifted(model: nn.Module) -> Iterator[nn.Module]:
+=======
+    def shifted(model: nn.Module) -> Iterator[None]:
+        if isinstance(model, torch.jit.ScriptModule):
+            wanted, do = "a network whose input can be shifted", "Leave 'input-invariance' out, or don't script it."
+            raise expected("model", wanted, "a scripted one", do=do)
+>>>>>>> h-subset
         handle = model.register_forward_pre_hook(lambda _, given: (given[0] - shift, *given[1:]))
         try:
             yield model

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
-import numpy as np
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 from pellucid.errors import expected
@@ -38,11 +35,12 @@ def faithfulness_correlation(
     subsets: int = 100,
     size: float = 0.2,
     fill: FillChoice = "zero",
-    reading: Reading = "probability",
+    reading: Reading = "logit",
 ) -> Tensor:
     """Pearson's correlation between a random set's sum in the map and the score's fall when the set is removed.
 
-    The paper's f is the classifier's output, so the probability is read by default.
+    The paper leaves open which output of a classifier f is. The logit is what maps explain, and moves where a network
+    is so sure that the probability doesn't.
 
     Arguments:
         scores: what the network says of the images.
@@ -50,7 +48,7 @@ def faithfulness_correlation(
         subsets: random sets of positions per image, the same for all maps of the image.
         size: positions in a set, a share of all or a whole number.
         fill: what takes the place of removed pixels.
-        reading: "probability" or "logit".
+        reading: "logit" or "probability".
 
     Returns:
         (B,) float64 in [-1, 1]; NaN where the map or the fall is the same for every set.
@@ -81,7 +79,7 @@ def sensitivity_n(
     fill: FillChoice = "zero",
     reading: Reading = "logit",
 ) -> Tensor:
-    """The correlation of "faithfulness-correlation" at several sizes of the sets, averaged; of the logit as there.
+    """The correlation of "faithfulness-correlation" at several sizes of the sets, averaged.
 
     Arguments:
         scores: what the network says of the images.
@@ -123,7 +121,7 @@ def mu_fidelity(
     subsets: int = 200,
     fill: FillChoice = "zero",
 ) -> Tensor:
-    """Spearman's correlation between a random set of blocks' sum in the map and the fall of the probability.
+    """Spearman's correlation between a random set of blocks' sum in the map and the fall of the logit.
 
     Single pixels scattered over a large image hardly show to a network; blocks of a coarse grid do. Each set has the
     same number of blocks, as the definition says (Xplique draws each block by chance, so that its sets differ in size).
@@ -149,7 +147,7 @@ def mu_fidelity(
         raise expected("grid", "at least 2 blocks along each axis", grid)
     cells = blocks_of(scores.images, grid)
     sets = RandomSets(scores.seeds, cells, set_size(size, int(cells.max()) + 1), subsets)
-    return spearman(weights(sets, maps), falls(scores, sets, fill, "probability"))
+    return spearman(weights(sets, maps), falls(scores, sets, fill, "logit"))
 
 
 @faithfulness(
@@ -236,12 +234,12 @@ def _unit(rows: Tensor) -> Tensor:
 
 
 def _ranks(rows: Tensor) -> Tensor:
-    values = rows.double().cpu()
-    largest = values.abs().amax(dim=1, keepdim=True)
-    even = (values / torch.where(largest > 0, largest, 1)).numpy().round(10)  # sums that are equal but for rounding
-    return torch.from_numpy(cast("np.ndarray[tuple[int, int], np.dtype[np.float64]]", rankdata(even, axis=1))).to(
-        rows.device
-    )
+    """Ranks (B, R) within each row, from 1; values that are equal but for rounding share the mean of theirs."""
+    largest = rows.abs().amax(dim=1, keepdim=True)
+    even = (rows.double() / torch.where(largest > 0, largest, 1)).round(decimals=10).contiguous()
+    ordered = even.sort(dim=1).values
+    below, up_to = (torch.searchsorted(ordered, even, right=right) for right in (False, True))
+    return (below + up_to + 1) / 2
 
 
 def _random(scores: Scores, subsets: int, size: float) -> RandomSets:

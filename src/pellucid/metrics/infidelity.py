@@ -41,8 +41,8 @@ def infidelity(
         maps: (B, *S), finite.
         perturbation: "square" or "noise".
         draws: perturbations per image, the same for all maps of the image.
-        scaled: scale each map by the factor that serves it best, as the authors do: most maps, CAMs among them, aren't
-            in units of the logit. False takes them as they are.
+        scaled: scale each map by the factor that serves it best, be it negative, as the authors do: most maps, CAMs
+            among them, aren't in units of the logit. False takes them as they are.
         fill: what takes the place of a square.
 
     Returns:

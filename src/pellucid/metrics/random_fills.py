@@ -20,13 +20,16 @@ def resampled(images: Tensor, removed: Tensor, seeds: Tensor, *, draw: int = 0) 
     So the replacement is distributed as the image's pixels are. `draw` numbers the drawing; a pixel gets the same in
     it whatever else is removed.
     """
-    filled = images.clone()
+    filled = images.clone(memory_format=torch.contiguous_format)  # so that what is flattened below is a view
     positions = removed[0].numel()
-    for seed in set(seeds.tolist()):
-        source = torch.from_numpy(set_generator(seed, _RESAMPLED, draw).integers(positions, size=positions))
-        rows = (seeds == seed).nonzero().flatten().to(images.device)
-        drawn = images[rows].flatten(2)[:, :, source.to(images.device)].view(len(rows), *images.shape[1:])
-        filled[rows] = torch.where(removed[rows].unsqueeze(1), drawn, images[rows])
+    sources = {
+        seed: torch.from_numpy(set_generator(seed, _RESAMPLED, draw).integers(positions, size=positions))
+        for seed in set(seeds.tolist())
+    }
+    for row, seed in enumerate(seeds.tolist()):
+        places = removed[row].flatten().nonzero().flatten()
+        source = sources[seed].to(places.device)[places]
+        filled[row].flatten(1)[:, places] = images[row].flatten(1)[:, source]
     return filled
 
 
