@@ -142,14 +142,10 @@ def _undoing(shift: float) -> Change:
     """A change of a network that takes a shift off each image it is given."""
 
     @contextlib.contextmanager
-<<<<<<< HEAD
     def shifted(model: nn.Module) -> Iterator[nn.Module]:
-=======
-    def shifted(model: nn.Module) -> Iterator[None]:
         if isinstance(model, torch.jit.ScriptModule):
             wanted, do = "a network whose input can be shifted", "Leave 'input-invariance' out, or don't script it."
             raise expected("model", wanted, "a scripted one", do=do)
->>>>>>> h-subset
         handle = model.register_forward_pre_hook(lambda _, given: (given[0] - shift, *given[1:]))
         try:
             yield model
