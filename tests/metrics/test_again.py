@@ -212,6 +212,19 @@ def test_the_model_is_given_back_after_an_exception_in_the_explainer() -> None:
     assert all(module.training for module in model.modules())
 
 
+def test_maps_that_come_out_otherwise_have_no_value_and_say_so() -> None:
+    """Else the distance between two makings would be taken for sensitivity."""
+    model, images = network().eval(), drawn(3, 1, 14, 14)
+    seeds = torch.tensor([5, 6, 7])
+    explanation = explain(model, images, methods=["saliency", "random"], generator=seeds)
+    given = dataclasses.replace(explanation, maps={**explanation.maps, "sobel": drawn(3, 14, 14)})
+    with pytest.warns(MissingValuesWarning, match="the map comes out otherwise when it is made again"):
+        table = evaluate(model, images, given, metrics=["max-sensitivity"])
+    assert table.groupby("method")["value"].count().to_dict() == {"random": 0, "saliency": 3, "sobel": 0}
+    seeded = explain(model, images, methods=["random"], generator=torch.Generator().manual_seed(8))
+    assert (evaluate(model, images, seeded, metrics=["max-sensitivity"])["value"] == 0).all()
+
+
 def test_a_users_own_maps_are_made_again_by_a_users_explainer() -> None:
     model, images = network().eval(), drawn(2, 1, 14, 14)
     explanation = explain(model, images, methods=["saliency"])

@@ -58,8 +58,9 @@ def randomised(model: nn.Module, names: Sequence[str], seed: int = 0) -> Iterato
     standard deviation and range; one that is the same everywhere is multiplied by something between 0.5 and 1.5.
     Buffers of integers, and those that aren't saved with the network, are indices and constants, and stay.
 
-    A module's random weights follow from `seed` and its name, whatever others are reset, and the same way in every
-    stage of a cascade. The random state of torch is left as it was.
+    A module's random weights follow from `seed` and its name, whatever others are reset, so that each stage of a
+    cascade goes on from the one before; a module that resets itself draws otherwise on another kind of device. The
+    random state of torch is left as it was.
 
     Raises:
         UnknownNameError, InputError: no such module.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Literal
@@ -93,10 +94,15 @@ def histogram_entropy(maps: Tensor, bins: int = 100) -> Tensor:
 
 def _ranks(flat: Tensor) -> Tensor:
     """Ranks from 0 of each row's values, ties sharing their mean."""
-    ordered = flat.sort(dim=1).values
-    first = torch.searchsorted(ordered, flat)
-    past = torch.searchsorted(ordered, flat, right=True)
-    return (first + past - 1).double() / 2
+    ordered, order = flat.sort(dim=1)
+    count = flat.shape[1]
+    places = torch.arange(count, device=flat.device).expand_as(order)
+    rises = ordered[:, 1:] > ordered[:, :-1]
+    edge = torch.ones_like(rises[:, :1])
+    first = torch.where(torch.cat([edge, rises], dim=1), places, 0).cummax(dim=1).values
+    ends = torch.where(torch.cat([rises, edge], dim=1), places, count)
+    last = ends.flip(1).cummin(dim=1).values.flip(1)
+    return torch.empty_like(flat).scatter_(1, order, (first + last).double() / 2)
 
 
 def _centred(values: Tensor) -> Tensor:
@@ -118,5 +124,8 @@ def _windowed(values: Tensor) -> Tensor:
         length = min(_WINDOW, values.shape[axis] - 1 + values.shape[axis] % 2)
         offsets = torch.arange(length, dtype=torch.float64, device=values.device) - (length - 1) / 2
         weights = torch.exp(-(offsets**2) / (2 * _WIDTH**2))
-        values = (values.unfold(axis, length, 1) * (weights / weights.sum())).sum(dim=-1)
+        steps = values.shape[axis] - length + 1
+        shifted = [values.narrow(axis, place, steps) for place in range(length)]
+        weighed = zip((weights / weights.sum()).tolist(), shifted, strict=True)
+        values = functools.reduce(lambda total, pair: total.add(pair[1], alpha=pair[0]), weighed, 0 * shifted[0])
     return values
