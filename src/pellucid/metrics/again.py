@@ -125,10 +125,10 @@ class Explained:
 
 
 class Again:
-    """One method, to be asked for its maps again; `images`, `target` and `draws` are those of `Explained`."""
+    """One method, by its label, to be asked for its maps again; `images`, `target` and `draws` as in `Explained`."""
 
     def __init__(self, explained: Explained, label: str) -> None:
-        self._explained, self._label = explained, label
+        self._explained, self.label = explained, label
         self.images, self.target, self.draws = explained.images, explained.target, explained.draws
 
     @property
@@ -144,13 +144,13 @@ class Again:
 
     def maps_of(self, images: Tensor, sample: Tensor) -> Tensor:
         """Maps (M, *S) of any images (M, C, *S) that derive from the images `sample` (M,); nothing is kept."""
-        return self._explained.explain(images, sample)[self._label]
+        return self._explained.explain(images, sample)[self.label]
 
     def toward(self, classes: Tensor) -> Tensor:
         """Maps (B, *S) that explain other classes (B,)."""
         everyone = torch.arange(len(self.images))
         key = ("toward", tuple(classes.tolist()))
-        return self._explained.kept(key, lambda: self._explained.explain(self.images, everyone, classes))[self._label]
+        return self._explained.kept(key, lambda: self._explained.explain(self.images, everyone, classes))[self.label]
 
     def logits_of(self, images: Tensor) -> Tensor:
         """The network's logits (M, n) of images (M, C, *S); nothing is kept."""
@@ -184,7 +184,7 @@ class Again:
         explained, key = self._explained, ("near", name, draws)
         rows = explained.kept_tensor(key, lambda: self.versions(change, draws))
         sample = torch.arange(len(rows)).repeat_interleave(draws)
-        maps = explained.kept(key, lambda: explained.explain(rows.flatten(0, 1), sample))[self._label]
+        maps = explained.kept(key, lambda: explained.explain(rows.flatten(0, 1), sample))[self.label]
         logits = explained.kept_tensor(("logits", key), lambda: explained.logits_of(rows.flatten(0, 1)))
         return Near(rows, maps.unflatten(0, rows.shape[:2]), logits.unflatten(0, rows.shape[:2]), key)
 
@@ -214,7 +214,7 @@ class Again:
             again = {label: maps.unflatten(0, rows.shape[:2]) for label, maps in found.items()}
             return {label: compare(maps, again[label]) for label, maps in explained.maps.items()}
 
-        return explained.kept(("compared", name), make)[self._label]
+        return explained.kept(("compared", name), make)[self.label]
 
 
 def _last_layer(explained: Explained) -> str:
