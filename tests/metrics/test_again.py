@@ -212,6 +212,19 @@ def test_the_model_is_given_back_after_an_exception_in_the_explainer() -> None:
     assert all(module.training for module in model.modules())
 
 
+def test_maps_that_come_out_otherwise_have_no_value_and_say_so() -> None:
+    """Else the distance between two makings would be taken for sensitivity."""
+    model, images = network().eval(), drawn(3, 1, 14, 14)
+    seeds = torch.tensor([5, 6, 7])
+    explanation = explain(model, images, methods=["saliency", "random"], generator=seeds)
+    given = dataclasses.replace(explanation, maps={**explanation.maps, "sobel": drawn(3, 14, 14)})
+    with pytest.warns(MissingValuesWarning, match="the map comes out otherwise when it is made again"):
+        table = evaluate(model, images, given, metrics=["max-sensitivity"])
+    assert table.groupby("method")["value"].count().to_dict() == {"random": 0, "saliency": 3, "sobel": 0}
+    seeded = explain(model, images, methods=["random"], generator=torch.Generator().manual_seed(8))
+    assert (evaluate(model, images, seeded, metrics=["max-sensitivity"])["value"] == 0).all()
+
+
 def test_a_users_own_maps_are_made_again_by_a_users_explainer() -> None:
     model, images = network().eval(), drawn(2, 1, 14, 14)
     explanation = explain(model, images, methods=["saliency"])
@@ -245,3 +258,33 @@ def test_values_are_kept_apart_by_the_network_in_an_option(tmp_path: object) -> 
     assert value(other) != pytest.approx([1, 1], abs=0.5)
     assert value(model) == first
     assert calls == [model, other]  # the third from the folder
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_wherever_no_network_is_made_random() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    names = [each for each in every_metric() if not str(each).startswith("parameter")]  # whose weights differ there
+    found = []
+    for device in ("cpu", "cuda"):
+        model, images = network().eval().to(device), drawn(3, 1, 14, 14).to(device)
+        explanation = explain(model, images, methods=["saliency", "sobel"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MissingValuesWarning)
+            found.append(evaluate(model, images, explanation, metrics=names)["value"].to_numpy())
+    assert found[1] == pytest.approx(found[0], rel=1e-2, abs=1e-3, nan_ok=True)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_every_metric_runs_and_the_network_and_its_random_state_are_given_back() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    model, images = network().cuda(), drawn(3, 1, 14, 14).cuda()
+    explanation = explain(model, images, methods=METHODS)
+    before, random_state = state(model), torch.cuda.get_rng_state()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MissingValuesWarning)
+        table = evaluate(model, images, explanation, metrics=every_metric())
+    assert not table[table["metric"] != "consistency"]["value"].isna().any()
+    assert all(torch.equal(one, two) for one, two in zip(before, state(model), strict=True))
+    assert torch.equal(torch.cuda.get_rng_state(), random_state)

@@ -333,6 +333,16 @@ def test_frozen_norms_and_reparametrised_weights_change_too() -> None:
     assert len(same(before, model)) == len(before)
 
 
+def test_a_weight_that_two_modules_share_changes_and_is_given_back() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    before = copied(model)
+    with randomised(model, ["1", "0"]):
+        assert same(before, model) == []
+        assert model[1].weight is model[0].weight
+    assert len(same(before, model)) == len(before)
+
+
 def test_an_unknown_module_is_refused() -> None:
     with (
         pytest.raises(InputError, match="names: expected names of modules in the model, got 'layer9'"),

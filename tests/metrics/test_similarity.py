@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
@@ -37,10 +36,9 @@ def test_ssim_is_scikit_images_with_gaussian_windows(shape: tuple[int, ...]) -> 
     others = maps + 0.5 * drawn(3, *shape, seed=1)
 
     def wanted(one: Any, two: Any) -> float:
-        one, two = one / np.abs(one).max(), two / np.abs(two).max()
-        least, span = min(one.min(), two.min()), max(one.max(), two.max()) - min(one.min(), two.min())
+        one, two = ((each - each.min()) / (each.max() - each.min()) for each in (one, two))
         options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
-        return float(metrics.structural_similarity((one - least) / span, (two - least) / span, **options))
+        return float(metrics.structural_similarity(one, two, **options))
 
     found = structural_similarity(maps, others).tolist()
     pairs = zip(maps.double().numpy(), others.double().numpy(), strict=True)
@@ -61,13 +59,12 @@ def test_a_map_is_like_itself_at_any_scale_and_unlike_its_negative(name: str, sh
 
 
 @pytest.mark.parametrize("name", ["spearman", "ssim"])
-def test_a_constant_map_has_no_similarity_and_a_constant_other_next_to_none(name: str) -> None:
+def test_a_constant_map_has_no_similarity_and_a_constant_other_none(name: str) -> None:
     alike = similarity_of(name)
     maps, flat = drawn(1, 16, 16), torch.zeros(1, 16, 16)
     assert alike(flat, maps).isnan().all()
     assert alike(flat, flat).isnan().all()
-    assert abs(alike(maps, flat).item()) < 0.05
-    assert rank_correlation(maps, flat + 3).item() == 0
+    assert alike(maps, flat).item() == alike(maps, flat + 3).item() == 0
 
 
 def test_the_entropy_is_that_of_numpys_histogram() -> None:
@@ -105,11 +102,11 @@ def test_quantus_takes_the_structural_similarity_of_flattened_maps() -> None:
 @pytest.mark.parity
 @pytest.mark.filterwarnings("ignore")
 def test_quantus_calls_opposite_maps_alike_by_ssim() -> None:
-    """Windows with a negative mean beside a positive one turn SSIM's sign twice. Ours shifts the maps first."""
+    """Windows with a negative mean beside a positive one turn SSIM's sign twice. Ours scales each to [0, 1] first."""
     pytest.importorskip("quantus")
     from quantus.functions.similarity_func import ssim
 
     maps = drawn(1, 20, 20) / 5 + torch.tensor([-1.0] * 10 + [1.0] * 10)
     flat = maps.flatten(1).double().numpy()
     assert ssim(flat, -flat, batched=True)[0] == pytest.approx(0.81, abs=0.01)
-    assert structural_similarity(maps, -maps).item() == pytest.approx(-0.63, abs=0.01)
+    assert structural_similarity(maps, -maps).item() == pytest.approx(-0.60, abs=0.01)

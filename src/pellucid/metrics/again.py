@@ -23,6 +23,8 @@ class Explainer(Protocol):
         """Maps (M, *S) by a method's label, of images (M, C, *S), each for the class `target` (M,) that it is given."""
 
 
+_APART = 0.01  # norm of what two makings of one map differ by at most, relative to the map's
+
 LogitsOf = Callable[[Tensor], Tensor]  # (M, C, *S) -> (M, n)
 Change = Callable[[nn.Module], contextlib.AbstractContextManager[nn.Module]]  # to the network to explain
 Versions = Callable[[], Tensor]  # () -> (B, R, C, *S), R changed versions of each image
@@ -82,6 +84,16 @@ class Explained:
         """Names of the modules that hold weights, the last used first."""
         return owners(self.model, self.images[:1])
 
+    @cached_property
+    def remade(self) -> Mapping[str, Tensor]:
+        """By a method's label, which of its maps (B,) come out as they were when they are made again."""
+        found = self.explain(self.images, torch.arange(len(self.images)))
+        same = {}
+        for label, maps in self.maps.items():
+            apart = (found[label] - maps).flatten(1).square().sum(dim=1).sqrt()
+            same[label] = apart <= _APART * maps.flatten(1).square().sum(dim=1).sqrt()
+        return same
+
     def kept(self, key: Hashable, make: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
         """What was made of every method's maps under this key, or is made now."""
         if key not in self._known:
@@ -113,7 +125,7 @@ class Explained:
 
 
 class Again:
-    """One method, to be asked for its maps again; `images`, `target` and `draws` are those of `Explained`."""
+    """One method, by its label, to be asked for its maps again; `images`, `target` and `draws` as in `Explained`."""
 
     def __init__(self, explained: Explained, label: str) -> None:
         self._explained, self.label = explained, label

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,8 +58,9 @@ def randomised(model: nn.Module, names: Sequence[str], seed: int = 0) -> Iterato
     standard deviation and range; one that is the same everywhere is multiplied by something between 0.5 and 1.5.
     Buffers of integers, and those that aren't saved with the network, are indices and constants, and stay.
 
-    A module's random weights follow from `seed` and its name, whatever others are reset, and the same way in every
-    stage of a cascade. The random state of torch is left as it was.
+    A module's random weights follow from `seed` and its name, whatever others are reset, so that each stage of a
+    cascade goes on from the one before; a module that resets itself draws otherwise on another kind of device. The
+    random state of torch is left as it was.
 
     Raises:
         UnknownNameError, InputError: no such module.
@@ -76,30 +77,28 @@ def randomised(model: nn.Module, names: Sequence[str], seed: int = 0) -> Iterato
     unknown = [name for name in names if name not in modules]
     if unknown:
         raise expected("names", "names of modules in the model", repr(unknown[0]))
-    kept = [_Kept.of(modules[name], key) for name in names for key, _ in _own(modules[name])]
+    kept = {name: {key: _Kept.of(modules[name], key, tensor) for key, tensor in _own(modules[name])} for name in names}
     try:
         with torch.inference_mode(False), torch.no_grad(), _own_randomness(model):
             for name in names:
-                _randomise(modules[name], _seed(seed, name))
+                _randomise(modules[name], kept[name], _seed(seed, name))
         yield model
     finally:
         with torch.inference_mode(False), torch.no_grad():
-            for each in kept:
-                each.restore()
+            for owned in kept.values():
+                for each in owned.values():
+                    each.restore()
 
 
-def _randomise(module: nn.Module, seed: int) -> None:
-    before = {key: (tensor, tensor._version, tensor.detach().clone()) for key, tensor in _own(module)}
+def _randomise(module: nn.Module, kept: Mapping[str, _Kept], seed: int) -> None:
     torch.manual_seed(seed)
     if (reset := _own_reset(module)) is not None:
         reset()
     generator = torch.Generator().manual_seed(seed)
     temporary: set[str] = getattr(module, "_non_persistent_buffers_set", set())
     for key, tensor in _own(module):
-        old, version, values = before[key]
-        left = tensor is old and tensor._version == version and torch.equal(tensor, values)
-        if left and key not in temporary and tensor.is_floating_point():
-            tensor.copy_(_alike(values, generator))
+        if key in kept and kept[key].stands(tensor) and key not in temporary and tensor.is_floating_point():
+            tensor.copy_(_alike(kept[key].values, generator))
 
 
 def _alike(values: Tensor, generator: torch.Generator) -> Tensor:
@@ -155,17 +154,21 @@ def _own_randomness(model: nn.Module) -> contextlib.AbstractContextManager[None]
 
 @dataclass(frozen=True)
 class _Kept:
-    """A parameter or buffer as it was: the tensor and a copy of its values."""
+    """A parameter or buffer as it was: the tensor, its version and a copy of its values."""
 
     module: nn.Module
     name: str
     tensor: Tensor
+    version: int
     values: Tensor
 
     @classmethod
-    def of(cls, module: nn.Module, name: str) -> _Kept:
-        tensor = getattr(module, name)
-        return cls(module, name, tensor, tensor.detach().clone())
+    def of(cls, module: nn.Module, name: str, tensor: Tensor) -> _Kept:
+        return cls(module, name, tensor, tensor._version, tensor.detach().clone())
+
+    def stands(self, tensor: Tensor) -> bool:
+        """Whether what is there now is that tensor still, and nothing was written to it."""
+        return tensor is self.tensor and tensor._version == self.version and torch.equal(tensor, self.values)
 
     def restore(self) -> None:
         if not _is_scripted(self.module) and getattr(self.module, self.name) is not self.tensor:

@@ -42,7 +42,7 @@ def parameter_randomisation(
 
     The last of the `stages` has none of its weights left; the others have the last used share of modules reset, in
     equal steps; None means a stage for each module. About 0 where the map owes all to the weights, 1 where it owes them
-    nothing. A stage whose map is constant counts as 0 by rank.
+    nothing. A stage whose map is constant counts as 0.
 
     Raises:
         InputError: no stage, or an unknown similarity.

@@ -1,7 +1,12 @@
-"""How alike two maps of one image are, (B, *S) each: by ranks, by structure, by where the strongest evidence lies."""
+"""How alike a map and one that was made again are, (B, *S) each, by ranks or by structure; and how spread a map is.
+
+A constant map has no similarity (NaN). One made again that is constant, as a CAM without a positive value, says nothing
+of the map, which counts as 0.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Literal
@@ -27,23 +32,19 @@ def similarity_of(name: str) -> Callable[[Tensor, Tensor], Tensor]:
 def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
     """Spearman's rank correlation (B,), float64 in [-1, 1]; equal values share the mean of their ranks.
 
-    NaN where the first map is constant. Where only the other is, 0: it says nothing of the first.
-
     >>> rank_correlation(torch.tensor([[1.0, 2.0, 9.0]] * 3), torch.tensor([[0.0, 4.0, 5.0], [3, 2, 1], [7, 7, 7]]))
     tensor([ 1., -1.,  0.], dtype=torch.float64)
     """
     one, two = (_centred(_ranks(values.flatten(1).double())) for values in (maps, others))
     size = (one.square().sum(dim=1) * two.square().sum(dim=1)).sqrt()
-    correlation = ((one * two).sum(dim=1) / torch.where(size == 0, 1, size)).clamp(-1, 1)
-    return torch.where(_constant(maps), math.nan, correlation)
+    return _of_varied((one * two).sum(dim=1) / size, maps, others)
 
 
 def structural_similarity(maps: Tensor, others: Tensor) -> Tensor:
-    """SSIM (B,), float64 in [-1, 1], of maps over any number of axes, at whatever scale each has.
+    """SSIM (B,), float64 in [-1, 1], of maps each scaled from its least and largest value to [0, 1], over any axes.
 
-    Each is divided by its largest absolute value, and the two are brought onto [0, 1] together: of negative values,
-    SSIM's product of two signs would call opposites alike. Windows are Gaussian, 11 positions wide with standard
-    deviation 1.5, or as wide as the map allows, and lie wholly inside. NaN where the first map is constant.
+    Of negative values, SSIM's product of two signs would call opposites alike. Windows are Gaussian, 11 positions wide
+    with standard deviation 1.5, or as wide as the map allows, and lie wholly inside.
 
     Source: Wang et al. 2004, equation 13.
 
@@ -51,20 +52,14 @@ def structural_similarity(maps: Tensor, others: Tensor) -> Tensor:
     >>> structural_similarity(maps, 5 * maps)
     tensor([1.], dtype=torch.float64)
     """
-    one, two = (
-        values.double() / _largest(values).clamp(min=torch.finfo(torch.float64).tiny) for values in (maps, others)
-    )
-    axes = tuple(range(1, maps.ndim))
-    least = torch.minimum(one.amin(axes, keepdim=True), two.amin(axes, keepdim=True))
-    span = torch.maximum(one.amax(axes, keepdim=True), two.amax(axes, keepdim=True)) - least
-    one, two = ((values - least) / torch.where(span == 0, 1, span) for values in (one, two))
+    one, two = _scaled(maps), _scaled(others)
     mean_one, mean_two = _windowed(one), _windowed(two)
     var_one = _windowed(one * one) - mean_one**2
     var_two = _windowed(two * two) - mean_two**2
     shared = _windowed(one * two) - mean_one * mean_two
     above = (2 * mean_one * mean_two + _LUMINANCE) * (2 * shared + _CONTRAST)
     below = (mean_one**2 + mean_two**2 + _LUMINANCE) * (var_one + var_two + _CONTRAST)
-    return torch.where(_constant(maps), math.nan, (above / below).flatten(1).mean(dim=1).clamp(-1, 1))
+    return _of_varied((above / below).flatten(1).mean(dim=1), maps, others)
 
 
 SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -93,14 +88,25 @@ def histogram_entropy(maps: Tensor, bins: int = 100) -> Tensor:
 
 def _ranks(flat: Tensor) -> Tensor:
     """Ranks from 0 of each row's values, ties sharing their mean."""
-    ordered = flat.sort(dim=1).values
-    first = torch.searchsorted(ordered, flat)
-    past = torch.searchsorted(ordered, flat, right=True)
-    return (first + past - 1).double() / 2
+    ordered, order = flat.sort(dim=1)
+    count = flat.shape[1]
+    places = torch.arange(count, device=flat.device).expand_as(order)
+    rises = ordered[:, 1:] > ordered[:, :-1]
+    edge = torch.ones_like(rises[:, :1])
+    first = torch.where(torch.cat([edge, rises], dim=1), places, 0).cummax(dim=1).values
+    ends = torch.where(torch.cat([rises, edge], dim=1), places, count)
+    last = ends.flip(1).cummin(dim=1).values.flip(1)
+    return torch.empty_like(flat).scatter_(1, order, (first + last).double() / 2)
 
 
 def _centred(values: Tensor) -> Tensor:
     return values - values.mean(dim=1, keepdim=True)
+
+
+def _of_varied(values: Tensor, maps: Tensor, others: Tensor) -> Tensor:
+    """Values (B,) in [-1, 1] where both maps vary; NaN where the first is constant, else 0 where the other is."""
+    known = torch.where(_constant(others), 0, values.clamp(-1, 1))
+    return torch.where(_constant(maps), math.nan, known)
 
 
 def _constant(maps: Tensor) -> Tensor:
@@ -108,8 +114,12 @@ def _constant(maps: Tensor) -> Tensor:
     return flat.amax(dim=1) == flat.amin(dim=1)
 
 
-def _largest(maps: Tensor) -> Tensor:
-    return maps.flatten(1).abs().amax(dim=1).double().view(-1, *(1,) * (maps.ndim - 1))
+def _scaled(maps: Tensor) -> Tensor:
+    """Each map from its least and largest value to [0, 1]; NaN where it is constant."""
+    axes = tuple(range(1, maps.ndim))
+    wide = maps.double()
+    least = wide.amin(axes, keepdim=True)
+    return (wide - least) / (wide.amax(axes, keepdim=True) - least)
 
 
 def _windowed(values: Tensor) -> Tensor:
@@ -118,5 +128,8 @@ def _windowed(values: Tensor) -> Tensor:
         length = min(_WINDOW, values.shape[axis] - 1 + values.shape[axis] % 2)
         offsets = torch.arange(length, dtype=torch.float64, device=values.device) - (length - 1) / 2
         weights = torch.exp(-(offsets**2) / (2 * _WIDTH**2))
-        values = (values.unfold(axis, length, 1) * (weights / weights.sum())).sum(dim=-1)
+        steps = values.shape[axis] - length + 1
+        shifted = [values.narrow(axis, place, steps) for place in range(length)]
+        weighed = zip((weights / weights.sum()).tolist(), shifted, strict=True)
+        values = functools.reduce(lambda total, pair: total.add(pair[1], alpha=pair[0]), weighed, 0 * shifted[0])
     return values
