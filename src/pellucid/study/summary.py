@@ -19,6 +19,7 @@ from pellucid.statistics import (
     classification_intervals,
     compare_all,
     correct_family,
+    mean_of,
     predictions,
     units_of,
 )
@@ -217,7 +218,7 @@ def _means(part: pd.DataFrame, settings: StatisticsSettings) -> Iterable[dict[st
     patients = part.drop_duplicates(["fold", "sample"]).set_index(["fold", "sample"])["patient_id"].loc[values.index]
     columns = {pair: values[pair].to_numpy(float) for pair in pairs}
     estimates = bootstrap(
-        {"\n".join(pair): _mean_of(column) for pair, column in columns.items()},
+        {"\n".join(pair): mean_of(column) for pair, column in columns.items()},
         units_of(list(patients), len(values)),
         resamples=settings.resamples,
         confidence=settings.confidence,
@@ -230,18 +231,6 @@ def _means(part: pd.DataFrame, settings: StatisticsSettings) -> Iterable[dict[st
         row = {**_columns(estimate, "mean"), "n": len(column) - missing, "missing": missing}
         rows.append({"method": method, "metric": metric, **row})
     return rows
-
-
-def _mean_of(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """The mean of the values that are there, as a function of the rows' weights."""
-    present = np.isfinite(values)
-    filled = np.where(present, values, 0.0)
-
-    def mean(weights: np.ndarray) -> np.ndarray:
-        total = weights @ present.astype(float)
-        return np.asarray(np.divide(weights @ filled, total, out=np.full(len(weights), np.nan), where=total > 0))
-
-    return mean
 
 
 def _method_tests(scored: pd.DataFrame, output: Path, config: StudyConfig) -> pd.DataFrame:
