@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from pellucid.report.names import counted, is_control, method_title, metric_title, number, p_value, seconds
+from pellucid.report.names import counted, method_title, metric_title, number, p_value, seconds
 from pellucid.report.read import CellResult, DatasetResult
 from pellucid.report.tables import Cell, Table, interval
+from pellucid.study.ranking import is_control
 
 CURVES = ("road", "road-morf", "road-lerf")
 LOCALISATION = ("pointing-game", "energy-pointing")

@@ -25,6 +25,7 @@ from pellucid.statistics import (
 )
 from pellucid.study.config import StatisticsSettings, StudyConfig, read_config
 from pellucid.study.plan import cell_folders
+from pellucid.study.ranking import rank_methods
 from pellucid.study.store import read_cells
 
 IMAGE_SETS = ("all", "without copies")
@@ -51,6 +52,11 @@ _TEST_COLUMNS = [
     "dataset", "model", "images", "test", "metric", "a", "b", "mean_difference", "low", "high", "statistic", "df",
     "p_value", "p_adjusted", "family", "effect_size", "effect_low", "effect_high", "n", "unit", "identical", "sentence",
 ]  # fmt: skip
+_RANK_COLUMNS = [
+    "dataset", "model", "images", "metric", "method", "control", "mean_rank", "best_control", "p_adjusted",
+    "beats_controls", "ranked", "missing", "unit", "friedman", "friedman_p", "friedman_p_adjusted",
+    "critical_difference",
+]  # fmt: skip
 
 
 def summarise_study(config: StudyConfig, output: Path, *, show_progress: bool = False) -> None:
@@ -62,6 +68,7 @@ def summarise_study(config: StudyConfig, output: Path, *, show_progress: bool = 
     - `scores.csv`: mean of each metric per method and class, right and wrong predictions apart; likewise on both sets
       of images.
     - `method_tests.csv`: every pair of methods by the ROAD confidence increase, corrected over the study.
+    - `method_ranks.csv`: methods ranked by each metric within patients, by Friedman and Nemenyi.
     """
     folder, settings = output / "statistics", config.statistics
     folders = cell_folders(config, output)
@@ -72,6 +79,7 @@ def summarise_study(config: StudyConfig, output: Path, *, show_progress: bool = 
         ("model_tests", lambda: _model_tests(answers, config)),
         ("scores", lambda: _scores(scored, settings)),
         ("method_tests", lambda: _method_tests(scored, output, config)),
+        ("method_ranks", lambda: _method_ranks(scored, output, settings)),
     ]
     with progress("comparing", len(steps), show=show_progress) as advance:
         for name, made in steps:
@@ -251,6 +259,45 @@ def _method_tests(scored: pd.DataFrame, output: Path, config: StudyConfig) -> pd
         where = {"dataset": dataset, "model": model, "images": images, "test": "paired-t", "metric": COMPARED_METRIC}
         families.setdefault(images, []).extend((where, comparison) for comparison in comparisons)
     return _joined([_tests(family, config.statistics.correction) for family in families.values()])
+
+
+def _method_ranks(scored: pd.DataFrame, output: Path, settings: StatisticsSettings) -> pd.DataFrame:
+    """Ranks over all images of a network; corrected over the metrics of that network and set of images."""
+    rows: list[dict[str, Any]] = []
+    for dataset, model, images, cell in _explained_parts(scored) if len(scored) else ():
+        named = cell.assign(sample=cell["fold"].astype(str) + "/" + cell["sample"].astype(str))
+        rankings = rank_methods(
+            named[["sample", "method", "metric", "value"]],
+            named.drop_duplicates("sample")[["sample", "patient_id"]],
+            coinciding=_coinciding(output, dataset, model),
+            resamples=settings.resamples,
+            confidence=settings.confidence,
+        )
+        for ranking in rankings.overall:
+            ranks = ranking.ranks
+            rows += [
+                {
+                    "dataset": dataset,
+                    "model": model,
+                    "images": images,
+                    "metric": ranking.metric,
+                    "method": score.method,
+                    "control": score.control,
+                    "mean_rank": score.mean_rank,
+                    "best_control": ranking.best_control,
+                    "p_adjusted": None if score.floor is None else score.floor.adjusted_p,
+                    "beats_controls": score.beats_controls,
+                    "ranked": ranks.n,
+                    "missing": ranks.n_missing,
+                    "unit": ranks.unit,
+                    "friedman": ranks.statistic,
+                    "friedman_p": ranks.p_value,
+                    "friedman_p_adjusted": ranking.adjusted_p,
+                    "critical_difference": ranks.critical_difference,
+                }
+                for score in ranking.methods
+            ]
+    return pd.DataFrame(rows, columns=_RANK_COLUMNS)
 
 
 def _coinciding(output: Path, dataset: str, model: str) -> list[list[str]]:
