@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
-import jinja2
-
-import pellucid
 from pellucid.drawing import MATRIX, colour_bar
 from pellucid.files import write_table, write_text
 from pellucid.progress import progress
@@ -28,6 +24,7 @@ from pellucid.report.findings_of import IMAGE_SETS, DatasetFindings, dataset_fin
 from pellucid.report.gallery import Gallery, Group, duplicates, examples, gallery
 from pellucid.report.names import counted, percent
 from pellucid.report.overview import overview_table
+from pellucid.report.page import page
 from pellucid.report.privacy import hide_file, hide_in_prose
 from pellucid.report.read import DatasetResult, StudyResult, read_study
 from pellucid.report.scores import (
@@ -110,19 +107,10 @@ def render(study: StudyResult, *, show_progress: bool = False) -> str:
         for dataset in study.datasets:
             parts.append(_dataset_part(study, dataset))
             advance()
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pellucid.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style = (resources.files("pellucid.report") / "templates" / "report.css").read_text(encoding="utf-8")
     methods, metrics = _asked(study)
-    return environment.get_template("report.html.j2").render(
+    return page(
+        "report.html.j2",
         study=study,
-        style=style,
-        version=pellucid.__version__,
         parts=parts,
         intro=_intro(study),
         overview=overview_table(study),

@@ -205,12 +205,12 @@ def rank_methods(
             known.append(metric)
     wide = wide[known]
     means = _means(wide, facts, resamples, confidence)
-    overall = [_ranked(metric, ("all", "all"), wide[metric], facts, means) for metric in known]
-    overall = _corrected([_with_floors(ranking, wide[ranking.metric], facts) for ranking in overall])
+    overall = [_ranked(metric, ("all", "all"), wide, facts, means) for metric in known]
+    overall = _corrected([_with_floors(ranking, wide, facts) for ranking in overall])
     parts = []
     for part, rows in _parts(facts):
         means = _means(wide[rows], facts[rows], resamples, confidence)
-        parts += [_ranked(metric, part, wide.loc[rows, metric], facts[rows], means) for metric in known]
+        parts += [_ranked(metric, part, wide[rows], facts[rows], means) for metric in known]
     units = units_of(list(facts["patient_id"]), len(facts))
     return Rankings(
         overall=tuple(overall),
@@ -313,6 +313,7 @@ def _means(
 ) -> dict[tuple[str, str], Estimate]:
     """Means of every metric and method over the same resamples of units."""
     values, units = by_unit(wide.to_numpy(float), list(facts["patient_id"]))
+    pairs: list[tuple[str, str]] = wide.columns.to_list()
     columns = {str(place): column for place, column in enumerate(values.T)}
     estimates = bootstrap(
         {place: mean_of(column) for place, column in columns.items()},
@@ -323,35 +324,42 @@ def _means(
     present = {place: int(np.isfinite(column).sum()) for place, column in columns.items()}
     return {
         pair: replace(estimates[place], n=present[place], n_missing=len(values) - present[place])
-        for pair, place in zip(wide.columns, columns, strict=True)
+        for pair, place in zip(pairs, columns, strict=True)
     }
 
 
 def _ranked(
     metric: str,
     part: tuple[str, str],
-    values: pd.DataFrame,
+    wide: pd.DataFrame,
     facts: pd.DataFrame,
     means: Mapping[tuple[str, str], Estimate],
 ) -> MetricRanking:
     """Ranks of the methods that have a value of the metric at all; the others stand last, without a rank."""
     higher = bool(direction(metric))
+    values = {method: wide[metric, method].to_numpy(float) for of_metric, method in means if of_metric == metric}
     present = [name for name in values if means[metric, name].n] or list(values)
-    ranked = friedman(values[present].to_numpy(float), present, list(facts["patient_id"]), higher_is_better=higher)
+    columns = np.column_stack([values[name] for name in present])
+    ranked = friedman(columns, present, list(facts["patient_id"]), higher_is_better=higher)
     ranks = dict(zip(ranked.methods, ranked.mean_ranks, strict=True))
-    missing = values.isna().sum()
     scores = [
-        MethodScore(name, is_control(name), ranks.get(name), means[metric, name], int(missing[name]), None, higher)
-        for name in values
+        MethodScore(
+            name, is_control(name), ranks.get(name), means[metric, name], int(np.isnan(column).sum()), None, higher
+        )
+        for name, column in values.items()
     ]
     scores.sort(key=lambda score: np.inf if score.mean_rank is None else score.mean_rank)
     return MetricRanking(metric, *part, higher, ranked, None, 0, tuple(scores), None)
 
 
-def _with_floors(ranking: MetricRanking, values: pd.DataFrame, facts: pd.DataFrame) -> MetricRanking:
+def _with_floors(ranking: MetricRanking, wide: pd.DataFrame, facts: pd.DataFrame) -> MetricRanking:
     """Each method's paired test against the control with the best mean."""
     sign = 1.0 if ranking.higher_is_better else -1.0
-    controls = {score.method: sign * score.mean.value for score in ranking.methods if score.control and score.mean.n}
+    controls = {
+        score.method: sign * score.mean.value
+        for score in ranking.methods
+        if score.control and score.mean.value is not None
+    }
     if not controls:
         return ranking
     best = max(controls, key=controls.__getitem__)
@@ -360,7 +368,8 @@ def _with_floors(ranking: MetricRanking, values: pd.DataFrame, facts: pd.DataFra
     def floor(score: MethodScore) -> Comparison | None:
         if score.control or not score.mean.n:
             return None
-        result = paired_t(values[score.method].to_numpy(float), values[best].to_numpy(float), patients)
+        of_method, of_best = (wide[ranking.metric, name].to_numpy(float) for name in (score.method, best))
+        result = paired_t(of_method, of_best, patients)
         return Comparison(score.method, best, result, None, "holm", 0)
 
     return replace(
