@@ -34,6 +34,8 @@ from pellucid.report.scores import (
     localisation_table,
     method_order,
     method_tests_table,
+    ranks_diagram,
+    ranks_table,
     times_table,
 )
 from pellucid.report.sheets import sheets
@@ -56,6 +58,7 @@ class ModelPart:
 
     model: str
     tables: Sequence[Table]
+    diagrams: Sequence[Drawn]
     gallery: Gallery | None
 
 
@@ -195,7 +198,15 @@ def _model_part(study: StudyResult, dataset: DatasetResult, model: str) -> Model
     tables = [
         table for images in IMAGE_SETS for table in _map_tables(study, dataset, model, images) if table is not None
     ]
-    return ModelPart(model, tables, gallery(dataset, model))
+    diagrams = [
+        ranks_diagram(_title(model, images), study.table("method_ranks", dataset.name, model, images))
+        for images in IMAGE_SETS
+    ]
+    return ModelPart(model, tables, [each for each in diagrams if each is not None], gallery(dataset, model))
+
+
+def _title(model: str, images: str) -> str:
+    return model if images == "all" else f"{model}, {images}"
 
 
 def _map_tables(study: StudyResult, dataset: DatasetResult, model: str, images: str) -> list[Table | None]:
@@ -207,12 +218,13 @@ def _map_tables(study: StudyResult, dataset: DatasetResult, model: str, images: 
     better = directions()
     target = str(cells[0].card.get("target", "predicted"))
     tests = study.table("method_tests", dataset.name, model, images)
-    title = model if images == "all" else f"{model}, {images}"
+    title = _title(model, images)
     return [
         confidence_table(title, scores, dataset.classes, target),
         curves_table(title, scores, better),
         localisation_table(title, scores, share, better),
         method_tests_table(title, tests[tests["metric"] == "road"], method_order(scores)),
+        ranks_table(title, study.table("method_ranks", dataset.name, model, images), better),
     ]
 
 

@@ -22,6 +22,7 @@ def sheets(study: StudyResult) -> dict[str, pd.DataFrame]:
         "scores": scores,
         "confidence_increase": _confidence(scores),
         "method_tests": study.statistics["method_tests"],
+        "method_ranks": study.statistics["method_ranks"],
         "times": _times(study),
     }
 

@@ -206,7 +206,7 @@ def rank_methods(
     wide = wide[known]
     means = _means(wide, facts, resamples, confidence)
     overall = [_ranked(metric, ("all", "all"), wide, facts, means) for metric in known]
-    overall = _corrected([_with_floors(ranking, wide, facts) for ranking in overall])
+    overall = corrected([_with_floors(ranking, wide, facts) for ranking in overall])
     parts = []
     for part, rows in _parts(facts):
         means = _means(wide[rows], facts[rows], resamples, confidence)
@@ -313,7 +313,8 @@ def _means(
 ) -> dict[tuple[str, str], Estimate]:
     """Means of every metric and method over the same resamples of units."""
     values, units = by_unit(wide.to_numpy(float), list(facts["patient_id"]))
-    pairs: list[tuple[str, str]] = wide.columns.to_list()
+    names = (wide.columns.get_level_values(level).astype(str).tolist() for level in ("metric", "method"))
+    pairs: list[tuple[str, str]] = list(zip(*names, strict=True))
     columns = {str(place): column for place, column in enumerate(values.T)}
     estimates = bootstrap(
         {place: mean_of(column) for place, column in columns.items()},
@@ -377,8 +378,8 @@ def _with_floors(ranking: MetricRanking, wide: pd.DataFrame, facts: pd.DataFrame
     )
 
 
-def _corrected(rankings: Sequence[MetricRanking]) -> list[MetricRanking]:
-    """Friedman's p corrected over the metrics, and the tests against controls over all methods and metrics."""
+def corrected(rankings: Sequence[MetricRanking]) -> list[MetricRanking]:
+    """Rankings that are reported together: Friedman's p and the tests against controls, each corrected over all."""
     omnibus = adjust([ranking.ranks.p_value for ranking in rankings])
     floors = correct_family(
         [score.floor for ranking in rankings for score in ranking.methods if score.floor is not None]

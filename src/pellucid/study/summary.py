@@ -25,7 +25,7 @@ from pellucid.statistics import (
 )
 from pellucid.study.config import StatisticsSettings, StudyConfig, read_config
 from pellucid.study.plan import cell_folders
-from pellucid.study.ranking import rank_methods
+from pellucid.study.ranking import MethodScore, MetricRanking, corrected, rank_methods
 from pellucid.study.store import read_cells
 
 IMAGE_SETS = ("all", "without copies")
@@ -68,7 +68,8 @@ def summarise_study(config: StudyConfig, output: Path, *, show_progress: bool = 
     - `scores.csv`: mean of each metric per method and class, right and wrong predictions apart; likewise on both sets
       of images.
     - `method_tests.csv`: every pair of methods by the ROAD confidence increase, corrected over the study.
-    - `method_ranks.csv`: methods ranked by each metric within patients, by Friedman and Nemenyi.
+    - `method_ranks.csv`: methods ranked by each metric within patients, by Friedman and Nemenyi, and held against the
+      best control, corrected over the study.
     """
     folder, settings = output / "statistics", config.statistics
     folders = cell_folders(config, output)
@@ -262,8 +263,8 @@ def _method_tests(scored: pd.DataFrame, output: Path, config: StudyConfig) -> pd
 
 
 def _method_ranks(scored: pd.DataFrame, output: Path, settings: StatisticsSettings) -> pd.DataFrame:
-    """Ranks over all images of a network; corrected over the metrics of that network and set of images."""
-    rows: list[dict[str, Any]] = []
+    """Ranks over all images of each network, corrected over the study."""
+    found: dict[str, list[tuple[str, str, MetricRanking]]] = {}
     for dataset, model, images, cell in _explained_parts(scored) if len(scored) else ():
         named = cell.assign(sample=cell["fold"].astype(str) + "/" + cell["sample"].astype(str))
         rankings = rank_methods(
@@ -273,31 +274,32 @@ def _method_ranks(scored: pd.DataFrame, output: Path, settings: StatisticsSettin
             resamples=settings.resamples,
             confidence=settings.confidence,
         )
-        for ranking in rankings.overall:
-            ranks = ranking.ranks
-            rows += [
-                {
-                    "dataset": dataset,
-                    "model": model,
-                    "images": images,
-                    "metric": ranking.metric,
-                    "method": score.method,
-                    "control": score.control,
-                    "mean_rank": score.mean_rank,
-                    "best_control": ranking.best_control,
-                    "p_adjusted": None if score.floor is None else score.floor.adjusted_p,
-                    "beats_controls": score.beats_controls,
-                    "ranked": ranks.n,
-                    "missing": ranks.n_missing,
-                    "unit": ranks.unit,
-                    "friedman": ranks.statistic,
-                    "friedman_p": ranks.p_value,
-                    "friedman_p_adjusted": ranking.adjusted_p,
-                    "critical_difference": ranks.critical_difference,
-                }
-                for score in ranking.methods
-            ]
+        found.setdefault(images, []).extend((dataset, model, ranking) for ranking in rankings.overall)
+    rows: list[dict[str, Any]] = []
+    for images, family in found.items():
+        for (dataset, model, _), ranking in zip(family, corrected([each for *_, each in family]), strict=True):
+            where = {"dataset": dataset, "model": model, "images": images, "metric": ranking.metric}
+            rows += [{**where, **_rank_row(ranking, score)} for score in ranking.methods]
     return pd.DataFrame(rows, columns=_RANK_COLUMNS)
+
+
+def _rank_row(ranking: MetricRanking, score: MethodScore) -> dict[str, Any]:
+    ranks = ranking.ranks
+    return {
+        "method": score.method,
+        "control": score.control,
+        "mean_rank": score.mean_rank,
+        "best_control": ranking.best_control,
+        "p_adjusted": None if score.floor is None else score.floor.adjusted_p,
+        "beats_controls": score.beats_controls,
+        "ranked": ranks.n,
+        "missing": ranks.n_missing,
+        "unit": ranks.unit,
+        "friedman": ranks.statistic,
+        "friedman_p": ranks.p_value,
+        "friedman_p_adjusted": ranking.adjusted_p,
+        "critical_difference": ranks.critical_difference,
+    }
 
 
 def _coinciding(output: Path, dataset: str, model: str) -> list[list[str]]:
