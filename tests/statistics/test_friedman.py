@@ -198,6 +198,13 @@ def test_too_little_gives_no_test_and_says_why(table: np.ndarray, note: str) -> 
     assert all(rank is None or np.isfinite(rank) for rank in ranks.mean_ranks)
 
 
+def test_ranks_alone_are_the_same_without_a_test() -> None:
+    table = drawn(4, 12, 5)
+    alone = friedman(table, names_of(5), test=False)
+    assert alone.mean_ranks == friedman(table, names_of(5)).mean_ranks
+    assert (alone.p_value, alone.critical_difference, alone.groups) == (None, None, ())
+
+
 def test_few_units_are_told() -> None:
     assert "4 images only: p is approximate." in friedman(drawn(0, 4, 3), names_of(3)).note
     assert friedman(drawn(0, 10, 3), names_of(3)).note == ""

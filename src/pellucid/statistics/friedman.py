@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +70,7 @@ def friedman(
     *,
     higher_is_better: bool = True,
     alpha: float = 0.05,
+    test: bool = True,
 ) -> MethodRanks:
     """Rank methods within each unit, and test whether they differ and which do.
 
@@ -81,6 +83,7 @@ def friedman(
             what each row is.
         higher_is_better: whether the highest value has rank 1.
         alpha: level of the critical difference.
+        test: whether to test; else the result has ranks alone, which only describe.
 
     Returns:
         MethodRanks. Two methods are tested by Wilcoxon's signed ranks (ties dropped), since Friedman's test is then
@@ -127,6 +130,8 @@ def friedman(
         absent = [name for name, column in zip(names, table.T, strict=True) if not np.isfinite(column).any()]
         without = f"; without any: {', '.join(absent)}" if absent else ""
         return result(f"No {unit} has a value of every method{without}.")
+    if not test:
+        return result("")
     if k == 1:
         return result("One method only: there is nothing to rank it against.")
     if n < FEWEST_UNITS:
@@ -161,8 +166,13 @@ def critical_difference(methods: int, units: int, alpha: float = 0.05) -> float:
     >>> round(critical_difference(4, 14), 2), round(critical_difference(4, 14, alpha=0.1), 2)
     (1.25, 1.12)
     """
-    q = float(stats.studentized_range.isf(alpha, methods, np.inf)) / np.sqrt(2)
-    return float(q * np.sqrt(methods * (methods + 1) / (6 * units)))
+    return _studentised(alpha, methods) / np.sqrt(2) * float(np.sqrt(methods * (methods + 1) / (6 * units)))
+
+
+@functools.cache
+def _studentised(alpha: float, methods: int) -> float:
+    """The studentised range that so many normal draws exceed with chance `alpha`; slow to compute."""
+    return float(stats.studentized_range.isf(alpha, methods, np.inf))
 
 
 def groups_within(mean_ranks: Mapping[str, float], difference: float) -> tuple[tuple[str, ...], ...]:

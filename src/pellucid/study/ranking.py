@@ -341,7 +341,8 @@ def _ranked(
     values = {method: wide[metric, method].to_numpy(float) for of_metric, method in means if of_metric == metric}
     present = [name for name in values if means[metric, name].n] or list(values)
     columns = np.column_stack([values[name] for name in present])
-    ranked = friedman(columns, present, list(facts["patient_id"]), higher_is_better=higher)
+    whole = part == ("all", "all")
+    ranked = friedman(columns, present, list(facts["patient_id"]), higher_is_better=higher, test=whole)
     ranks = dict(zip(ranked.methods, ranked.mean_ranks, strict=True))
     scores = [
         MethodScore(
