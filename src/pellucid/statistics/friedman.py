@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -166,7 +167,7 @@ def critical_difference(methods: int, units: int, alpha: float = 0.05) -> float:
     >>> round(critical_difference(4, 14), 2), round(critical_difference(4, 14, alpha=0.1), 2)
     (1.25, 1.12)
     """
-    return _studentised(alpha, methods) / np.sqrt(2) * float(np.sqrt(methods * (methods + 1) / (6 * units)))
+    return _studentised(alpha, methods) * math.sqrt(methods * (methods + 1) / (12 * units))
 
 
 @functools.cache
