@@ -78,7 +78,6 @@ class MetricTerm:
     """A metric in the glossary."""
 
     title: str
-    better: str
     meaning: str
     facts: str
     source: str
@@ -296,8 +295,8 @@ def _verdict_counts(verdicts: pd.DataFrame | None) -> Table | None:
 def _term(metric: str) -> MetricTerm:
     entry = METRICS[metric.partition("[")[0]]
     arrow = "" if entry.higher_is_better is None else ARROWS[entry.higher_is_better]
-    better = f"{arrow} {'higher' if entry.higher_is_better else 'lower'} is better" if arrow else ""
-    return MetricTerm(metric_title(metric), better, entry.summary, _metric_facts(metric), entry.source)
+    title = f"{metric_title(metric)}\u00a0{arrow}".strip()
+    return MetricTerm(title, entry.summary, _metric_facts(metric), entry.source)
 
 
 def _facts(table: pd.DataFrame, samples: pd.DataFrame | None) -> pd.DataFrame:

@@ -170,7 +170,7 @@ def verdict_table(verdicts: pd.DataFrame, titles: Mapping[object, Cell]) -> Tabl
     ]
     more = f"The first {SHOWN} of {len(samples)} images; verdicts.csv has all. " if len(samples) > SHOWN else ""
     note = f"{more}What each rests on stands below, a line for each map."
-    return Table("Verdict on each map", ["Image", *map(heading, methods)], rows, note=note, kind="matrix")
+    return Table("Verdict on each map", ["Image", *map(heading, methods)], rows, note=note, kind="matrix long")
 
 
 def evidence_table(verdicts: pd.DataFrame, titles: Mapping[object, Cell]) -> Table:
@@ -184,7 +184,7 @@ def evidence_table(verdicts: pd.DataFrame, titles: Mapping[object, Cell]) -> Tab
     ]
     sizes = [len(part) for part in told.values()]
     columns = ["Image", "Method", "Verdict", "Evidence"]
-    return Table("What each verdict rests on", columns, rows, heads=2, sizes=sizes, spanning=True, kind="words")
+    return Table("What each verdict rests on", columns, rows, heads=2, sizes=sizes, spanning=True, kind="words long")
 
 
 def family_of(metric: str) -> str:
