@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from pellucid.errors import InputError, UnknownNameError
@@ -54,3 +56,10 @@ def test_table_has_a_row_per_entry(scores: Registry) -> None:
     assert "half" in scores
     assert scores.names("toy") == ("half",)
     assert scores.names("other") == ()
+
+
+def test_a_range_and_what_missing_means_are_in_the_table_where_an_entry_has_them(scores: Registry) -> None:
+    scores.register("whole", family="toy", source="none", range=(-1.0, math.inf), missing="it is flat")(abs)
+    half, whole = scores.table().to_dict("records")
+    assert (half["range"], half["missing"]) == ("", "")
+    assert (whole["range"], whole["missing"]) == ("-1 to ∞", "it is flat")

@@ -25,7 +25,7 @@ from pellucid.metrics.explainer import explainer_of
 from pellucid.metrics.families import METRICS, Metric
 from pellucid.metrics.kept import Kept, Value
 from pellucid.metrics.truth import Truth
-from pellucid.progress import progress as progress_bar
+from pellucid.progress import Advance, heard
 from pellucid.registry import Choice
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def evaluate(
     masks: Tensor | Truth | None = None,
     generator: torch.Generator | None = None,
     batch_size: int = 32,
-    progress: bool = False,
+    progress: bool | Advance = False,
     multi_label: bool = False,
     *,
     bank: Tensor | None = None,
@@ -80,7 +80,7 @@ def evaluate(
         generator: where ties, noise and random sets come from; None means seed 0. An image's draws depend on its place
             in `images`, not on the batch size, the methods or the metrics.
         batch_size: images that the network sees at once.
-        progress: show a bar on standard error.
+        progress: show a bar on standard error; or a function that hears of steps and notes in its place.
         multi_label: each class has a probability of its own, by the sigmoid, instead of the softmax over all.
         bank: held-out images (K, C, *S), normalised likewise, for the fills "dataset-mean" and "inpainting".
         explainer: makes maps again, for metrics that explain changed images; None runs the methods by their labels at
@@ -132,7 +132,7 @@ def evaluate(
         steps = len(images) * len(explanation.maps) * len(choices)
         with (
             told_if_full(_Trial(model, images), rows, device_of(model)),
-            progress_bar("Evaluating", steps, show=progress) as advance,
+            heard(progress, "Evaluating", steps) as advance,
         ):
             for part in _blocks(images, explanation, choices):
                 block = Block(cells, images, part, advance)

@@ -110,7 +110,7 @@ def explain_files(
     target = _target(question.target, classes)
     given = [Path(path) for path in paths]
     files = image_files(given, (*IMAGE_ENDINGS, *VOLUME_ENDINGS))
-    names = output_names([path for path in files if path in given or not _is_own(path)], out)
+    names = output_names([path for path in files if path in given or not is_own(path)], out)
     unreadable: list[tuple[str, str]] = []
     records: list[Path] = []
     about = _about(network, card, question)
@@ -199,7 +199,7 @@ def _taken(out: Path, name: str, image: Path, inputs: Container[Path]) -> bool:
         return True
 
 
-def _is_own(path: Path) -> bool:
+def is_own(path: Path) -> bool:
     """Whether an image is an overlay or a map that an earlier run left in a folder that is searched."""
     parts = path.name.split(".")
     if path.name.endswith(VOLUME_MAP):
@@ -269,14 +269,19 @@ def _about(network: nn.Module, card: ModelCard, question: Question) -> dict[str,
         "fused": question.fuse,
         "index": question.index,
         "precision": question.precision,
-        "model": {
-            "architecture": card.architecture,
-            "weights": digest(network),
-            "image_size": card.image_size,
-            "channels": card.channels,
-            "intensity": card.intensity,
-            "normalisation": {"mean": list(card.mean), "std": list(card.std), "origin": card.normalisation},
-        },
+        "model": model_record(network, card),
+    }
+
+
+def model_record(network: nn.Module, card: ModelCard) -> dict[str, Any]:
+    """What a record says of the network and of how images are prepared for it."""
+    return {
+        "architecture": card.architecture,
+        "weights": digest(network),
+        "image_size": card.image_size,
+        "channels": card.channels,
+        "intensity": card.intensity,
+        "normalisation": {"mean": list(card.mean), "std": list(card.std), "origin": card.normalisation},
     }
 
 

@@ -1,0 +1,438 @@
+"""Evaluate the explanations of image files: every method and control by every metric, in one folder of tables."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+import pellucid
+from pellucid.attribution.engine import PAPER_METHODS, MethodChoice
+from pellucid.attribution.targets import class_logits
+from pellucid.data.images import read_image
+from pellucid.data.transforms import Normalisation, prepare
+from pellucid.errors import InputError, UnreadableFileError, expected, unknown_name
+from pellucid.files import write_json, write_table
+from pellucid.metrics.evaluate import EMPTY_MASK
+from pellucid.metrics.families import Metric
+from pellucid.models.checkpoints import ModelCard, digest
+from pellucid.progress import Advance, progress
+from pellucid.registry import Choice
+from pellucid.study.environment import environment
+from pellucid.study.evaluate_shards import Scoring, Shard, ShardValues, Values, whole_set_values
+from pellucid.study.evaluate_summary import is_control, missing_table, summary_table
+from pellucid.study.explain_files import class_names, model_record
+from pellucid.study.known_images import KnownImage, ListedImage, Sources, known_of, list_images
+from pellucid.study.saved_maps import SavedMap, SavedMaps, open_maps
+from pellucid.training.predict import image_files
+
+CONTROLS = ("random", "sobel", "center-gaussian")
+KEPT = ".values"  # in the output: what a stopped run goes on from
+BANK = 64  # held-out images at most
+
+_FILES_AT_ONCE, _VOLUMES_AT_ONCE = 8, 2  # whatever the batch size, since draws follow from an image's place among these
+_GIVEN = {"masks": "--masks", "boxes": "--boxes", "anatomy": "--anatomy"}
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EvaluationQuestion:
+    """What is measured of each image.
+
+    `methods` are choices, or with `maps` labels, of which none means all; `controls` are scored beside. Metrics in
+    `optional` are left out where what they need isn't given. `target` is "predicted", "true" or a class by its name or
+    index; None is "predicted", or what saved maps explain. `bank` are held-out images for fills that take from them.
+    """
+
+    metrics: Sequence[Choice[Metric]]
+    methods: Sequence[MethodChoice] = ()
+    optional: frozenset[str] = frozenset()
+    controls: Sequence[str] = CONTROLS
+    sources: Sources = field(default_factory=Sources)
+    maps: Path | None = None
+    target: str | None = None
+    layers: Sequence[str] = ("auto",)
+    batch_size: int = 32
+    max_memory: int | None = None
+    seed: int = 0
+    index: int | None = None
+    bank: Sequence[Path] = ()
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What came of it.
+
+    `scores` has sample, image, method, metric, value, reason; `samples` a row per image with sample, image, patient_id
+    (a number in the order of the images, never the id), label, predicted, target and probability; `summary` a row per
+    metric and method. `skipped` has the name and reason of each image that was left out, `problems` sentences on masks
+    and boxes that can't be used, `left_out` the metrics for which nothing was given.
+    """
+
+    scores: pd.DataFrame
+    samples: pd.DataFrame
+    summary: pd.DataFrame
+    skipped: tuple[tuple[str, str], ...]
+    problems: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Read:
+    listed: ListedImage
+    image: Tensor
+    known: KnownImage
+
+
+@dataclass
+class _Run:
+    """What is the same for all images, and what is told of them on the way."""
+
+    card: ModelCard
+    classes: Sequence[str]
+    question: EvaluationQuestion
+    scoring: Scoring
+    saved: SavedMaps | None
+    strict: bool
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def skip(self, name: str, error: Exception | str, advance: Advance) -> None:
+        self.skipped.append((name, str(error)))
+        advance(len(self.scoring.labels) * len(self.scoring.metrics))
+
+
+def evaluate_files(
+    paths: Sequence[Path],
+    model: tuple[nn.Module, ModelCard],
+    output: Path,
+    question: EvaluationQuestion,
+    *,
+    strict: bool = False,
+    show_progress: bool = False,
+) -> Evaluated:
+    """Explain image files, or take maps that were saved, and score every map by every metric.
+
+    Leaves in `output`: `scores.csv` and `scores.parquet`, a row per image, method and metric; `summary.csv`, the means;
+    `missing.csv`, how many values are missing and why; `samples.csv`, what is known of each image; and
+    `evaluation.json`, what was asked of what. Values are kept as they come, so that the same call goes on after a stop
+    and ends with the same bytes.
+
+    Arguments:
+        paths: image files, folders that are searched at any depth, and manifests or folders that hold one.
+        model: the network and its card, as `load_weights` gives them. It is given back as it was.
+        output: the folder; it is made.
+        question: methods, metrics, target, truth and how to run.
+        strict: stop at the first image, mask or map that can't be used.
+        show_progress: show a bar with the time left.
+
+    Raises:
+        InputError: a path that isn't there, no image among them, maps of another network or target, or a question that
+            can't be answered.
+        UnreadableFileError: no image can be evaluated; or, when `strict`, one can't.
+    """
+    network, card = model
+    classes = class_names(card)
+    images = list_images(list(paths), question.sources, classes)
+    given = _given(images)
+    metrics, left_out = _fitting(question, given)
+    _check_target(question.target, classes)
+    weights = digest(network)
+    labels = [each if isinstance(each, str) else each.label for each in question.methods]
+    saved = None if question.maps is None else open_maps(question.maps, images, weights, labels)
+    there = labels or list(PAPER_METHODS) if saved is None else saved.labels
+    controls = [name for name in question.controls if name not in there]
+    scoring = Scoring(
+        network=network,
+        weights=weights,
+        methods=[*(question.methods or PAPER_METHODS), *controls] if saved is None else controls,
+        saved=() if saved is None else saved.labels,
+        metrics=metrics,
+        layers=question.layers,
+        given=given,
+        batch_size=question.batch_size,
+        max_memory=question.max_memory,
+        seed=question.seed,
+        bank=_bank(question.bank, images, card),
+    )
+    run = _Run(card, classes, question, scoring, saved, strict)
+    at_once = _VOLUMES_AT_ONCE if card.axes == 3 else _FILES_AT_ONCE
+    steps = len(images) * len(scoring.labels) * len(metrics)
+    rows: list[tuple[Any, ...]] = []
+    samples: list[dict[str, Any]] = []
+    shards: list[ShardValues] = []
+    predicted: list[Tensor] = []
+    with progress("evaluating", steps, show=show_progress) as advance:
+        readable = _readable(images, run, advance)
+        for number, part in enumerate(iter(lambda: list(itertools.islice(readable, at_once)), [])):
+            fitting, shard = _shard(number, part, run, advance)
+            if shard is None:
+                continue
+            store = ShardValues(shard, scoring, output / KEPT)
+            rows += _rows(store.values(advance), [each.known for each in fitting], len(samples))
+            samples += _samples(fitting, shard, classes, len(samples))
+            shards.append(store)
+            predicted.append(shard.logits.argmax(dim=1))
+        if not samples:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in run.skipped[:3])
+            raise UnreadableFileError(f"images: none of {len(images)} can be evaluated. {reasons}")
+        rows += _rows(whole_set_values(shards, torch.cat(predicted), scoring, output / KEPT), None, 0)
+        advance(len(samples) * len(scoring.labels) * len(scoring.whole_set))
+    return _write(output, run, rows, samples, shards, left_out)
+
+
+def _given(images: Sequence[ListedImage]) -> frozenset[str]:
+    """What is known of any image."""
+    there = {
+        "masks": any(each.mask or "mask" in each.doubt for each in images),
+        "anatomy": any(each.anatomy or "anatomy" in each.doubt for each in images),
+        "boxes": any(each.boxes for each in images),
+    }
+    return frozenset(name for name, known in there.items() if known)
+
+
+def _fitting(question: EvaluationQuestion, given: frozenset[str]) -> tuple[list[Choice[Metric]], tuple[str, ...]]:
+    """The metrics that can be computed, and the labels of those left out since nothing was given for them."""
+    kept, left_out = [], []
+    for choice in question.metrics:
+        lacking = [need for need in choice.entry.needs if need in _GIVEN and need not in given]
+        if not lacking:
+            kept.append(choice)
+        elif choice.label in question.optional:
+            left_out.append(choice.label)
+        else:
+            wanted = f"{lacking[0]} of the images for {choice.label}"
+            raise expected("metrics", wanted, "none", do=f"Pass {_GIVEN[lacking[0]]}, or leave it out.")
+    if not kept:
+        needed = sorted({need for choice in question.metrics for need in choice.entry.needs if need in _GIVEN} - given)
+        do = f"Pass {' or '.join(_GIVEN[need] for need in needed)}." if needed else ""
+        raise expected("metrics", "at least one that can be computed", ", ".join(left_out) or "none", do=do)
+    return kept, tuple(left_out)
+
+
+def _check_target(asked: str | None, classes: Sequence[str]) -> None:
+    known = asked in (None, "predicted", "true", *classes)
+    if not known and not (str(asked).isdecimal() and int(str(asked)) < len(classes)):
+        raise unknown_name("target", str(asked), ["predicted", "true", *classes])
+
+
+def _bank(paths: Sequence[Path], images: Sequence[ListedImage], card: ModelCard) -> Tensor | None:
+    """Held-out images (K, C, *S), none of them among those evaluated."""
+    if not paths:
+        return None
+    own = {each.path.resolve() for each in images}
+    files = image_files(list(paths))
+    shared = [path for path in files if path.resolve() in own]
+    if shared:
+        raise expected("bank", "images that aren't evaluated", f"{shared[0].name}, which is")
+    return torch.stack([_prepared(path, card, None)[0] for path in files[:BANK]])
+
+
+def _prepared(path: Path, card: ModelCard, index: int | None) -> tuple[Tensor, Any]:
+    """An image as the network wants it, and as it was read."""
+    image = read_image(path, index)
+    prepared = prepare(image, channels=card.channels, size=card.image_size, intensity=card.intensity)
+    return Normalisation(card.mean, card.std, card.normalisation).normalise(prepared, card.axes), image
+
+
+def _readable(images: Sequence[ListedImage], run: _Run, advance: Advance) -> Iterator[_Read]:
+    """Each image that can be read, with its truth; the others are skipped."""
+    sources = run.question.sources
+    for listed in images:
+        try:
+            prepared, image = _prepared(listed.path, run.card, run.question.index)
+        except (UnreadableFileError, InputError) as error:
+            if run.strict:
+                raise
+            run.skip(listed.name, str(error).replace(str(listed.path), listed.name), advance)
+            continue
+        known = known_of(listed, image, run.card.image_size, sources.labels)
+        if run.strict and known.problems:
+            raise InputError(known.problems[0])
+        run.problems += known.problems
+        yield _Read(listed, prepared, known)
+
+
+def _shard(number: int, part: Sequence[_Read], run: _Run, advance: Advance) -> tuple[list[_Read], Shard | None]:
+    """The images that have a class to explain and, where maps were saved, maps that fit them."""
+    images = torch.stack([each.image for each in part])
+    logits = _logits(run.scoring, images)
+    fitting, targets, maps = [], [], []
+    for row, read in enumerate(part):
+        try:
+            target = _target(read.listed, logits[row], run)
+            found = None if run.saved is None else run.saved.of(read.listed, images.shape[2:])
+            if found is not None:
+                found.check(logits[row])
+                target = _same_target(target, found, read.listed, run)
+                maps.append(found)
+        except _Elsewhere:
+            raise
+        except (UnreadableFileError, InputError) as error:
+            if run.strict:
+                raise type(error)(f"{read.listed.name}: {error}") from error
+            run.skip(read.listed.name, error, advance)
+            continue
+        assert target is not None
+        fitting.append(row)
+        targets.append(target)
+    if not fitting:
+        return [], None
+    kept = [part[row] for row in fitting]
+    known = [each.known for each in kept]
+    logits, classes = logits[fitting], torch.tensor(targets)
+    probabilities = logits.sigmoid() if len(run.card.classes) == 1 else logits.softmax(dim=1)
+    probability = probabilities.gather(1, classes[:, None])[:, 0]
+    return kept, Shard(number, images[fitting], logits, classes, probability, known, maps)
+
+
+class _Elsewhere(InputError):
+    """Maps that explain another class than asked: of the wrong run, so that going on makes no sense."""
+
+
+def _target(listed: ListedImage, logits: Tensor, run: _Run) -> int | None:
+    """The class to explain; None where saved maps say it."""
+    asked = run.question.target
+    if asked is None and run.saved is not None:
+        return None
+    if asked in (None, "predicted"):
+        return int(logits.argmax())
+    name = listed.label if asked == "true" else asked
+    if asked == "true" and not name:
+        raise InputError("it has no label, and the true class was asked for")
+    if name in run.classes:
+        return run.classes.index(str(name))
+    if asked == "true":
+        raise InputError(f"its label {name!r} isn't one of the network's classes")
+    return int(str(name))
+
+
+def _same_target(target: int | None, found: SavedMap, listed: ListedImage, run: _Run) -> int:
+    if target is not None and target != found.target:
+        wanted, got = run.classes[target], run.classes[found.target]
+        do = "Explain again, or leave --target out."
+        raise _Elsewhere(str(expected("maps", f"maps of class {wanted!r}", f"{got!r} for {listed.name}", do)))
+    return found.target
+
+
+def _logits(scoring: Scoring, images: Tensor) -> Tensor:
+    device = next(scoring.network.parameters()).device
+    with torch.no_grad():
+        parts = [class_logits(scoring.network(part.to(device))) for part in images.split(scoring.batch_size)]
+    return torch.cat(parts).float().cpu()
+
+
+def _rows(values: Values, known: Sequence[KnownImage] | None, first: int) -> list[tuple[Any, ...]]:
+    """Rows (sample, method, metric, value, reason), which say why an image has no mask where it has none."""
+    rows = []
+    for (row, method, metric), (value, reason) in values.items():
+        missing = {} if known is None else known[row].missing
+        if reason == EMPTY_MASK:
+            reason = missing.get("mask", reason)
+        elif reason == "the anatomy's mask is empty":
+            reason = missing.get("anatomy", reason)
+        elif reason == "the image has no box":
+            reason = missing.get("boxes", reason)
+        rows.append((first + row, method, metric, value, reason))
+    return rows
+
+
+def _samples(read: Sequence[_Read], shard: Shard, classes: Sequence[str], first: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "sample": first + row,
+            "image": each.listed.name,
+            "patient_id": each.listed.patient,
+            "label": each.listed.label,
+            "predicted": classes[int(shard.logits[row].argmax())],
+            "target": classes[int(shard.target[row])],
+            "probability": float(shard.probability[row]),
+        }
+        for row, each in enumerate(read)
+    ]
+
+
+def _write(
+    output: Path,
+    run: _Run,
+    rows: Sequence[tuple[Any, ...]],
+    samples: Sequence[dict[str, Any]],
+    shards: Sequence[ShardValues],
+    left_out: tuple[str, ...],
+) -> Evaluated:
+    """The tables and the record."""
+    scoring = run.scoring
+    known = pd.DataFrame(samples)
+    patients = known["patient_id"].tolist()
+    known["patient_id"] = _numbered(patients)
+    scores = _sorted(rows, scoring)
+    scores.insert(1, "image", [known["image"][sample] for sample in scores["sample"]])
+    summary = summary_table(scores, scoring.labels, scoring.metrics, patients)
+    for name in ("scores.csv", "scores.parquet"):
+        write_table(output / name, scores)
+    write_table(output / "summary.csv", summary)
+    write_table(output / "missing.csv", missing_table(scores))
+    write_table(output / "samples.csv", known)
+    write_json(output / "evaluation.json", _record(run, len(samples), shards, left_out))
+    return Evaluated(scores, known, summary, tuple(run.skipped), tuple(run.problems), left_out)
+
+
+def _sorted(rows: Sequence[tuple[Any, ...]], scoring: Scoring) -> pd.DataFrame:
+    methods = {label: place for place, label in enumerate(scoring.labels)}
+    metrics = {choice.label: place for place, choice in enumerate(scoring.metrics)}
+    ordered = sorted(rows, key=lambda row: (row[0], methods[row[1]], metrics[row[2]]))
+    table = pd.DataFrame(ordered, columns=["sample", "method", "metric", "value", "reason"])
+    return table.astype({"value": "float64"})
+
+
+def _numbered(patients: Sequence[str]) -> list[str]:
+    """A number for each patient, in the order of the images; "" where unknown."""
+    numbers = {name: str(place + 1) for place, name in enumerate(dict.fromkeys(filter(None, patients)))}
+    return [numbers.get(name, "") for name in patients]
+
+
+def _record(run: _Run, count: int, shards: Sequence[ShardValues], left_out: tuple[str, ...]) -> dict[str, Any]:
+    """What was asked of what, by which versions; no time, so that it repeats."""
+    question, scoring, card = run.question, run.scoring, run.card
+    made = [shard.made for shard in shards]
+    return {
+        "pellucid": pellucid.__version__,
+        "environment": environment(next(scoring.network.parameters()).device),
+        "model": model_record(scoring.network, card),
+        "classes": list(run.classes),
+        "images": count,
+        "skipped": [list(each) for each in run.skipped],
+        "problems": list(run.problems),
+        "given": sorted(scoring.given),
+        "target": question.target or ("predicted" if question.maps is None else "as saved"),
+        "maps": None if question.maps is None else question.maps.name,
+        "layer": sorted({each["layer"] for each in made}),
+        "grid": made[0]["grid"],
+        "methods": {label: {"control": is_control(label), "saved": label in scoring.saved} for label in scoring.labels},
+        "metrics": {choice.label: _metric_record(choice) for choice in scoring.metrics},
+        "left_out": list(left_out),
+        "bank": 0 if scoring.bank is None else len(scoring.bank),
+        "seed": scoring.seed,
+        "batch_size": scoring.batch_size,
+        "index": question.index,
+    }
+
+
+def _metric_record(choice: Choice[Metric]) -> dict[str, Any]:
+    entry = choice.entry
+    options = {**entry.options, **choice.options}
+    return {
+        "family": entry.family,
+        "better": "higher" if entry.higher_is_better else "lower",
+        "range": None if entry.range is None else [str(end) for end in entry.range],
+        "needs": list(entry.needs),
+        "options": {name: value.label if isinstance(value, Choice) else repr(value) for name, value in options.items()},
+        "source": entry.source,
+    }
