@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,9 +26,16 @@ from pellucid.models.checkpoints import ModelCard, digest
 from pellucid.progress import Advance, progress
 from pellucid.registry import Choice
 from pellucid.study.environment import environment
-from pellucid.study.evaluate_shards import Scoring, Shard, ShardValues, Values, whole_set_values
-from pellucid.study.evaluate_summary import is_control, missing_table, summary_table
-from pellucid.study.explain_files import class_names, model_record
+from pellucid.study.evaluate_shards import Scoring, Shard, ShardValues, Values, made_in, whole_set_values
+from pellucid.study.evaluate_summary import (
+    is_control,
+    metric_record,
+    missing_table,
+    numbered,
+    scores_table,
+    summary_table,
+)
+from pellucid.study.explain_files import class_names, model_record, tell_coarse
 from pellucid.study.known_images import KnownImage, ListedImage, Sources, known_of, list_images
 from pellucid.study.saved_maps import SavedMap, SavedMaps, open_maps
 from pellucid.training.predict import image_files
@@ -39,7 +46,6 @@ BANK = 64  # held-out images at most
 
 _FILES_AT_ONCE, _VOLUMES_AT_ONCE = 8, 2  # whatever the batch size, since draws follow from an image's place among these
 _GIVEN = {"masks": "--masks", "boxes": "--boxes", "anatomy": "--anatomy"}
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -163,29 +169,51 @@ def evaluate_files(
         bank=_bank(question.bank, images, card),
     )
     run = _Run(card, classes, question, scoring, saved, strict)
-    at_once = _VOLUMES_AT_ONCE if card.axes == 3 else _FILES_AT_ONCE
     steps = len(images) * len(scoring.labels) * len(metrics)
-    rows: list[tuple[Any, ...]] = []
-    samples: list[dict[str, Any]] = []
-    shards: list[ShardValues] = []
-    predicted: list[Tensor] = []
     with progress("evaluating", steps, show=show_progress) as advance:
-        readable = _readable(images, run, advance)
-        for number, part in enumerate(iter(lambda: list(itertools.islice(readable, at_once)), [])):
-            fitting, shard = _shard(number, part, run, advance)
-            if shard is None:
-                continue
-            store = ShardValues(shard, scoring, output / KEPT)
-            rows += _rows(store.values(advance), [each.known for each in fitting], len(samples))
-            samples += _samples(fitting, shard, classes, len(samples))
-            shards.append(store)
-            predicted.append(shard.logits.argmax(dim=1))
-        if not samples:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in run.skipped[:3])
-            raise UnreadableFileError(f"images: none of {len(images)} can be evaluated. {reasons}")
-        rows += _rows(whole_set_values(shards, torch.cat(predicted), scoring, output / KEPT), None, 0)
-        advance(len(samples) * len(scoring.labels) * len(scoring.whole_set))
-    return _write(output, run, rows, samples, shards, left_out)
+        found = _through(images, run, output / KEPT, advance)
+        whole = whole_set_values(found.folders, torch.tensor(found.predicted), scoring)
+        if whole is None:  # an image or a metric came to those of an earlier run, whose maps aren't kept
+            again = dataclasses.replace(run, skipped=[], problems=[])
+            _through(images, again, output / KEPT, lambda steps=1, note="": advance(0, note), maps=True)
+            whole = whole_set_values(found.folders, torch.tensor(found.predicted), scoring)
+        assert whole is not None
+        found.rows += _rows(whole, None, 0)
+        advance(len(found.samples) * len(scoring.labels) * len(scoring.whole_set))
+    made = made_in(found.folders[0])
+    tell_coarse(made["layer"], made["grid"])
+    return _write(output, run, found, left_out)
+
+
+@dataclass
+class _Found:
+    """What came of all images: rows of the table, what is known of each, and where the shards' values are kept."""
+
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    predicted: list[int] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+
+
+def _through(images: Sequence[ListedImage], run: _Run, folder: Path, advance: Advance, *, maps: bool = False) -> _Found:
+    """Go through the images, a few at a time; raises UnreadableFileError where none can be evaluated."""
+    found = _Found()
+    at_once = _VOLUMES_AT_ONCE if run.card.axes == 3 else _FILES_AT_ONCE
+    readable = _readable(images, run, advance)
+    for number, part in enumerate(iter(lambda: list(itertools.islice(readable, at_once)), [])):
+        fitting, shard = _shard(number, part, run, advance)
+        if shard is None:
+            continue
+        store = ShardValues(shard, run.scoring, folder)
+        values = store.values(advance, maps=maps)
+        found.rows += _rows(values, [each.known for each in fitting], len(found.samples))
+        found.samples += _samples(fitting, shard, run.classes, len(found.samples))
+        found.predicted += shard.logits.argmax(dim=1).tolist()
+        found.folders.append(store.folder)
+    if not found.samples:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in run.skipped[:3])
+        raise UnreadableFileError(f"images: none of {len(images)} can be evaluated. {reasons}")
+    return found
 
 
 def _given(images: Sequence[ListedImage]) -> frozenset[str]:
@@ -359,20 +387,13 @@ def _samples(read: Sequence[_Read], shard: Shard, classes: Sequence[str], first:
     ]
 
 
-def _write(
-    output: Path,
-    run: _Run,
-    rows: Sequence[tuple[Any, ...]],
-    samples: Sequence[dict[str, Any]],
-    shards: Sequence[ShardValues],
-    left_out: tuple[str, ...],
-) -> Evaluated:
+def _write(output: Path, run: _Run, found: _Found, left_out: tuple[str, ...]) -> Evaluated:
     """The tables and the record."""
     scoring = run.scoring
-    known = pd.DataFrame(samples)
+    known = pd.DataFrame(found.samples)
     patients = known["patient_id"].tolist()
-    known["patient_id"] = _numbered(patients)
-    scores = _sorted(rows, scoring)
+    known["patient_id"] = numbered(patients)
+    scores = scores_table(found.rows, scoring.labels, scoring.metrics)
     scores.insert(1, "image", [known["image"][sample] for sample in scores["sample"]])
     summary = summary_table(scores, scoring.labels, scoring.metrics, patients)
     for name in ("scores.csv", "scores.parquet"):
@@ -380,34 +401,20 @@ def _write(
     write_table(output / "summary.csv", summary)
     write_table(output / "missing.csv", missing_table(scores))
     write_table(output / "samples.csv", known)
-    write_json(output / "evaluation.json", _record(run, len(samples), shards, left_out))
+    write_json(output / "evaluation.json", _record(run, found, left_out))
     return Evaluated(scores, known, summary, tuple(run.skipped), tuple(run.problems), left_out)
 
 
-def _sorted(rows: Sequence[tuple[Any, ...]], scoring: Scoring) -> pd.DataFrame:
-    methods = {label: place for place, label in enumerate(scoring.labels)}
-    metrics = {choice.label: place for place, choice in enumerate(scoring.metrics)}
-    ordered = sorted(rows, key=lambda row: (row[0], methods[row[1]], metrics[row[2]]))
-    table = pd.DataFrame(ordered, columns=["sample", "method", "metric", "value", "reason"])
-    return table.astype({"value": "float64"})
-
-
-def _numbered(patients: Sequence[str]) -> list[str]:
-    """A number for each patient, in the order of the images; "" where unknown."""
-    numbers = {name: str(place + 1) for place, name in enumerate(dict.fromkeys(filter(None, patients)))}
-    return [numbers.get(name, "") for name in patients]
-
-
-def _record(run: _Run, count: int, shards: Sequence[ShardValues], left_out: tuple[str, ...]) -> dict[str, Any]:
+def _record(run: _Run, found: _Found, left_out: tuple[str, ...]) -> dict[str, Any]:
     """What was asked of what, by which versions; no time, so that it repeats."""
     question, scoring, card = run.question, run.scoring, run.card
-    made = [shard.made for shard in shards]
+    made = [made_in(folder) for folder in found.folders]
     return {
         "pellucid": pellucid.__version__,
         "environment": environment(next(scoring.network.parameters()).device),
         "model": model_record(scoring.network, card),
         "classes": list(run.classes),
-        "images": count,
+        "images": len(found.samples),
         "skipped": [list(each) for each in run.skipped],
         "problems": list(run.problems),
         "given": sorted(scoring.given),
@@ -416,23 +423,10 @@ def _record(run: _Run, count: int, shards: Sequence[ShardValues], left_out: tupl
         "layer": sorted({each["layer"] for each in made}),
         "grid": made[0]["grid"],
         "methods": {label: {"control": is_control(label), "saved": label in scoring.saved} for label in scoring.labels},
-        "metrics": {choice.label: _metric_record(choice) for choice in scoring.metrics},
+        "metrics": {choice.label: metric_record(choice) for choice in scoring.metrics},
         "left_out": list(left_out),
         "bank": 0 if scoring.bank is None else len(scoring.bank),
         "seed": scoring.seed,
         "batch_size": scoring.batch_size,
         "index": question.index,
-    }
-
-
-def _metric_record(choice: Choice[Metric]) -> dict[str, Any]:
-    entry = choice.entry
-    options = {**entry.options, **choice.options}
-    return {
-        "family": entry.family,
-        "better": "higher" if entry.higher_is_better else "lower",
-        "range": None if entry.range is None else [str(end) for end in entry.range],
-        "needs": list(entry.needs),
-        "options": {name: value.label if isinstance(value, Choice) else repr(value) for name, value in options.items()},
-        "source": entry.source,
     }

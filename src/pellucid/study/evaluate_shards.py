@@ -106,32 +106,26 @@ class ShardValues:
             version("pellucid"), scoring.weights, scoring.labels, list(scoring.layers), scoring.seed, shard.number,
             shard.images, shard.target, *told, *saved,
         )  # fmt: skip
-        self._folder = folder / self.key
+        self.folder = folder / self.key
         self._truth = truth
         self._explanation: Explanation | None = None
 
-    def values(self, advance: Advance) -> Values:
-        """Each image's value by method and metric, but for the metrics that compare all images."""
-        found = _read(self._folder)
+    def values(self, advance: Advance, *, maps: bool = False) -> Values:
+        """Each image's value by method and metric, but for the metrics that compare all images.
+
+        Where there are such metrics the maps that are made are kept for them; `maps` makes them in any case.
+        """
+        found = _read(self.folder)
         wanted = [choice for choice in self._scoring.metrics if choice not in self._scoring.whole_set]
         known = {metric for _, _, metric in found}
         for group in _together([choice for choice in wanted if choice.label not in known]):
             found |= self._evaluated(group, advance)
+        if (maps and not (self.folder / _MAPS).exists()) or not (self.folder / _MADE).exists():
+            self.explanation(advance)
         done = sum(choice.label in known for choice in wanted)
         advance(done * len(self._shard.images) * len(self._scoring.labels))
-        return {(row, method, metric): value for (row, method, metric), value in found.items() if metric in self._names}
-
-    @property
-    def _names(self) -> set[str]:
-        return {choice.label for choice in self._scoring.metrics}
-
-    @property
-    def made(self) -> dict[str, Any]:
-        """The layer, its grid and the methods that coincide, as they were when the maps were made."""
-        if not (self._folder / _MADE).exists():
-            self.explanation(lambda steps=1, note="": None)
-        made: dict[str, Any] = read_json(self._folder / _MADE)
-        return made
+        names = {choice.label for choice in wanted}
+        return {key: value for key, value in found.items() if key[2] in names}
 
     def _evaluated(self, group: Sequence[Choice[Metric]], advance: Advance) -> Values:
         shard, scoring = self._shard, self._scoring
@@ -155,15 +149,15 @@ class ShardValues:
             _log.warning("note: %s", each.message)
         table = table.rename(columns={"sample": "row"})
         name = fingerprint(*(choice.label for choice in group))
-        write_table(self._folder / f"{name}.parquet", table[_COLUMNS])
+        write_table(self.folder / f"{name}.parquet", table[_COLUMNS])
         return _values(table)
 
     def explanation(self, advance: Advance) -> Explanation:
         """The maps of all methods, those that were saved and those that are made here."""
         if self._explanation is not None:
             return self._explanation
-        if (self._folder / _MAPS).exists():
-            self._explanation = load_explanation(self._folder / _MAPS)
+        if (self.folder / _MAPS).exists():
+            self._explanation = load_explanation(self.folder / _MAPS)
             return self._explanation
         shard, scoring = self._shard, self._scoring
         made = None
@@ -183,9 +177,9 @@ class ShardValues:
                 )
         explanation = made if made is not None and not shard.saved else self._joined(made)
         about = {name: getattr(explanation, name) for name in ("layer", "grid", "coinciding")}
-        write_json(self._folder / _MADE, about)
+        write_json(self.folder / _MADE, about)
         if scoring.whole_set:
-            explanation.save(self._folder / _MAPS)
+            explanation.save(self.folder / _MAPS)
         self._explanation = explanation
         return explanation
 
@@ -211,38 +205,45 @@ class ShardValues:
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed((self._scoring.seed << 32) + self._shard.number)
 
-    def drop_maps(self) -> None:
-        """Remove the maps that were kept for the metrics that compare all images."""
-        shutil.rmtree(self._folder / _MAPS, ignore_errors=True)
+
+def made_in(folder: Path) -> dict[str, Any]:
+    """The layer of a shard's maps, its grid, and the methods that coincide, as they were when the maps were made."""
+    made: dict[str, Any] = read_json(folder / _MADE)
+    return made
 
 
-def whole_set_values(shards: Sequence[ShardValues], classes: Tensor, scoring: Scoring, folder: Path) -> Values:
+def whole_set_values(folders: Sequence[Path], classes: Tensor, scoring: Scoring) -> Values | None:
     """Values of the metrics that compare each image with all others; one method's maps are held at a time.
 
     Arguments:
-        shards: those of all images.
+        folders: of the shards of all images, in which their maps were kept.
         classes: (N,) the class that the network predicts of each.
         scoring: metrics and methods.
-        folder: where values are kept.
+
+    Returns:
+        The values by the image's place, or None where there are none from before and the maps aren't there either.
     """
     if not scoring.whole_set:
         return {}
-    home = folder / fingerprint("all images", *(shard.key for shard in shards))
+    home = folders[0].parent / fingerprint("all images", *(folder.name for folder in folders))
     values = _read(home)
-    quiet: Advance = lambda steps=1, note="": None  # noqa: E731
-    for choice in scoring.whole_set:
-        if any(metric == choice.label for _, _, metric in values):
-            continue
-        rows = []
+    known = {metric for _, _, metric in values}
+    wanted = [choice for choice in scoring.whole_set if choice.label not in known]
+    if wanted and not all((folder / _MAPS).exists() for folder in folders):
+        return None
+    for choice in wanted:
+        rows: list[tuple[object, ...]] = []
         for method in scoring.labels:
-            maps = torch.cat([shard.explanation(quiet).maps[method] for shard in shards])
-            rows += [(row, method, choice.label, *value) for row, value in enumerate(_whole_set(choice, maps, classes))]
+            maps = torch.cat([load_explanation(folder / _MAPS).maps[method] for folder in folders])
+            found = _whole_set(choice, maps, classes)
+            rows += [(row, method, choice.label, *value) for row, value in enumerate(found)]
         table = pd.DataFrame(rows, columns=_COLUMNS).astype({"value": "float64"})
         write_table(home / f"{fingerprint(choice.label)}.parquet", table)
         values |= _values(table)
-    for shard in shards:
-        shard.drop_maps()
-    return values
+    for folder in folders:
+        shutil.rmtree(folder / _MAPS, ignore_errors=True)
+    names = {choice.label for choice in scoring.whole_set}
+    return {key: value for key, value in values.items() if key[2] in names}
 
 
 def _whole_set(choice: Choice[Metric], maps: Tensor, classes: Tensor) -> list[Value]:

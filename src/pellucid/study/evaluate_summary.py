@@ -1,8 +1,9 @@
-"""What an evaluation comes to: the mean of each metric by method, beside the best control, and what is missing."""
+"""What an evaluation comes to: values in order, means beside the best control, what is missing, what was measured."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,27 @@ def is_control(label: str) -> bool:
     """Whether a method knows nothing of the network."""
     name = label.partition("[")[0].partition("@")[0]
     return name in METHODS and METHODS[name].family == "control"
+
+
+def scores_table(
+    rows: Sequence[tuple[Any, ...]], methods: Sequence[str], metrics: Sequence[Choice[Metric]]
+) -> pd.DataFrame:
+    """Rows (sample, method, metric, value, reason) as a table, in the order of images, methods and metrics."""
+    places = {label: place for place, label in enumerate(methods)}
+    labels = {choice.label: place for place, choice in enumerate(metrics)}
+    ordered = sorted(rows, key=lambda row: (row[0], places[row[1]], labels[row[2]]))
+    table = pd.DataFrame(ordered, columns=["sample", "method", "metric", "value", "reason"])
+    return table.astype({"value": "float64"})
+
+
+def numbered(patients: Sequence[str]) -> list[str]:
+    """A number for each patient, in the order of the images; "" where unknown.
+
+    >>> numbered(["P-07", "", "P-03", "P-07"])
+    ['1', '', '2', '1']
+    """
+    numbers = {name: str(place + 1) for place, name in enumerate(dict.fromkeys(filter(None, patients)))}
+    return [numbers.get(name, "") for name in patients]
 
 
 def summary_table(
@@ -58,3 +80,17 @@ def missing_table(scores: pd.DataFrame) -> pd.DataFrame:
     groups = gone.groupby(["metric", "reason"], sort=False)
     counts = groups["sample"].agg(values="size", images="nunique").reset_index()
     return counts[["metric", "reason", "values", "images"]]
+
+
+def metric_record(choice: Choice[Metric]) -> dict[str, Any]:
+    """What a record says of a metric, with the options that it was called with, defaults too."""
+    entry = choice.entry
+    options = {**entry.options, **choice.options}
+    return {
+        "family": entry.family,
+        "better": "higher" if entry.higher_is_better else "lower",
+        "range": None if entry.range is None else [str(end) for end in entry.range],
+        "needs": list(entry.needs),
+        "options": {name: value.label if isinstance(value, Choice) else repr(value) for name, value in options.items()},
+        "source": entry.source,
+    }

@@ -136,7 +136,7 @@ def explain_files(
                 compile=question.compile,
             )
             if not records:
-                _tell_coarse(explanation)
+                tell_coarse(explanation.layer, explanation.grid)
             for read, one in zip(part, explanation, strict=True):
                 records.append(_write(read, one, classes, about, out))
                 advance(1)
@@ -254,10 +254,10 @@ def _picture(image: MedicalImage) -> Picture:
     return enlarge(picture, max(1, round(width * SIDE / max(height, width))))
 
 
-def _tell_coarse(explanation: Explanation) -> None:
-    if explanation.grid and min(explanation.grid) < COARSE_GRID:
-        grid = " × ".join(map(str, explanation.grid))
-        _log.warning("note: %s has a grid of %s, so that maps are coarse", explanation.layer, grid)
+def tell_coarse(layer: str, grid: Sequence[int]) -> None:
+    """Note a layer whose maps can't tell small structures apart."""
+    if grid and min(grid) < COARSE_GRID:
+        _log.warning("note: %s has a grid of %s, so that maps are coarse", layer, " × ".join(map(str, grid)))
 
 
 def _about(network: nn.Module, card: ModelCard, question: Question) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pellucid.errors import InputError, UnreadableFileError, expected, unknown_n
 from pellucid.files import inside, read_json
 from pellucid.study.known_images import ListedImage
 
-_ROUNDING = {"float32": 1e-3, "bfloat16": 5e-2}  # of a score, relative to it or to 1
+_ROUNDING = {"float32": 5e-3, "bfloat16": 5e-2}  # of a score on another device, relative to it or to 1
 _DAMAGED = (OSError, ValueError, LookupError, TypeError, EOFError)
 
 
@@ -98,7 +98,7 @@ class _Whole:
         whole, place = self._explanation, self._places[image.path]
         maps = {label: _fitting(whole.maps[label][place], label, lengths, None) for label in self.labels}
         score = float(whole.score[place])
-        return SavedMap(maps, int(whole.target[place]), score, whole.layer, whole.seed, _ROUNDING["bfloat16"])
+        return SavedMap(maps, int(whole.target[place]), score, whole.layer, whole.seed, _ROUNDING["float32"])
 
 
 class _Records:
