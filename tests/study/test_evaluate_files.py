@@ -22,7 +22,8 @@ from pellucid.data.transforms import Normalisation, prepare
 from pellucid.errors import InputError, UnknownNameError, UnreadableFileError
 from pellucid.metrics import METRICS, metric
 from pellucid.models.checkpoints import ModelCard
-from pellucid.study.evaluate_files import Evaluated, EvaluationQuestion, evaluate_files
+from pellucid.study.evaluate_files import Evaluated, evaluate_files
+from pellucid.study.evaluate_question import EvaluationQuestion
 from pellucid.study.explain_files import Question, explain_files
 from pellucid.study.known_images import Sources, known_of, list_images
 

@@ -92,7 +92,8 @@ def evaluate(
     Run again after a stop: what was finished stays, and the rest goes on where it was.
     """
     from pellucid.devices import pick_device
-    from pellucid.study.evaluate_files import CONTROLS, EvaluationQuestion, evaluate_files
+    from pellucid.study.evaluate_files import evaluate_files
+    from pellucid.study.evaluate_question import CONTROLS, EvaluationQuestion
     from pellucid.study.known_images import Sources
 
     chosen = parse_methods(methods or []) if maps is None else split_names(methods or [])

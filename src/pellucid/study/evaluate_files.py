@@ -14,18 +14,17 @@ import torch
 from torch import Tensor, nn
 
 import pellucid
-from pellucid.attribution.engine import PAPER_METHODS, MethodChoice
+from pellucid.attribution.engine import PAPER_METHODS
 from pellucid.attribution.targets import class_logits
 from pellucid.data.images import read_image
 from pellucid.data.transforms import Normalisation, prepare
-from pellucid.errors import InputError, UnreadableFileError, expected, unknown_name
+from pellucid.errors import InputError, UnreadableFileError, expected
 from pellucid.files import write_json, write_table
 from pellucid.metrics.evaluate import EMPTY_MASK
-from pellucid.metrics.families import Metric
 from pellucid.models.checkpoints import ModelCard, digest
 from pellucid.progress import Advance, progress
-from pellucid.registry import Choice
 from pellucid.study.environment import environment
+from pellucid.study.evaluate_question import EvaluationQuestion, check_target, fitting_metrics
 from pellucid.study.evaluate_shards import Scoring, Shard, ShardValues, Values, made_in, whole_set_values
 from pellucid.study.evaluate_summary import (
     is_control,
@@ -36,40 +35,14 @@ from pellucid.study.evaluate_summary import (
     summary_table,
 )
 from pellucid.study.explain_files import class_names, model_record, tell_coarse
-from pellucid.study.known_images import KnownImage, ListedImage, Sources, known_of, list_images
+from pellucid.study.known_images import KnownImage, ListedImage, known_of, list_images
 from pellucid.study.saved_maps import SavedMap, SavedMaps, open_maps
 from pellucid.training.predict import image_files
 
-CONTROLS = ("random", "sobel", "center-gaussian")
 KEPT = ".values"  # in the output: what a stopped run goes on from
 BANK = 64  # held-out images at most
 
 _FILES_AT_ONCE, _VOLUMES_AT_ONCE = 8, 2  # whatever the batch size, since draws follow from an image's place among these
-_GIVEN = {"masks": "--masks", "boxes": "--boxes", "anatomy": "--anatomy"}
-
-
-@dataclass(frozen=True)
-class EvaluationQuestion:
-    """What is measured of each image.
-
-    `methods` are choices, or with `maps` labels, of which none means all; `controls` are scored beside. Metrics in
-    `optional` are left out where what they need isn't given. `target` is "predicted", "true" or a class by its name or
-    index; None is "predicted", or what saved maps explain. `bank` are held-out images for fills that take from them.
-    """
-
-    metrics: Sequence[Choice[Metric]]
-    methods: Sequence[MethodChoice] = ()
-    optional: frozenset[str] = frozenset()
-    controls: Sequence[str] = CONTROLS
-    sources: Sources = field(default_factory=Sources)
-    maps: Path | None = None
-    target: str | None = None
-    layers: Sequence[str] = ("auto",)
-    batch_size: int = 32
-    max_memory: int | None = None
-    seed: int = 0
-    index: int | None = None
-    bank: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
@@ -148,8 +121,8 @@ def evaluate_files(
     classes = class_names(card)
     images = list_images(list(paths), question.sources, classes)
     given = _given(images)
-    metrics, left_out = _fitting(question, given)
-    _check_target(question.target, classes)
+    metrics, left_out = fitting_metrics(question, given)
+    check_target(question.target, classes)
     weights = digest(network)
     labels = [each if isinstance(each, str) else each.label for each in question.methods]
     saved = None if question.maps is None else open_maps(question.maps, images, weights, labels)
@@ -224,31 +197,6 @@ def _given(images: Sequence[ListedImage]) -> frozenset[str]:
         "boxes": any(each.boxes for each in images),
     }
     return frozenset(name for name, known in there.items() if known)
-
-
-def _fitting(question: EvaluationQuestion, given: frozenset[str]) -> tuple[list[Choice[Metric]], tuple[str, ...]]:
-    """The metrics that can be computed, and the labels of those left out since nothing was given for them."""
-    kept, left_out = [], []
-    for choice in question.metrics:
-        lacking = [need for need in choice.entry.needs if need in _GIVEN and need not in given]
-        if not lacking:
-            kept.append(choice)
-        elif choice.label in question.optional:
-            left_out.append(choice.label)
-        else:
-            wanted = f"{lacking[0]} of the images for {choice.label}"
-            raise expected("metrics", wanted, "none", do=f"Pass {_GIVEN[lacking[0]]}, or leave it out.")
-    if not kept:
-        needed = sorted({need for choice in question.metrics for need in choice.entry.needs if need in _GIVEN} - given)
-        do = f"Pass {' or '.join(_GIVEN[need] for need in needed)}." if needed else ""
-        raise expected("metrics", "at least one that can be computed", ", ".join(left_out) or "none", do=do)
-    return kept, tuple(left_out)
-
-
-def _check_target(asked: str | None, classes: Sequence[str]) -> None:
-    known = asked in (None, "predicted", "true", *classes)
-    if not known and not (str(asked).isdecimal() and int(str(asked)) < len(classes)):
-        raise unknown_name("target", str(asked), ["predicted", "true", *classes])
 
 
 def _bank(paths: Sequence[Path], images: Sequence[ListedImage], card: ModelCard) -> Tensor | None:
