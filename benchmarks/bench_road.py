@@ -29,6 +29,7 @@ from pellucid.attribution.engine import PAPER_METHODS
 from pellucid.metrics.imputation import linear_imputation
 from pellucid.metrics.ranking import removal_count, removal_orders, removed_mask
 from pellucid.metrics.road import FRACTIONS, road_curves
+from pellucid.metrics.scores import Scores
 
 TOLERANCE = 1e-3  # of the perturbed images, absolute
 PEER_RATIO = 3.0  # the peer takes at least so many times as long
@@ -126,15 +127,10 @@ def our_road(model: nn.Module, image: Tensor, explanation: Explanation) -> float
 
 def rows_of(image: Tensor, explanation: Explanation) -> int:
     """How many images the network sees: what methods and orders have in common is seen once."""
-    rows = 0
-
-    def count(images: Tensor, sample: Tensor) -> Tensor:
-        nonlocal rows
-        rows += len(images)
-        return torch.zeros(len(images))
-
-    road_curves(count, image, torch.stack(list(explanation.maps.values()), dim=1).to(image.device), noise=0.0)
-    return rows
+    scores = Scores(lambda images, sample: torch.zeros(len(images), device=images.device), image)
+    for maps in explanation.maps.values():
+        road_curves(scores, maps.to(image.device), noise=0.0)
+    return scores.rows
 
 
 def imputations(image: Tensor, explanation: Explanation) -> Callable[[], Tensor]:

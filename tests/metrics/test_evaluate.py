@@ -413,6 +413,17 @@ def test_a_stopped_evaluation_goes_on_where_it_was(tmp_path: Path, monkeypatch: 
     assert calls(tmp_path) == 0
 
 
+def test_controls_are_scored_beside() -> None:
+    images, model = drawn(2, 2, 14, 14), network()
+    explanation = explain(model, images, methods=["layer-cam", "random"], layer="2")
+    table = evaluate(model, images, explanation, "road", controls=("random", "sobel"))
+    assert table["method"].unique().tolist() == ["layer-cam", "random", "sobel"]
+    alone = evaluate(model, images, explanation, "road")
+    assert table[table["method"] != "sobel"]["value"].tolist() == pytest.approx(alone["value"].tolist(), abs=1e-6)
+    with pytest.raises(InputError, match="controls: expected some of random, .*, got layer-cam"):
+        evaluate(model, images, explanation, "road", controls=("layer-cam",))
+
+
 def test_masks_with_labels() -> None:
     images, masks = drawn(2, 2, 14, 14), central_masks(2).long()
     explanation = explanation_of(images)

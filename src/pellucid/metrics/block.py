@@ -256,11 +256,7 @@ class Block:
             usable.view(-1, *(1,) * (self.images.ndim - 2)).to(self.device), self.maps[method], 0.0
         )  # so that what isn't finite disturbs nothing
         if "other" in needs:
-            each = [
-                function(maps, self.maps[other].nan_to_num(), **choice.options).double().cpu()
-                for other in self._others(method)
-            ]
-            return torch.stack(each).mean(dim=0)
+            return self._mean_over_others(choice, method, maps)
         if "scores" in needs or "again" in needs:
             given = [self._given(need, method, maps, None) for need in needs]
             return _one_each(choice, function(*given, **choice.options), len(maps))
@@ -269,6 +265,15 @@ class Block:
         values = torch.full((len(maps),), math.nan, dtype=torch.float64)
         values[usable] = _one_each(choice, function(*given, **choice.options), len(rows))
         return values
+
+    def _mean_over_others(self, choice: Choice[Metric], method: str, maps: Tensor) -> Tensor:
+        """The mean value (B,) over the other methods whose maps are finite and that have one."""
+        each = []
+        for other in self._others(method):
+            values = choice.entry.function(maps, self.maps[other].nan_to_num(), **choice.options)
+            values = _one_each(choice, values, len(maps))
+            each.append(torch.where(self.finite[other], values, math.nan))
+        return torch.stack(each).nanmean(dim=0)
 
     def _given(self, need: str, method: str, maps: Tensor, rows: Tensor | None) -> object:
         """What a metric is called with; of the images `rows` alone where some are left out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attribution.borrow import borrowed
-from pellucid.attribution.engine import image_seeds, unwrapped
+from pellucid.attribution.engine import explain, image_seeds, unwrapped
 from pellucid.attribution.explanation import Explanation
+from pellucid.attribution.families import METHODS
 from pellucid.attribution.memory import checked_rows, told_if_full
 from pellucid.attribution.run import device_of
 from pellucid.attribution.scorer import ScoringFunction, as_model
@@ -63,6 +65,7 @@ def evaluate(
     progress: bool | Advance = False,
     multi_label: bool = False,
     *,
+    controls: Sequence[str] = (),
     bank: Tensor | None = None,
     explainer: Explainer | None = None,
     max_memory: int | None = None,
@@ -82,6 +85,8 @@ def evaluate(
         batch_size: images that the network sees at once.
         progress: show a bar on standard error; or a function that hears of steps and notes in its place.
         multi_label: each class has a probability of its own, by the sigmoid, instead of the softmax over all.
+        controls: maps that never saw the model, as "random", "center-gaussian" and "sobel", that are made and scored
+            beside the explanation's where it lacks them, so that each number has a floor.
         bank: held-out images (K, C, *S), normalised likewise, for the fills "dataset-mean" and "inpainting".
         explainer: makes maps again, for metrics that explain changed images; None runs the methods by their labels at
             the explanation's layer.
@@ -110,6 +115,7 @@ def evaluate(
     """
     choices = _choices(metrics)
     _check(images, explanation, batch_size)
+    explanation = with_controls(model, images, explanation, controls)
     shape = (images.shape[0], *images.shape[2:])
     truth = (masks if isinstance(masks, Truth) else Truth(masks)).checked(shape)
     model = unwrapped(as_model(model, []))
@@ -143,6 +149,25 @@ def evaluate(
     table = _table(found, whole, list(explanation.maps), [choice.label for choice in choices])
     _warn(table, told_of_masks=metrics is not DEFAULT_METRICS)
     return table
+
+
+def with_controls(
+    model: nn.Module | ScoringFunction, images: Tensor, explanation: Explanation, controls: Sequence[str]
+) -> Explanation:
+    """The explanation with the maps of controls that it lacks.
+
+    Raises:
+        InputError: a name that isn't that of a control.
+    """
+    wrong = [name for name in controls if name not in METHODS.names("control")]
+    if wrong:
+        raise expected("controls", f"some of {', '.join(METHODS.names('control'))}", wrong[0])
+    missing = [name for name in controls if name not in explanation.maps]
+    if not missing:
+        return explanation
+    seed = torch.Generator().manual_seed(max(explanation.seed, 0))
+    beside = explain(model, images, missing, explanation.target, generator=seed)
+    return dataclasses.replace(explanation, maps={**explanation.maps, **beside.maps})
 
 
 class _Trial:

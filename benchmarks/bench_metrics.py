@@ -1,0 +1,328 @@
+"""Metrics against Quantus: the same values first, then the time of each, alternately, in one run; and memory.
+
+Deletion curves, patches, superpixels, steps and localisation of ResNet50 at 224 pixels, by both sides on the same maps.
+ROAD stands in `bench_road.py`: Quantus' fails on colour images. Weights are random, at a trained network's scale. Run
+it on a machine that does nothing else:
+
+    python benchmarks/bench_metrics.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from bench_road import picture
+from measuring import (
+    arguments_parser,
+    build,
+    finish,
+    forget,
+    highest,
+    in_turns,
+    judged,
+    medians,
+    peaks,
+    plain_forward,
+    ratio,
+    surroundings,
+)
+from pellucid.metrics.deletion import patch_numbers, region_removals
+from torch import Tensor, nn
+
+import pellucid
+from pellucid.attribution import Explanation
+from pellucid.metrics.ranking import removal_orders
+from pellucid.metrics.removals import First
+from pellucid.metrics.scores import Scores
+
+RESULTS = Path(__file__).parent / "results" / "metrics.json"
+STEPS, PATCH, REGIONS = 56, 16, 100
+BATCH = 32
+TARGETS = {
+    "pixel flipping / its forward passes": ("at most", 1.2),
+    "Quantus' pixel flipping / ours": ("at least", 2.0),
+    "Quantus' deterministic metrics / ours": ("at least", 5.0),
+}
+SAME = 1e-4  # of a probability, or of a share
+MEMORY = 512 << 20
+FLAT = 1.25  # the peak of four times the images over that of a few
+
+
+def case(
+    name: str, size: int, images: int, methods: int, device: torch.device
+) -> tuple[nn.Module, Tensor, Explanation]:
+    """A network, images, and maps without ties by so many methods."""
+    model = build(name, size, device)
+    first = picture(size, device)
+    pixels = torch.cat([first.roll(37 * place, dims=(2 + place % 2)) for place in range(images)])
+    smooth = [pellucid.method("xgrad-cam", positive=False), "saliency", "input-x-gradient", "smooth-grad", "sobel"]
+    with warnings.catch_warnings(action="ignore"):
+        explanation = pellucid.explain(model, pixels, smooth[:methods], batch_size=8)
+    scaled = {}
+    for label, maps in explanation.maps.items():
+        low, high = maps.flatten(1).amin(dim=1).view(-1, 1, 1), maps.flatten(1).amax(dim=1).view(-1, 1, 1)
+        scaled[label] = (maps - low) / (high - low) + 1e-3  # above zero, since Quantus divides by the largest
+    return model, pixels, dataclasses.replace(explanation, maps=scaled)
+
+
+def masks_of(images: Tensor) -> Tensor:
+    masks = torch.zeros(len(images), *images.shape[2:], dtype=torch.bool)
+    low, high = images.shape[2] // 4, images.shape[2] // 2
+    masks[:, low:high, low:high] = True
+    return masks
+
+
+def ours(size: int) -> list[Any]:
+    """What Quantus has too, with its options."""
+    return [
+        pellucid.metric("pixel-flipping", features_in_step=size * size // STEPS),
+        pellucid.metric("selectivity", patch_size=PATCH),
+        pellucid.metric("region-perturbation", patch_size=PATCH, regions=REGIONS, fill="zero"),
+        pellucid.metric("irof", fill="zero"),
+        pellucid.metric("faithfulness-estimate", steps=STEPS),
+        pellucid.metric("monotonicity", steps=STEPS),
+        "sufficiency",
+        "pointing-game",
+        "energy-pointing",
+        "relevance-rank",
+        "top-k-intersection",
+        "auroc",
+    ]
+
+
+def quantus_metrics(size: int) -> dict[str, Any]:
+    """Quantus' counterparts: channels are features of their own there, three to a pixel."""
+    import quantus
+
+    quiet: dict[str, Any] = {"disable_warnings": True, "normalise": False, "return_aggregate": False}
+    zero = {"perturb_baseline": 0.0}
+    step = 3 * size * size // STEPS
+    return {
+        "pixel-flipping": quantus.PixelFlipping(features_in_step=step, **zero, **quiet),
+        "selectivity": quantus.Selectivity(patch_size=PATCH, **zero, **quiet),
+        "region-perturbation": quantus.RegionPerturbation(
+            patch_size=PATCH, regions_evaluation=REGIONS, order="morf", **zero, **quiet
+        ),
+        "irof": quantus.IROF(**zero, **quiet),
+        "faithfulness-estimate": quantus.FaithfulnessEstimate(features_in_step=step, **zero, **quiet),
+        "monotonicity": quantus.Monotonicity(features_in_step=step, **zero, **quiet),
+        "sufficiency": quantus.Sufficiency(threshold=0.6, **quiet),
+        "pointing-game": quantus.PointingGame(**quiet),
+        "attribution-localisation": quantus.AttributionLocalisation(**quiet),
+        "relevance-mass": quantus.RelevanceMassAccuracy(**quiet),
+        "relevance-rank": quantus.RelevanceRankAccuracy(**quiet),
+        "top-k-intersection": quantus.TopKIntersection(k=1000, **quiet),
+        "auc": quantus.AUC(**quiet),
+    }
+
+
+class Quantus:
+    """Runs Quantus' metrics on the maps of each method."""
+
+    def __init__(self, model: nn.Module, images: Tensor, explanation: Explanation, masks: Tensor) -> None:
+        self.model, self.device = model, images.device
+        self.images, self.labels = images.cpu().numpy(), explanation.target.numpy()
+        self.maps = {label: maps.unsqueeze(1).numpy() for label, maps in explanation.maps.items()}
+        self.masks = masks.unsqueeze(1).numpy()
+        self.metrics = quantus_metrics(images.shape[2])
+
+    def __call__(self, name: str) -> dict[str, Any]:
+        found = {}
+        for label, maps in self.maps.items():
+            with warnings.catch_warnings(action="ignore"):
+                found[label] = self.metrics[name](
+                    model=self.model,
+                    x_batch=self.images.copy(),
+                    y_batch=self.labels.copy(),
+                    a_batch=maps.copy(),
+                    s_batch=self.masks.copy(),
+                    device=str(self.device),
+                    softmax=True,
+                    batch_size=BATCH,
+                )
+        return found
+
+    def all(self) -> None:
+        for name in self.metrics:
+            self(name)
+
+
+def scores_of(model: nn.Module, images: Tensor, explanation: Explanation) -> Scores:
+    target = explanation.target.to(images.device)
+
+    def score_of(rows: Tensor, sample: Tensor) -> Tensor:
+        with torch.no_grad():
+            return torch.cat([model(part) for part in rows.split(BATCH)]).softmax(dim=1)[
+                torch.arange(len(rows), device=rows.device), target[sample]
+            ]
+
+    return Scores(score_of, images)
+
+
+def compare(model: nn.Module, images: Tensor, explanation: Explanation, masks: Tensor) -> dict[str, float]:
+    """Largest difference of each value that both sides define alike."""
+    theirs = Quantus(model, images, explanation, masks)
+    scores = scores_of(model, images, explanation)
+    size = images.shape[2]
+    apart: dict[str, float] = {}
+
+    def note(name: str, difference: float) -> None:
+        apart[name] = max(apart.get(name, 0.0), difference)
+
+    flipped, selected = theirs("pixel-flipping"), theirs("selectivity")
+    for label, maps in explanation.maps.items():
+        on_device = maps.to(images.device)
+        order = removal_orders(on_device, scores.seeds)[0]
+        counts = [size * size // STEPS * step for step in range(1, STEPS + 1)]
+        curve = scores.without(First(order, counts), "zero").cpu()
+        note("pixel flipping: curves", float((curve - torch.tensor(np.array(flipped[label]))).abs().max()))
+        patches = region_removals(on_device, patch_numbers(maps.shape[1:], PATCH).expand(maps.shape), scores.seeds)
+        curve = scores.without(patches, "zero").cpu()[:, 1:]
+        given = torch.tensor(np.array(selected[label]))
+        given = given[:, -curve.shape[1] :]  # it may begin with the image itself
+        note("selectivity: curves", float((curve - given).abs().max()))
+    table = pellucid.evaluate(model, images, explanation, ours(size)[-5:], masks)
+    for mine, other in {
+        "pointing-game": "pointing-game",
+        "energy-pointing": "relevance-mass",
+        "relevance-rank": "relevance-rank",
+        "auroc": "auc",
+    }.items():
+        found = theirs(other)
+        for label in explanation.maps:
+            values = table[(table["metric"] == mine) & (table["method"] == label)]["value"].to_numpy()
+            note(mine, float(np.abs(values - np.array(found[label], dtype=float)).max()))
+    return apart
+
+
+class Counted(nn.Module):
+    """Counts the rows that the network sees, and the seconds that it takes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.rows = model, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.rows += len(images)
+        outputs: Tensor = self.model(images)
+        return outputs
+
+
+def rows_of(model: nn.Module, run: Callable[[nn.Module], object]) -> int:
+    counted = Counted(model).eval()
+    run(counted)
+    return counted.rows
+
+
+def peak(side: str, name: str, size: int, device_name: str) -> float:
+    """What `evaluate` adds to the memory that network, images and maps take, in MB."""
+    device = torch.device(device_name)
+    count = int(side.split()[0])
+    model, images, explanation = case(name, size, count, 1, device)
+    plain_forward(model, images[:1])
+    before = forget(device)
+    choice = pellucid.metric("pixel-flipping", features_in_step=size * size // 8)
+    pellucid.evaluate(model, images, explanation, [choice, "road"], max_memory=MEMORY)
+    return highest(device) - before
+
+
+def arguments() -> argparse.Namespace:
+    parser = arguments_parser(__doc__, RESULTS, repeats=1)
+    parser.add_argument("--network", default="resnet50")
+    parser.add_argument("--images", type=int, default=4)
+    parser.add_argument("--many", type=int, default=4, help="images with five maps each, timed alone")
+    return parser.parse_args()
+
+
+def main() -> int:
+    given = arguments()
+    device = torch.device(given.device)
+    around = surroundings(device, "quantus")
+    print(json.dumps(around, indent=2))
+    images_count = 1 if given.quick else given.images
+    model, images, explanation = case(given.network, given.size, images_count, 2, device)
+    masks = masks_of(images)
+    equal = compare(model, images[:2], explanation[0 : min(2, images_count)], masks[:2])
+    same = judged(equal, dict.fromkeys(equal, ("at most", SAME)), quick=False)
+
+    theirs = Quantus(model, images, explanation, masks)
+    first = dataclasses.replace(explanation, maps=dict([next(iter(explanation.maps.items()))]))
+    flipping = ours(given.size)[0]
+    rows = rows_of(model, lambda net: pellucid.evaluate(net, images, first, flipping, batch_size=BATCH))
+    repeated = images.repeat(-(-rows // len(images)), 1, 1, 1)[:rows]
+    one = Quantus(model, images, first, masks)
+    sides: dict[str, Callable[[], object]] = {
+        "forward passes of pixel flipping": lambda: plain_forward(model, repeated, BATCH),
+        "our pixel flipping": lambda: pellucid.evaluate(model, images, first, flipping, batch_size=BATCH),
+        "Quantus' pixel flipping": lambda: one("pixel-flipping"),
+    }
+    times = in_turns(sides, 1 if given.quick else max(given.repeats, 3), device)
+    everything: dict[str, Callable[[], object]] = {
+        "our deterministic metrics": lambda: pellucid.evaluate(
+            model, images, explanation, ours(given.size), masks, batch_size=BATCH
+        ),
+        "Quantus' deterministic metrics": theirs.all,
+    }
+    if not given.quick:
+        times |= in_turns(everything, given.repeats, device)
+    ratios: Mapping[str, float] = {
+        "pixel flipping / its forward passes": ratio(times, "our pixel flipping", "forward passes of pixel flipping"),
+        "Quantus' pixel flipping / ours": ratio(times, "Quantus' pixel flipping", "our pixel flipping"),
+    }
+    report: dict[str, Any] = {"surroundings": around, "network": given.network, "size": given.size, "equality": equal}
+    if not given.quick:
+        mine, other = everything
+        ratios = dict(ratios) | {"Quantus' deterministic metrics / ours": ratio(times, other, mine)}
+        report["many"] = many(given, device)
+        sides_of_memory = ("4 images", "16 images")
+        report["peak_megabytes"] = peaks(peak, sides_of_memory, given.network, given.size, given.device)
+    report |= {"seconds": medians(times), "all_seconds": times, "ratios": dict(ratios)}
+    print("\nseconds, median")
+    for side, seconds in report["seconds"].items():
+        print(f"    {side:<64}{seconds:10.2f}")
+    print("ratios")
+    passed = judged(ratios, TARGETS, given.quick) and same
+    if not given.quick:
+        few, more = report["peak_megabytes"].values()
+        limits = {"peak MB at max_memory of 512 MB": more, "peak of 16 images / that of 4": more / few}
+        bounds = {"peak MB at max_memory of 512 MB": ("at most", MEMORY / 2**20 * 1.1)}
+        passed &= judged(limits, bounds | {"peak of 16 images / that of 4": ("at most", FLAT)}, quick=False)
+        print(json.dumps(report["many"], indent=2))
+    report["passed"] = passed
+    return finish(report, given.output, passed)
+
+
+def many(given: argparse.Namespace, device: torch.device) -> dict[str, float]:
+    """Five maps of each of several images, ours alone: seconds, and the share of them that its forward passes take."""
+    model, images, explanation = case(given.network, given.size, given.many, 5, device)
+    masks = masks_of(images)
+
+    def run(net: nn.Module) -> None:
+        pellucid.evaluate(net, images, explanation, ours(given.size), masks, batch_size=BATCH)
+
+    rows = rows_of(model, run)
+    block = images.repeat(-(-BATCH * 8 // len(images)), 1, 1, 1)[: BATCH * 8]
+    times = in_turns({"ours": lambda: run(model), "forward": lambda: plain_forward(model, block, BATCH)}, 1, device)
+    per_row = times["forward"][0] / len(block)
+    seconds = times["ours"][0]
+    return {
+        "images": given.many,
+        "maps_per_image": len(explanation.maps),
+        "rows_scored": rows,
+        "seconds": seconds,
+        "share_of_plain_forward_passes": rows * per_row / seconds,
+        "seconds_of_100_images_at_this_rate": seconds / given.many * 100,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
