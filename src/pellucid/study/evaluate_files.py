@@ -126,13 +126,12 @@ def evaluate_files(
     weights = digest(network)
     labels = [each if isinstance(each, str) else each.label for each in question.methods]
     saved = None if question.maps is None else open_maps(question.maps, images, weights, labels)
-    there = labels or list(PAPER_METHODS) if saved is None else saved.labels
-    controls = [name for name in question.controls if name not in there]
     scoring = Scoring(
         network=network,
         weights=weights,
-        methods=[*(question.methods or PAPER_METHODS), *controls] if saved is None else controls,
+        methods=(question.methods or PAPER_METHODS) if saved is None else (),
         saved=() if saved is None else saved.labels,
+        controls=question.controls,
         metrics=metrics,
         layers=question.layers,
         given=given,

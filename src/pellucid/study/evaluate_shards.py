@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 import shutil
@@ -23,7 +22,7 @@ from pellucid.errors import expected
 from pellucid.files import read_json, read_table, write_json, write_table
 from pellucid.metrics import Truth
 from pellucid.metrics.block import NOT_FINITE, WHOLE_SET
-from pellucid.metrics.evaluate import MissingValuesWarning, NondeterministicWarning, evaluate
+from pellucid.metrics.evaluate import MissingValuesWarning, NondeterministicWarning, evaluate, with_controls
 from pellucid.metrics.families import Metric
 from pellucid.metrics.kept import Value, fingerprint
 from pellucid.progress import Advance
@@ -42,14 +41,15 @@ Values = dict[tuple[int, str, str], Value]  # by the image's row, the method and
 class Scoring:
     """What every shard is scored by.
 
-    `methods` are made, `labels` are those whose maps were saved, if any. `given` says which of "masks", "boxes" and
-    "anatomy" are known of any image.
+    `methods` are made, or else `saved` are the labels of those whose maps were saved; `controls` are made beside.
+    `given` says which of "masks", "boxes" and "anatomy" are known of any image.
     """
 
     network: nn.Module
     weights: str
     methods: Sequence[MethodChoice]
     saved: Sequence[str]
+    controls: Sequence[str]
     metrics: Sequence[Choice[Metric]]
     layers: Sequence[str]
     given: frozenset[str]
@@ -62,7 +62,7 @@ class Scoring:
     def labels(self) -> list[str]:
         """The methods, in the order of the table."""
         made = [each if isinstance(each, str) else each.label for each in self.methods]
-        return [*self.saved, *made]
+        return [*self.saved, *made, *(name for name in self.controls if name not in (*self.saved, *made))]
 
     @property
     def whole_set(self) -> list[Choice[Metric]]:
@@ -160,11 +160,12 @@ class ShardValues:
             self._explanation = load_explanation(self.folder / _MAPS)
             return self._explanation
         shard, scoring = self._shard, self._scoring
-        made = None
-        if scoring.methods:
+        if shard.saved:
+            explanation = self._joined()
+        else:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", GridWarning)  # the record tells the grid
-                made = explain(
+                warnings.simplefilter("ignore", GridWarning)  # told once, in the end
+                explanation = explain(
                     scoring.network,
                     shard.images,
                     methods=list(scoring.methods),
@@ -175,7 +176,7 @@ class ShardValues:
                     progress=lambda steps=1, note="": advance(0, note or "explaining"),
                     max_memory=scoring.max_memory,
                 )
-        explanation = made if made is not None and not shard.saved else self._joined(made)
+        explanation = with_controls(scoring.network, shard.images, explanation, scoring.controls)
         about = {name: getattr(explanation, name) for name in ("layer", "grid", "coinciding")}
         write_json(self.folder / _MADE, about)
         if scoring.whole_set:
@@ -183,15 +184,14 @@ class ShardValues:
         self._explanation = explanation
         return explanation
 
-    def _joined(self, made: Explanation | None) -> Explanation:
-        """The maps that were saved, beside those that were made for the same classes."""
+    def _joined(self) -> Explanation:
+        """The maps that were saved, image by image."""
         shard = self._shard
         layers = sorted({each.layer for each in shard.saved})
         if len(layers) > 1:
             raise expected("maps", "maps made at one layer", " and ".join(map(repr, layers)))
-        maps = {label: torch.stack([each.maps[label] for each in shard.saved]) for label in self._scoring.saved}
-        joined = Explanation(
-            maps=maps,
+        return Explanation(
+            maps={label: torch.stack([each.maps[label] for each in shard.saved]) for label in self._scoring.saved},
             target=shard.target,
             score=shard.logits.gather(1, shard.target[:, None])[:, 0],
             probability=shard.probability,
@@ -200,7 +200,6 @@ class ShardValues:
             seconds={},
             seed=shard.saved[0].seed,
         )
-        return joined if made is None else dataclasses.replace(joined, maps={**maps, **made.maps})
 
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed((self._scoring.seed << 32) + self._shard.number)
