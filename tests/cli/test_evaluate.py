@@ -165,6 +165,8 @@ def test_metrics_are_chosen_by_name_family_or_all() -> None:
     chosen, optional = parse_metrics(["road[fractions=(0.1, 0.2),noise=0.0]", "all"])
     assert chosen[0].options == {"fractions": (0.1, 0.2), "noise": 0.0}
     assert [choice.label for choice in chosen][1:] == list(METRICS.names())
+    with pytest.raises(InputError, match="names with commas between"):
+        parse_metrics(["road[noise=0.0"])
     with pytest.raises(UnknownNameError, match="unknown metric"):
         parse_metrics(["everything"])
     with pytest.raises(InputError, match="a value like its default"):

@@ -118,10 +118,21 @@ def parse_methods(values: list[str]) -> list[Choice[Method]]:
 def split_names(values: list[str]) -> list[str]:
     """Names with commas between, those in brackets left alone.
 
-    >>> split_names(["a, b[c=1,d=2]", "e"])
-    ['a', 'b[c=1,d=2]', 'e']
+    >>> split_names(["a, b[c=1,d=e[f=2,g=3]]", "h"])
+    ['a', 'b[c=1,d=e[f=2,g=3]]', 'h']
     """
-    return [part.strip() for value in values for part in _COMMA.split(value)]
+    names = []
+    for value in values:
+        depth, name = 0, ""
+        for letter in value:
+            depth += (letter == "[") - (letter == "]")
+            if letter == "," and depth == 0:
+                names.append(name.strip())
+                name = ""
+            else:
+                name += letter
+        names.append(name.strip())
+    return names
 
 
 def parse_metrics(values: list[str]) -> tuple[list[Choice[Metric]], frozenset[str]]:
@@ -142,7 +153,7 @@ def parse_metrics(values: list[str]) -> tuple[list[Choice[Metric]], frozenset[st
     optional: set[str] = set()
     for each in split_names(values) or list(DEFAULT_METRICS):
         if each in METRICS or "[" in each:
-            if _METHOD.fullmatch(each) is None:
+            if each.count("[") != each.count("]") or ("[" in each and not each.endswith("]")):
                 raise expected(
                     "metrics", "names with commas between, such as 'road[noise=0.0],localisation'", repr(each)
                 )
@@ -162,14 +173,16 @@ def parse_metrics(values: list[str]) -> tuple[list[Choice[Metric]], frozenset[st
 
 
 def _check_options(choice: Choice[Any]) -> None:
-    """Refuse options of another type than their defaults."""
+    """Refuse options of another type than their defaults; a choice is given by its label."""
+    from pellucid.registry import Choice
+
     for key, value in choice.options.items():
         default = choice.entry.options.get(key)
+        default = default.label if isinstance(default, Choice) else default
         if default is not None and type(value) is not type(default) and (type(default), type(value)) != (float, int):
             raise expected(f"{choice.entry.name}[{key}]", f"a value like its default, {default!r}", repr(value))
 
 
-_COMMA = re.compile(r",(?![^\[]*\])")  # outside brackets
 _METHOD = re.compile(r"([^\[\]]+)(?:\[([^\[\]]*)\])?")
 
 

@@ -42,7 +42,7 @@ from pellucid.training.predict import image_files
 KEPT = ".values"  # in the output: what a stopped run goes on from
 BANK = 64  # held-out images at most
 
-_FILES_AT_ONCE, _VOLUMES_AT_ONCE = 8, 2  # whatever the batch size, since draws follow from an image's place among these
+_FILES_AT_ONCE, _VOLUMES_AT_ONCE = 4, 2  # whatever the batch size, since draws follow from an image's place among these
 
 
 @dataclass(frozen=True)
