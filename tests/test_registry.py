@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from pellucid.errors import InputError, UnknownNameError
@@ -65,3 +67,10 @@ def test_a_choice_may_be_an_option_of_another_and_a_label_gives_both_back(scores
     assert scores.resolve("half[offset=1.0]").options == {"offset": 1.0}
     with pytest.raises(UnknownNameError, match="scale"):
         scores.resolve("half[scale=2]")
+
+
+def test_a_range_and_what_missing_means_are_in_the_table_where_an_entry_has_them(scores: Registry) -> None:
+    scores.register("whole", family="toy", source="none", range=(-1.0, math.inf), missing="it is flat")(abs)
+    half, whole = scores.table().to_dict("records")
+    assert (half["range"], half["missing"]) == ("", "")
+    assert (whole["range"], whole["missing"]) == ("-1 to ∞", "it is flat")

@@ -47,6 +47,16 @@ def progress(title: str, total: int, *, show: bool = True, console: Console | No
     lines.end()
 
 
+def heard(listener: bool | Advance, title: str, total: int) -> contextlib.AbstractContextManager[Advance]:
+    """The function that hears of steps; or, for True, a bar on standard error, and for False nothing.
+
+    >>> with heard(lambda steps=1, note="": print(steps, note), "counting", 2) as advance:
+    ...     advance(2, "done")
+    2 done
+    """
+    return progress(title, total, show=listener) if isinstance(listener, bool) else contextlib.nullcontext(listener)
+
+
 def _bar(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.description}"),

@@ -154,7 +154,10 @@ class Registry(Generic[Function]):
         return self.choose(name, **options)
 
     def table(self) -> pd.DataFrame:
-        """A row per entry: name, family, needs, better, options, source, summary."""
+        """A row per entry: name, family, needs, better, options, source, summary.
+
+        Where entries declare them, `range` (of the values) and `missing` (what it means where there is none) as well.
+        """
         import pandas as pd
 
         better = {True: "higher", False: "lower", None: ""}
@@ -164,11 +167,23 @@ class Registry(Generic[Function]):
                 "family": entry.family,
                 "needs": ", ".join(entry.needs),
                 "better": better[entry.higher_is_better],
+                "range": _span(entry.range),
                 "options": ", ".join(f"{key}={value!r}" for key, value in entry.options.items()),
+                "missing": entry.missing,
                 "source": entry.source,
                 "summary": entry.summary,
             }
             for entry in self
         ]
-        columns = ["name", "family", "needs", "better", "options", "source", "summary"]
-        return pd.DataFrame(rows, columns=columns)
+        columns = ["name", "family", "needs", "better", "range", "options", "missing", "source", "summary"]
+        unused = [column for column in ("range", "missing") if not any(row[column] for row in rows)]
+        return pd.DataFrame(rows, columns=[column for column in columns if column not in unused])
+
+
+def _span(range: tuple[float, float] | None) -> str:
+    """The range of a value in words.
+
+    >>> _span((0, 1)), _span((0, float("inf")))
+    ('0 to 1', '0 to ∞')
+    """
+    return "" if range is None else " to ".join(f"{end:g}".replace("inf", "∞") for end in range)

@@ -45,7 +45,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"pellucid {pellucid.__version__}\n"
     assert main(["--help"]) == 0
     listed = capsys.readouterr().out
-    for verb in ("demo", "run", "train", "predict", "explain", "report", "methods", "doctor"):
+    for verb in ("demo", "run", "train", "predict", "explain", "evaluate", "report", "methods", "doctor"):
         assert verb in listed
 
 
@@ -59,7 +59,7 @@ def test_import_is_light() -> None:
 def test_methods_lists_methods_and_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["methods"]) == 0
     listed = capsys.readouterr().out
-    for name in ("grad-cam-plus-plus", "ablation-cam", "sobel", "road-morf", "pointing-game"):
+    for name in ("grad-cam-plus-plus", "ablation-cam", "sobel", "road-morf", "pointing-game", "-0.5 to", "noise=0.01"):
         assert name in listed
 
 

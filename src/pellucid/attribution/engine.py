@@ -27,8 +27,7 @@ from pellucid.attribution.tokens import Tokens, layer_name
 from pellucid.attribution.views import Views, Window
 from pellucid.errors import InputError, UnknownNameError, expected, nearest
 from pellucid.models.layers import find_layer
-from pellucid.progress import Advance
-from pellucid.progress import progress as progress_bar
+from pellucid.progress import Advance, heard
 from pellucid.registry import Choice
 
 PAPER_METHODS = ("grad-cam-plus-plus", "xgrad-cam", "layer-cam", "eigen-grad-cam", "ablation-cam")
@@ -131,7 +130,7 @@ def explain(
         with (
             told_if_full(trial, rows, device_of(model)),
             told_if_uncompiled() if compile else contextlib.nullcontext(),
-            _progress(progress, len(images) * call.passes(layers)) as advance,
+            heard(progress, "Explaining", len(images) * call.passes(layers)) as advance,
         ):
             parts = [
                 call.at_layer(name, images, seeds, first=place == 0, advance=advance)
@@ -157,12 +156,6 @@ def _check_running(batch_size: int, fuse: Fusion | None, layer: Layer | Sequence
         raise expected("fuse", "several layers to fuse", "one", do="Pass layer= a list of two or more.")
     if precision not in ("float32", "bfloat16"):
         raise expected("precision", "'float32' or 'bfloat16'", repr(precision))
-
-
-def _progress(progress: bool | Advance, steps: int) -> contextlib.AbstractContextManager[Advance]:
-    if isinstance(progress, bool):
-        return progress_bar("Explaining", steps, show=progress)
-    return contextlib.nullcontext(progress)
 
 
 def _mixed(precision: Precision, device: torch.device | None) -> contextlib.AbstractContextManager[object]:

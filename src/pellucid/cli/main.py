@@ -12,7 +12,7 @@ from typing import Annotated, ParamSpec
 import typer
 
 import pellucid
-from pellucid.cli import demo, doctor, explain, methods, predict, report, run, train
+from pellucid.cli import demo, doctor, evaluate, explain, methods, predict, report, run, train
 from pellucid.errors import InputError, PellucidError
 
 Arguments = ParamSpec("Arguments")
@@ -60,6 +60,7 @@ app.command()(told(run.run))
 app.command()(told(train.train))
 app.command()(told(predict.predict))
 app.command()(told(explain.explain))
+app.command()(told(evaluate.evaluate))
 app.command()(told(report.report))
 app.command()(told(methods.methods))
 app.command()(told(doctor.doctor))

@@ -14,18 +14,20 @@ if TYPE_CHECKING:
 
 
 def methods() -> None:
-    """List the attribution methods and the metrics, with their families, needs and sources."""
+    """List the attribution methods, the metrics and what they fill removed pixels with: families, needs and sources."""
+    from pellucid.metrics import FILLS
+
     console = Console()
     console.print(_drawn("Attribution methods", pellucid.methods(), ["name", "family", "needs", "source"]))
-    console.print(
-        _drawn("Metrics of explanations", pellucid.metrics(), ["name", "family", "better", "needs", "source"])
-    )
+    shown = ["name", "family", "better", "range", "needs", "source"]
+    console.print(_drawn("Metrics of explanations", pellucid.metrics(), shown))
+    console.print(_drawn("Fills of removed pixels", FILLS.table(), ["name", "options", "needs", "source"]))
 
 
 def _drawn(title: str, table: pd.DataFrame, columns: list[str]) -> Table:
     drawn = Table(title=title, title_justify="left", show_lines=False)
     for column in columns:
-        drawn.add_column(column, overflow="fold", no_wrap=column == "name")
+        drawn.add_column(column, overflow="fold", no_wrap=column in ("name", "family", "better"))
     for row in table[columns].itertuples(index=False):
         drawn.add_row(*map(str, row))
     return drawn

@@ -5,17 +5,18 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pellucid.errors import expected
+from pellucid.errors import expected, unknown_name
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from pellucid.attribution.families import Method
+    from pellucid.metrics.families import Metric
     from pellucid.models.checkpoints import ModelCard
     from pellucid.registry import Choice
 
@@ -95,14 +96,13 @@ def parse_methods(values: list[str]) -> list[Choice[Method]]:
     from pellucid.attribution import METHODS
 
     choices = []
-    for each in (part.strip() for value in values for part in _COMMA.split(value)):
+    for each in split_names(values):
         parts = _METHOD.fullmatch(each)
         if parts is None:
             raise expected(
                 "methods", "names with commas between, such as 'layer-cam,smooth-grad[samples=50]'", repr(each)
             )
         name, inside = parts.groups()
-        entry = METHODS[name]
         options = {}
         for option in filter(None, (inside or "").split(",")):
             key, separator, text = (word.strip() for word in option.partition("="))
@@ -110,19 +110,79 @@ def parse_methods(values: list[str]) -> list[Choice[Method]]:
                 raise expected("methods", "options as name=value", repr(option))
             options[key] = _value(text)
         choice = METHODS.choose(name, **options)
-        for key, value in options.items():
-            default = entry.options.get(key)
-            if (
-                default is not None
-                and type(value) is not type(default)
-                and (type(default), type(value)) != (float, int)
-            ):
-                raise expected(f"{name}[{key}]", f"a value like its default, {default!r}", repr(value))
+        _check_options(choice)
         choices.append(choice)
     return choices
 
 
-_COMMA = re.compile(r",(?![^\[]*\])")  # outside brackets
+def split_names(values: list[str]) -> list[str]:
+    """Names with commas between, those in brackets left alone.
+
+    >>> split_names(["a, b[c=1,d=e[f=2,g=3]]", "h"])
+    ['a', 'b[c=1,d=e[f=2,g=3]]', 'h']
+    """
+    names = []
+    for value in values:
+        depth, name = 0, ""
+        for letter in value:
+            depth += (letter == "[") - (letter == "]")
+            if letter == "," and depth == 0:
+                names.append(name.strip())
+                name = ""
+            else:
+                name += letter
+        names.append(name.strip())
+    return names
+
+
+def parse_metrics(values: list[str]) -> tuple[list[Choice[Metric]], frozenset[str]]:
+    """`--metrics` as choices, and the labels of those that were named by their family, by "all" or not at all.
+
+    A name may be that of a metric, with options in brackets as labels write them, or of a family. Raises InputError for
+    a name or option that isn't known, or an option of another type than its default.
+
+    >>> chosen, optional = parse_metrics(["road[noise=0.0],localisation"])
+    >>> [choice.label for choice in chosen][:2], "pointing-game" in optional
+    (['road[noise=0.0]', 'pointing-game'], True)
+    """
+    from pellucid.metrics import METRICS
+    from pellucid.metrics.evaluate import DEFAULT_METRICS
+
+    families = {entry.family for entry in METRICS}
+    choices: dict[str, Choice[Metric]] = {}
+    optional: set[str] = set()
+    for each in split_names(values) or list(DEFAULT_METRICS):
+        if each in METRICS or "[" in each:
+            if each.count("[") != each.count("]") or ("[" in each and not each.endswith("]")):
+                raise expected(
+                    "metrics", "names with commas between, such as 'road[noise=0.0],localisation'", repr(each)
+                )
+            choice = METRICS.from_label(each)
+            _check_options(choice)
+            choices[choice.label] = choice
+            optional -= {choice.label}
+            if not values:
+                optional.add(choice.label)
+        elif each == "all" or each in families:
+            named = METRICS.names(None if each == "all" else each)
+            optional |= {name for name in named if name not in choices}
+            choices |= {name: METRICS.choose(name) for name in named}
+        else:
+            raise unknown_name("metric", each, [*METRICS.names(), *families, "all"])
+    return list(choices.values()), frozenset(optional)
+
+
+def _check_options(choice: Choice[Any]) -> None:
+    """Refuse options of another type than their defaults; a choice is given by its label."""
+    from pellucid.registry import Choice
+
+    for key, value in choice.options.items():
+        default = choice.entry.options.get(key)
+        default = default.label if isinstance(default, Choice) else default
+        if default is not None and type(value) is not type(default) and (type(default), type(value)) != (float, int):
+            raise expected(f"{choice.entry.name}[{key}]", f"a value like its default, {default!r}", repr(value))
+
+
 _METHOD = re.compile(r"([^\[\]]+)(?:\[([^\[\]]*)\])?")
 
 

@@ -63,17 +63,21 @@ def is_grey(image: Tensor) -> bool:
 
 
 def prepare_mask(path: str | Path, *, size: int) -> Tensor:
-    """Read a lesion mask and bring it to (size, size) bool, in register with its image.
+    """Read a lesion mask and bring it to (size, size) bool, as `mask_of` does. Raises UnreadableFileError."""
+    return mask_of(read_image(path), size=size)
 
-    Every pixel that isn't zero belongs to the lesion, in whichever channel; in a JPEG, whose zeros are smeared, those
-    above half of the range. The mask is resized as the image is and cut at one half; a lesion too small to fill half
-    a pixel keeps the pixels that it fills most.
 
-    Raises UnreadableFileError.
+def mask_of(mask: MedicalImage, *, size: int | tuple[int, int, int], labels: Sequence[int] | None = None) -> Tensor:
+    """A lesion mask (size, size) or (D, H, W) bool, in register with its image.
+
+    Every pixel that isn't zero belongs to the lesion, in whichever channel, or those whose value is one of `labels`; in
+    a JPEG, whose zeros are smeared, those above half of the range. The mask is resized as the image is and cut at one
+    half; a lesion too small to fill half a pixel keeps the pixels that it fills most.
     """
-    pixels = read_image(path).pixels
-    floor = 127 if str(path).lower().endswith(_LOSSY_ENDINGS) else 0
-    share = _resized(torch.from_numpy((pixels > floor).any(axis=0, keepdims=True).astype(np.float32)), (size, size))[0]
+    lengths = size if isinstance(size, tuple) else (size, size)
+    floor = 127 if str(mask.source).lower().endswith(_LOSSY_ENDINGS) else 0
+    inside = mask.pixels > floor if labels is None else np.isin(mask.pixels, list(labels))
+    share = _resized(torch.from_numpy(inside.any(axis=0, keepdims=True).astype(np.float32)), lengths)[0]
     return (share > 0) & (share >= min(0.5, float(share.max())))
 
 

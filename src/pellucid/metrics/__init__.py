@@ -71,7 +71,7 @@ class _Metrics(ModuleType):
     """This package, which is also the public function `pellucid.metrics()`, whichever was imported first."""
 
     def __call__(self) -> pd.DataFrame:
-        """The registered metrics as a table: name, family, needs, better, options, source, summary."""
+        """The registered metrics as a table: name, family, needs, better, range, options, source, summary, and more."""
         return METRICS.table()
 
 
@@ -80,7 +80,7 @@ sys.modules[__name__].__class__ = _Metrics
 if TYPE_CHECKING:
 
     def metrics() -> pd.DataFrame:
-        """The registered metrics as a table: name, family, needs, better, options, source, summary."""
+        """The registered metrics as a table: name, family, needs, better, range, options, source, summary, and more."""
 
 else:
     metrics = sys.modules[__name__]

@@ -27,7 +27,7 @@ from pellucid.metrics.explainer import explainer_of
 from pellucid.metrics.families import METRICS, Metric
 from pellucid.metrics.kept import Kept, Value
 from pellucid.metrics.truth import Truth
-from pellucid.progress import progress as progress_bar
+from pellucid.progress import Advance, heard
 from pellucid.registry import Choice
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def evaluate(
     masks: Tensor | Truth | None = None,
     generator: torch.Generator | None = None,
     batch_size: int = 32,
-    progress: bool = False,
+    progress: bool | Advance = False,
     multi_label: bool = False,
     *,
     controls: Sequence[str] = (),
@@ -83,7 +83,7 @@ def evaluate(
         generator: where ties, noise and random sets come from; None means seed 0. An image's draws depend on its place
             in `images`, not on the batch size, the methods or the metrics.
         batch_size: images that the network sees at once.
-        progress: show a bar on standard error.
+        progress: show a bar on standard error; or a function that hears of steps and notes in its place.
         multi_label: each class has a probability of its own, by the sigmoid, instead of the softmax over all.
         controls: maps that never saw the model, as "random", "center-gaussian" and "sobel", that are made and scored
             beside the explanation's where it lacks them, so that each number has a floor.
@@ -138,7 +138,7 @@ def evaluate(
         steps = len(images) * len(explanation.maps) * len(choices)
         with (
             told_if_full(_Trial(model, images), rows, device_of(model)),
-            progress_bar("Evaluating", steps, show=progress) as advance,
+            heard(progress, "Evaluating", steps) as advance,
         ):
             for part in _blocks(images, explanation, choices):
                 block = Block(cells, images, part, advance)

@@ -110,7 +110,7 @@ def explain_files(
     target = _target(question.target, classes)
     given = [Path(path) for path in paths]
     files = image_files(given, (*IMAGE_ENDINGS, *VOLUME_ENDINGS))
-    names = output_names([path for path in files if path in given or not _is_own(path)], out)
+    names = output_names([path for path in files if path in given or not is_own(path)], out)
     unreadable: list[tuple[str, str]] = []
     records: list[Path] = []
     about = _about(network, card, question)
@@ -136,7 +136,7 @@ def explain_files(
                 compile=question.compile,
             )
             if not records:
-                _tell_coarse(explanation)
+                tell_coarse(explanation.layer, explanation.grid)
             for read, one in zip(part, explanation, strict=True):
                 records.append(_write(read, one, classes, about, out))
                 advance(1)
@@ -199,7 +199,7 @@ def _taken(out: Path, name: str, image: Path, inputs: Container[Path]) -> bool:
         return True
 
 
-def _is_own(path: Path) -> bool:
+def is_own(path: Path) -> bool:
     """Whether an image is an overlay or a map that an earlier run left in a folder that is searched."""
     parts = path.name.split(".")
     if path.name.endswith(VOLUME_MAP):
@@ -254,10 +254,10 @@ def _picture(image: MedicalImage) -> Picture:
     return enlarge(picture, max(1, round(width * SIDE / max(height, width))))
 
 
-def _tell_coarse(explanation: Explanation) -> None:
-    if explanation.grid and min(explanation.grid) < COARSE_GRID:
-        grid = " × ".join(map(str, explanation.grid))
-        _log.warning("note: %s has a grid of %s, so that maps are coarse", explanation.layer, grid)
+def tell_coarse(layer: str, grid: Sequence[int]) -> None:
+    """Note a layer whose maps can't tell small structures apart."""
+    if grid and min(grid) < COARSE_GRID:
+        _log.warning("note: %s has a grid of %s, so that maps are coarse", layer, " × ".join(map(str, grid)))
 
 
 def _about(network: nn.Module, card: ModelCard, question: Question) -> dict[str, Any]:
@@ -269,14 +269,19 @@ def _about(network: nn.Module, card: ModelCard, question: Question) -> dict[str,
         "fused": question.fuse,
         "index": question.index,
         "precision": question.precision,
-        "model": {
-            "architecture": card.architecture,
-            "weights": digest(network),
-            "image_size": card.image_size,
-            "channels": card.channels,
-            "intensity": card.intensity,
-            "normalisation": {"mean": list(card.mean), "std": list(card.std), "origin": card.normalisation},
-        },
+        "model": model_record(network, card),
+    }
+
+
+def model_record(network: nn.Module, card: ModelCard) -> dict[str, Any]:
+    """What a record says of the network and of how images are prepared for it."""
+    return {
+        "architecture": card.architecture,
+        "weights": digest(network),
+        "image_size": card.image_size,
+        "channels": card.channels,
+        "intensity": card.intensity,
+        "normalisation": {"mean": list(card.mean), "std": list(card.std), "origin": card.normalisation},
     }
 
 
