@@ -19,6 +19,7 @@ from pellucid.report.page import page
 from pellucid.report.privacy import hide_in_path, hide_in_prose
 from pellucid.report.ranked import (
     ARROWS,
+    UNFLOORED,
     VERDICTS,
     class_tables,
     evidence_table,
@@ -39,9 +40,15 @@ from pellucid.study.ranking import MetricRanking, Rankings, is_control, rank_met
 FAMILIES = {
     "faithfulness": "Does the score follow the map as pixels go?",
     "localisation": "Does the map lie where the finding is?",
-    "robustness": "Does the map stay as the image hardly changes?",
+    "robustness": (
+        "Does the map stay as the image hardly changes? A control may well be the steadiest: what never looks at the "
+        "network isn’t moved by it."
+    ),
     "sanity": "Does the map change as the network does?",
-    "complexity": "How much does the map ask the eye to take in?",
+    "complexity": (
+        "How much does the map ask the eye to take in? A control may well be the simplest, and a simple map isn’t "
+        "thereby right."
+    ),
     "axioms": "Does the map keep the rules that its numbers promise?",
     "agreement": "Do methods say the same?",
 }
@@ -253,7 +260,12 @@ def _alarms(rankings: Rankings, facts: pd.DataFrame) -> list[str]:
                 f"The network is right on {percent(right, 0)} of these images; always naming the commonest class would "
                 f"be right on {percent(commonest, 0)}. Maps of a network that knows no better mean nothing."
             )
-    tested = [ranking for ranking in rankings.overall if any(s.beats_controls is not None for s in ranking.methods)]
+    tested = [
+        ranking
+        for ranking in rankings.overall
+        if family_of(ranking.metric) not in UNFLOORED
+        and any(score.beats_controls is not None for score in ranking.methods)
+    ]
     beaten = [ranking for ranking in tested if any(score.beats_controls for score in ranking.methods)]
     if tested and not beaten:
         alarms.append("By no metric is any method shown to be better than the best control, which knows no network.")
