@@ -172,6 +172,13 @@ def test_the_same_tables_give_the_same_page(folder: Path, tmp_path: Path) -> Non
     assert again.read_bytes() == (folder / "index.html").read_bytes()
 
 
+def test_samples_may_be_places_in_the_rows(folder: Path, tmp_path: Path) -> None:
+    again = write_evaluation(
+        made_table(), tmp_path, samples=made_samples(), verdicts=made_verdicts(), title="Chest, resnet18"
+    )
+    assert again.read_bytes() == (folder / "index.html").read_bytes()
+
+
 def test_a_table_alone_is_enough(tmp_path: Path) -> None:
     path = write_evaluation(made_table(), tmp_path)
     page = page_of(path)

@@ -35,7 +35,7 @@ from pellucid.report.ranked import (
     verdict_table,
 )
 from pellucid.report.tables import Cell, Table
-from pellucid.study.ranking import MetricRanking, Rankings, is_control, rank_methods
+from pellucid.study.ranking import MetricRanking, Rankings, by_place, is_control, rank_methods
 
 FAMILIES = {
     "faithfulness": "Does the score follow the map as pixels go?",
@@ -117,7 +117,7 @@ def write_evaluation(
     rankings = rank_methods(table, samples)
     rankings = replace(rankings, overall=tuple(sorted(rankings.overall, key=_place)))
     facts = _facts(table, samples)
-    verdicts = None if verdicts is None else _verdicts(verdicts, facts)
+    verdicts = None if verdicts is None else _verdicts(verdicts, facts, samples)
     patients = set(facts["patient_id"]) - {""}
     missing = rankings.missing.assign(reason=[hide_in_prose(text, patients) for text in rankings.missing["reason"]])
     rankings = replace(rankings, missing=missing)
@@ -333,7 +333,7 @@ def _shown(name: str, patients: set[str]) -> str:
     return hide_in_path(path.name if path.is_absolute() or ":" in path.parts[:1] else name, patients)
 
 
-def _verdicts(verdicts: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
+def _verdicts(verdicts: pd.DataFrame, facts: pd.DataFrame, samples: pd.DataFrame | None) -> pd.DataFrame:
     """Verdicts with their image's number, in the order of the images; evidence without patients."""
     absent = [name for name in _VERDICT_COLUMNS if name not in verdicts]
     if absent:
@@ -341,6 +341,8 @@ def _verdicts(verdicts: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
     odd = sorted(set(verdicts["verdict"].astype(str)) - set(VERDICTS))
     if odd:
         raise expected("verdicts", f"a verdict of {listed(list(VERDICTS))}", repr(odd[0]))
+    if samples is not None and by_place(verdicts, samples):
+        verdicts = verdicts.assign(sample=facts["sample"].to_numpy()[verdicts["sample"]])
     numbers: Mapping[object, int] = dict(zip(facts["sample"], facts["number"], strict=True))
     unknown = [sample for sample in verdicts["sample"] if sample not in numbers]
     if unknown:
