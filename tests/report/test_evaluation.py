@@ -299,6 +299,7 @@ def test_beating_the_controls_counts_only_where_they_are_a_floor(monkeypatch: py
     assert beaten() == "3 of 3"
     monkeypatch.setattr(ranked, "UNFLOORED", ("localisation",))
     assert beaten() == "2 of 2"
+    assert "metrics of localisation aren’t counted there" in methods_table(rankings).note
 
 
 def test_fill_and_range_in_words() -> None:

@@ -53,7 +53,8 @@ def methods_table(rankings: Rankings) -> Table | None:
         beats = "control" if is_control(method) else f"{sum(shown)} of {len(shown)}" if shown else "–"
         rows.append([Cell(heading(method)), Cell(f"{first} of {len(scores)}"), Cell(beats)])
     note = (
-        "By how many metrics. Beats the controls: better than the best of them by a corrected paired test. † Control."
+        "By how many metrics. Beats the controls: better than the best of them by a corrected paired test; metrics of "
+        f"{' and '.join(UNFLOORED)} aren’t counted there, since a map that knows no network may be the best. † Control."
     )
     columns = ["Method", "Ranks first", "Beats the controls"]
     return Table("Methods at a glance", columns, rows, note=note, kind="small") if rows else None
