@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 
 from pellucid.errors import InputError
+from pellucid.report import ranked
 from pellucid.report.evaluation import write_evaluation
-from pellucid.report.ranked import fill_of, range_of
+from pellucid.report.ranked import fill_of, methods_table, range_of
+from pellucid.study.ranking import rank_methods
 from references.pages import Page
 
 STRENGTH = {"grad-cam": 0.30, "layer-cam": 0.27, "lime[samples=9]": 0.02, "random": 0.0, "sobel": 0.06}
@@ -170,6 +172,13 @@ def test_the_same_tables_give_the_same_page(folder: Path, tmp_path: Path) -> Non
     assert again.read_bytes() == (folder / "index.html").read_bytes()
 
 
+def test_samples_may_be_places_in_the_rows(folder: Path, tmp_path: Path) -> None:
+    again = write_evaluation(
+        made_table(), tmp_path, samples=made_samples(), verdicts=made_verdicts(), title="Chest, resnet18"
+    )
+    assert again.read_bytes() == (folder / "index.html").read_bytes()
+
+
 def test_a_table_alone_is_enough(tmp_path: Path) -> None:
     path = write_evaluation(made_table(), tmp_path)
     page = page_of(path)
@@ -279,6 +288,18 @@ def test_verdicts_that_do_not_fit_are_refused(tmp_path: Path, change: dict[str, 
     with pytest.raises(InputError, match="verdicts: expected columns"):
         write_evaluation(made_table(), tmp_path, verdicts=made_verdicts().drop(columns="evidence"))
     assert not (tmp_path / "index.html").exists()
+
+
+def test_beating_the_controls_counts_only_where_they_are_a_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    rankings = rank_methods(made_table(), resamples=20)
+
+    def beaten() -> str:
+        return next(row[2].text for row in methods_table(rankings).rows if row[0].text == "Grad-CAM")
+
+    assert beaten() == "3 of 3"
+    monkeypatch.setattr(ranked, "UNFLOORED", ("localisation",))
+    assert beaten() == "2 of 2"
+    assert "metrics of localisation aren’t counted there" in methods_table(rankings).note
 
 
 def test_fill_and_range_in_words() -> None:

@@ -19,6 +19,7 @@ from pellucid.report.page import page
 from pellucid.report.privacy import hide_in_path, hide_in_prose
 from pellucid.report.ranked import (
     ARROWS,
+    UNFLOORED,
     VERDICTS,
     class_tables,
     evidence_table,
@@ -34,14 +35,20 @@ from pellucid.report.ranked import (
     verdict_table,
 )
 from pellucid.report.tables import Cell, Table
-from pellucid.study.ranking import MetricRanking, Rankings, is_control, rank_methods
+from pellucid.study.ranking import MetricRanking, Rankings, by_place, is_control, rank_methods
 
 FAMILIES = {
     "faithfulness": "Does the score follow the map as pixels go?",
     "localisation": "Does the map lie where the finding is?",
-    "robustness": "Does the map stay as the image hardly changes?",
+    "robustness": (
+        "Does the map stay as the image hardly changes? A control may well be the steadiest: what never looks at the "
+        "network isn’t moved by it."
+    ),
     "sanity": "Does the map change as the network does?",
-    "complexity": "How much does the map ask the eye to take in?",
+    "complexity": (
+        "How much does the map ask the eye to take in? A control may well be the simplest, and a simple map isn’t "
+        "thereby right."
+    ),
     "axioms": "Does the map keep the rules that its numbers promise?",
     "agreement": "Do methods say the same?",
 }
@@ -110,7 +117,7 @@ def write_evaluation(
     rankings = rank_methods(table, samples)
     rankings = replace(rankings, overall=tuple(sorted(rankings.overall, key=_place)))
     facts = _facts(table, samples)
-    verdicts = None if verdicts is None else _verdicts(verdicts, facts)
+    verdicts = None if verdicts is None else _verdicts(verdicts, facts, samples)
     patients = set(facts["patient_id"]) - {""}
     missing = rankings.missing.assign(reason=[hide_in_prose(text, patients) for text in rankings.missing["reason"]])
     rankings = replace(rankings, missing=missing)
@@ -253,7 +260,12 @@ def _alarms(rankings: Rankings, facts: pd.DataFrame) -> list[str]:
                 f"The network is right on {percent(right, 0)} of these images; always naming the commonest class would "
                 f"be right on {percent(commonest, 0)}. Maps of a network that knows no better mean nothing."
             )
-    tested = [ranking for ranking in rankings.overall if any(s.beats_controls is not None for s in ranking.methods)]
+    tested = [
+        ranking
+        for ranking in rankings.overall
+        if family_of(ranking.metric) not in UNFLOORED
+        and any(score.beats_controls is not None for score in ranking.methods)
+    ]
     beaten = [ranking for ranking in tested if any(score.beats_controls for score in ranking.methods)]
     if tested and not beaten:
         alarms.append("By no metric is any method shown to be better than the best control, which knows no network.")
@@ -321,7 +333,7 @@ def _shown(name: str, patients: set[str]) -> str:
     return hide_in_path(path.name if path.is_absolute() or ":" in path.parts[:1] else name, patients)
 
 
-def _verdicts(verdicts: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
+def _verdicts(verdicts: pd.DataFrame, facts: pd.DataFrame, samples: pd.DataFrame | None) -> pd.DataFrame:
     """Verdicts with their image's number, in the order of the images; evidence without patients."""
     absent = [name for name in _VERDICT_COLUMNS if name not in verdicts]
     if absent:
@@ -329,6 +341,8 @@ def _verdicts(verdicts: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
     odd = sorted(set(verdicts["verdict"].astype(str)) - set(VERDICTS))
     if odd:
         raise expected("verdicts", f"a verdict of {listed(list(VERDICTS))}", repr(odd[0]))
+    if samples is not None and by_place(verdicts, samples):
+        verdicts = verdicts.assign(sample=facts["sample"].to_numpy()[verdicts["sample"]])
     numbers: Mapping[object, int] = dict(zip(facts["sample"], facts["number"], strict=True))
     unknown = [sample for sample in verdicts["sample"] if sample not in numbers]
     if unknown:

@@ -21,8 +21,9 @@ VERDICTS = {  # word -> its sign and colours, which differ in lightness too
     "not trusted": ("✗", ("#f4c9ad", "#6b1e00")),
 }
 SHOWN = 100  # images in the tables of verdicts; the CSV has all
+UNFLOORED = ("robustness", "complexity")  # families in which a map that knows no network may be the best there is
 ARROWS = {True: "↑", False: "↓"}
-_IMPUTING = ("road", "road-morf", "road-lerf")
+_UNSAID = dict.fromkeys(("road", "road-morf", "road-lerf"), "linear")  # the fill of metrics that take no other
 
 
 def heading(method: str) -> str:
@@ -40,13 +41,20 @@ def methods_table(rankings: Rankings) -> Table | None:
     methods = _methods(rankings.overall)
     rows = []
     for method in methods:
-        scores = [score for ranking in rankings.overall for score in ranking.methods if score.method == method]
+        scores = {
+            ranking.metric: score for ranking in rankings.overall for score in ranking.methods if score.method == method
+        }
         first = sum(_first(ranking, method) for ranking in rankings.overall)
-        shown = [score.beats_controls for score in scores if score.beats_controls is not None]
+        shown = [
+            score.beats_controls
+            for metric, score in scores.items()
+            if score.beats_controls is not None and family_of(metric) not in UNFLOORED
+        ]
         beats = "control" if is_control(method) else f"{sum(shown)} of {len(shown)}" if shown else "–"
         rows.append([Cell(heading(method)), Cell(f"{first} of {len(scores)}"), Cell(beats)])
     note = (
-        "By how many metrics. Beats the controls: better than the best of them by a corrected paired test. † Control."
+        "By how many metrics. Beats the controls: better than the best of them by a corrected paired test; metrics of "
+        f"{' and '.join(UNFLOORED)} aren’t counted there, since a map that knows no network may be the best. † Control."
     )
     columns = ["Method", "Ranks first", "Beats the controls"]
     return Table("Methods at a glance", columns, rows, note=note, kind="small") if rows else None
@@ -216,16 +224,17 @@ def fill_of(metric: str) -> str:
     """What takes the place of removed pixels, in words; "" where a metric removes none.
 
     >>> fill_of("road"), fill_of("pointing-game")
-    ("“linear”, the weighted mean of a pixel's neighbours, known and removed alike", '')
+    ("“linear” (the weighted mean of a pixel's neighbours, known and removed alike)", '')
     """
-    name, _, given = metric.removesuffix("]").partition("[")
+    metric_name, _, given = metric.removesuffix("]").partition("[")
     chosen = next((part.partition("=")[2] for part in given.split(",") if part.startswith("fill=")), None)
-    fill = chosen if chosen is not None else METRICS[name].options.get("fill", "linear" if name in _IMPUTING else "")
+    fill = chosen if chosen is not None else METRICS[metric_name].options.get("fill", _UNSAID.get(metric_name, ""))
     label = fill.label if isinstance(fill, Choice) else str(fill)
-    if label not in FILLS:
+    name = label.partition("[")[0]
+    if name not in FILLS:
         return label
-    meaning = FILLS[label].summary.rstrip(".").rpartition(": ")[2]
-    return f"“{label}”, {meaning[:1].lower()}{meaning[1:]}"
+    meaning = FILLS[name].summary.rstrip(".").rpartition(": ")[2]
+    return f"“{label}” ({meaning[:1].lower()}{meaning[1:]})"
 
 
 def _methods(rankings: Sequence[MetricRanking]) -> list[str]:

@@ -243,6 +243,12 @@ def is_control(method: str) -> bool:
     return name in METHODS and METHODS[name].family == "control"
 
 
+def by_place(scored: pd.DataFrame, samples: pd.DataFrame) -> bool:
+    """Whether the table's samples are places in `samples`."""
+    numbered = pd.api.types.is_integer_dtype(scored["sample"]) and not pd.api.types.is_integer_dtype(samples["sample"])
+    return numbered and bool(scored["sample"].between(0, len(samples) - 1).all())
+
+
 def _scored(table: pd.DataFrame, samples: pd.DataFrame | None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Values with their sample's name, and what is known of each sample, indexed by that name."""
     absent = [name for name in COLUMNS if name not in table]
@@ -255,7 +261,7 @@ def _scored(table: pd.DataFrame, samples: pd.DataFrame | None) -> tuple[pd.DataF
     scored["reason"] = reasons.mask(infinite, INFINITE)
     scored.loc[infinite, "value"] = np.nan
     facts = _facts(scored, samples)
-    if samples is not None and _by_place(scored, samples):
+    if samples is not None and by_place(scored, samples):
         scored["sample"] = facts.index[scored["sample"].to_numpy()]
     unknown = sorted({str(name) for name in scored["sample"]} - {str(name) for name in facts.index})
     if unknown:
@@ -289,12 +295,6 @@ def _correct(facts: pd.DataFrame, samples: pd.DataFrame) -> list[str]:
         return ["" if pd.isna(value) else "right" if bool(value) else "wrong" for value in samples["correct"]]
     pairs = zip(facts["label"], facts["predicted"], strict=True)
     return ["" if not (label and said) else "right" if label == said else "wrong" for label, said in pairs]
-
-
-def _by_place(scored: pd.DataFrame, samples: pd.DataFrame) -> bool:
-    """Whether the table's samples are places in `samples`."""
-    numbered = pd.api.types.is_integer_dtype(scored["sample"]) and not pd.api.types.is_integer_dtype(samples["sample"])
-    return numbered and bool(scored["sample"].between(0, len(samples) - 1).all())
 
 
 def _parts(facts: pd.DataFrame) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
