@@ -180,14 +180,15 @@ def _lines(part: pd.DataFrame) -> list[list[str]]:
     return lines
 
 
-def write_section(found: Evaluated, output: Path, title: str, write: Callable[..., Path]) -> Path:
+def write_section(
+    found: Evaluated, output: Path, title: str, write: Callable[..., Path], verdicts: pd.DataFrame | None = None
+) -> Path:
     """The report of an evaluation, by `write_evaluation(table, output, *, samples, verdicts, title)`.
 
     Patients are numbered, and of file names only the folders that are classes and the ending are told.
     """
     from pellucid.report.privacy import hide_file
 
-    samples = found.samples
-    names = [hide_file(name, set(samples["label"])) for name in samples["image"]]
+    names = [hide_file(name, set(found.samples["label"])) for name in found.samples["image"]]
     table = found.scores.drop(columns="image")
-    return write(table, output, samples=samples.assign(image=names), verdicts=None, title=title)
+    return write(table, output, samples=found.samples.assign(image=names), verdicts=verdicts, title=title)
