@@ -153,6 +153,12 @@ def test_what_can_not_be_used_is_one_clear_line(
     assert not (images.parent / "out").exists()
 
 
+def test_help_shows_options_in_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb, example in (("evaluate", "road[noise=0.0]"), ("explain", "saliency[smooth=flips]")):
+        assert main([verb, "--help"]) == 0
+        assert example in capsys.readouterr().out
+
+
 def test_metrics_are_chosen_by_name_family_or_all() -> None:
     chosen, optional = parse_metrics([])
     assert [choice.label for choice in chosen] == list(DEFAULT_METRICS)

@@ -53,7 +53,7 @@ def evaluate(
     ] = None,
     metrics: Annotated[
         list[str] | None,
-        typer.Option(help="Names with commas, 'road[noise=0.0]', families such as localisation, or all. Repeatable."),
+        typer.Option(help="Names with commas, 'road\\[noise=0.0]', families such as localisation, or all. Repeatable."),
     ] = None,
     controls: Annotated[bool, typer.Option(help="Score random, sobel and center-gaussian beside.")] = True,
     target: Annotated[
