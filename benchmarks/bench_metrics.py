@@ -35,11 +35,11 @@ from measuring import (
     ratio,
     surroundings,
 )
-from pellucid.metrics.deletion import patch_numbers, region_removals
 from torch import Tensor, nn
 
 import pellucid
 from pellucid.attribution import Explanation
+from pellucid.metrics.deletion import patch_numbers, region_removals
 from pellucid.metrics.ranking import removal_orders
 from pellucid.metrics.removals import First
 from pellucid.metrics.scores import Scores

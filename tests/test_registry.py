@@ -58,6 +58,17 @@ def test_table_has_a_row_per_entry(scores: Registry) -> None:
     assert scores.names("other") == ()
 
 
+def test_a_choice_may_be_an_option_of_another_and_a_label_gives_both_back(scores: Registry) -> None:
+    inner = scores.choose("half", offset=1.0)
+    assert scores.choose("half", offset=inner).label == "half[offset=half[offset=1.0]]"
+    assert repr(inner) == "half[offset=1.0]"  # no address in it, so that it names the same thing in the next process
+    assert scores.resolve("half[offset=half[offset=1.0]]").options == {"offset": "half[offset=1.0]"}
+    assert scores.resolve("half[offset=half[offset=1.0]]").label == "half[offset=half[offset=1.0]]"
+    assert scores.resolve("half[offset=1.0]").options == {"offset": 1.0}
+    with pytest.raises(UnknownNameError, match="scale"):
+        scores.resolve("half[scale=2]")
+
+
 def test_a_range_and_what_missing_means_are_in_the_table_where_an_entry_has_them(scores: Registry) -> None:
     scores.register("whole", family="toy", source="none", range=(-1.0, math.inf), missing="it is flat")(abs)
     half, whole = scores.table().to_dict("records")

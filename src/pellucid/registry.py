@@ -42,7 +42,7 @@ class Entry(Generic[Function]):
         return (inspect.getdoc(self.function) or "").split("\n", 1)[0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Choice(Generic[Function]):
     """An entry together with the options chosen for it."""
 
@@ -57,8 +57,17 @@ class Choice(Generic[Function]):
     @property
     def label(self) -> str:
         """The name, followed by the options that were given: `road[noise=0.0]`."""
-        given = ",".join(f"{key}={value}" for key, value in sorted(self.options.items()))
+        given = ",".join(f"{key}={_short(value)}" for key, value in sorted(self.options.items()))
         return f"{self.entry.name}[{given}]" if given else self.entry.name
+
+    def __repr__(self) -> str:  # a choice may be another's option, which its label then names
+        return self.label
+
+
+def _short(value: object) -> str:
+    """An option as a label shows it: a network, or what else takes several lines, by the name of its class."""
+    text = str(value)
+    return type(value).__name__ if "\n" in text else text
 
 
 class Registry(Generic[Function]):
@@ -126,8 +135,8 @@ class Registry(Generic[Function]):
         return Choice(entry, dict(options))
 
     def resolve(self, choice: str | Choice[Function]) -> Choice[Function]:
-        """A bare name means its defaults; a choice is returned as it is."""
-        return self.choose(choice) if isinstance(choice, str) else choice
+        """A bare name means its defaults, and a label the choice that bears it; a choice is returned as it is."""
+        return self.from_label(choice) if isinstance(choice, str) else choice
 
     def from_label(self, label: str) -> Choice[Function]:
         """The choice that bears a label, where its options are numbers, words and tuples of them.
@@ -136,7 +145,7 @@ class Registry(Generic[Function]):
         """
         name, _, given = label.removesuffix("]").partition("[")
         options = {}
-        for part in re.split(r",(?=\w+=)", given) if given else []:
+        for part in re.split(r",(?=\w+=)(?![^\[]*\])", given) if given else []:  # not inside another's brackets
             option, _, value = part.partition("=")
             try:
                 options[option] = ast.literal_eval(value)

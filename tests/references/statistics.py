@@ -93,3 +93,41 @@ def noncentrality_interval(t: float, df: float, confidence: float) -> tuple[floa
         )
 
     return solve(1 - tail), solve(tail)
+
+
+def ranks_by_counting(row: Sequence[float], higher_is_better: bool) -> list[float]:
+    """1 + how many are better + half of how many others are equal."""
+    sign = -1.0 if higher_is_better else 1.0
+    values = [sign * value for value in row]
+    return [1 + sum(other < value for other in values) + (values.count(value) - 1) / 2 for value in values]
+
+
+def friedman_by_definition(table: NDArray, higher_is_better: bool) -> tuple[list[float], float, float]:
+    """Mean ranks, χ² with Conover's correction for ties (1999, section 5.8), and its p."""
+    n, k = table.shape
+    ranks = np.array([ranks_by_counting(row.tolist(), higher_is_better) for row in table])
+    sums = ranks.sum(axis=0)
+    between = (k - 1) * sum((total - n * (k + 1) / 2) ** 2 for total in sums)
+    within = sum(rank**2 for rank in ranks.ravel()) - n * k * (k + 1) ** 2 / 4
+    statistic = between / within
+    return ranks.mean(axis=0).tolist(), statistic, float(stats.chi2.sf(statistic, k - 1))
+
+
+def studentised_range_tail(q: float, k: int) -> float:
+    """Chance that the range of k standard normal draws exceeds q, by integrating over the least of them."""
+
+    def density(z: float) -> float:
+        return k * stats.norm.pdf(z) * (stats.norm.cdf(z + q) - stats.norm.cdf(z)) ** (k - 1)
+
+    return 1.0 - integrate.quad(density, -9, 9, epsabs=1e-12)[0]
+
+
+def maximal_groups(mean_ranks: Sequence[float], difference: float) -> set[frozenset[int]]:
+    """All sets of at least two methods whose extremes lie closer than `difference`, less those inside another."""
+    places = range(len(mean_ranks))
+    sets = []
+    for code in range(1 << len(mean_ranks)):
+        chosen = [mean_ranks[place] for place in places if code >> place & 1]
+        if len(chosen) > 1 and max(chosen) - min(chosen) < difference:
+            sets.append(frozenset(place for place in places if code >> place & 1))
+    return {one for one in sets if not any(one < other for other in sets)}

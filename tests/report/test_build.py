@@ -7,7 +7,6 @@ import io
 import re
 import shutil
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pandas as pd
@@ -16,53 +15,10 @@ from PIL import Image
 
 from pellucid.errors import InputError
 from pellucid.report.build import build_report
+from references.pages import Page
 
 Make = Callable[..., Path]
 FEW = ("xgrad-cam", "grad-cam", "sobel")  # methods where the case isn't about them
-VOID = {"meta", "link", "img", "br", "wbr", "hr", "input"}
-
-
-class Page(HTMLParser):
-    """Checks that tags are balanced, and collects text, identifiers, links and pictures."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.links: list[str] = []
-        self.sources: list[str] = []
-        self.alts: list[str | None] = []
-        self.words: list[str] = []
-        self.tags: list[str] = []
-        self.headless = 0
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        known = dict(attrs)
-        self.tags.append(tag)
-        if tag not in VOID:
-            self.open.append(tag)
-        if known.get("id"):
-            self.ids.append(str(known["id"]))
-        if tag in ("a", "link"):
-            self.links.append(str(known["href"]))
-        if tag == "img":
-            self.sources.append(str(known["src"]))
-            self.alts.append(known.get("alt"))
-        if tag == "th" and "scope" not in known:
-            self.headless += 1
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split()).replace("\u00a0", " ")
 
 
 def page_of(output: Path) -> Page:
@@ -157,7 +113,8 @@ def test_sections_of_the_issue_are_there(page: Page) -> None:
     for words in (
         "Images per class and part", "Examples of each class", "Copies", "Files that couldn’t be read", "The networks",
         "Models on the test images", "Tests between models", "Confusion matrices", "Confidence increase by true class",
-        "MoRF", "LeRF", "Pointing game", "Relevance mass", "Tests between methods", "Time per image", "Gallery",
+        "MoRF", "LeRF", "Pointing game", "Relevance mass", "Tests between methods", "Mean ranks of the methods",
+        "A bar joins methods that aren’t told apart", "Time per image", "Gallery",
         "How it was made", "How to cite", "arXiv:2503.08420", "Glossary", "No ages are known.", "data-set",
     ):  # fmt: skip
         assert words in page.text, words
@@ -180,7 +137,16 @@ def test_pictures_open(page: Page) -> None:
 def test_tables_stand_beside_the_report_as_csv(whole: Path, page: Page) -> None:
     folder = whole / "report"
     names = {path.stem for path in folder.glob("*.csv")}
-    assert {"counts", "models", "model_tests", "confusion", "scores", "confidence_increase", "times"} <= names
+    assert {
+        "counts",
+        "models",
+        "model_tests",
+        "confusion",
+        "scores",
+        "confidence_increase",
+        "method_ranks",
+        "times",
+    } <= names
     confusion = pd.read_csv(folder / "confusion.csv")
     brain = confusion[
         (confusion["dataset"] == "brain") & (confusion["model"] == "resnet18") & (confusion["images"] == "all")
@@ -235,6 +201,18 @@ def test_a_class_never_predicted_is_named(made_study: Make, tmp_path: Path) -> N
 def test_two_classes_and_signed_maps_in_colour(made_study: Make, tmp_path: Path) -> None:
     page = page_of(made_study(tmp_path, methods=FEW, classes=("sick", "well"), signed=True, channels=3, explained=8))
     assert "Colour scale of signed maps, from evidence against to evidence for the class" in page.alts
+
+
+def test_ranks_of_the_methods_stand_as_a_diagram_and_beside_the_controls(whole: Path, page: Page) -> None:
+    ranks = pd.read_csv(whole / "report" / "method_ranks.csv")
+    road = ranks[(ranks["dataset"] == "brain") & (ranks["model"] == "resnet18") & (ranks["metric"] == "road")]
+    road = road[road["images"] == "all"].set_index("method")
+    assert road["mean_rank"].idxmin() in ("xgrad-cam", "grad-cam")
+    assert road.loc["xgrad-cam", "mean_rank"] == road.loc["grad-cam", "mean_rank"]  # the same map up to scale
+    assert road["best_control"].unique().tolist() == ["sobel"]
+    (alt,) = [alt for alt in page.alts if alt and "Critical-difference diagram" in alt and "resnet18," not in alt][:1]
+    assert f"XGrad-CAM {road.loc['xgrad-cam', 'mean_rank']:.2f}" in alt
+    assert f"Critical difference {road['critical_difference'].iloc[0]:.2f}" in alt
 
 
 def test_nothing_explained_is_said(made_study: Make, tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,15 +12,6 @@ from pellucid.statistics import adjust
 from references import statistics as slow
 
 RECIPES = {"holm": slow.holm, "benjamini-hochberg": slow.benjamini_hochberg}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_collection():
-    """statsmodels collects garbage at every call, which takes long among all that the tests have loaded."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 families = st.lists(st.floats(0, 1), min_size=1, max_size=20)

@@ -28,7 +28,7 @@ STAGES = {  # what must be there before the kill
     "between two cells": f"{CELL}/cell.json",
     "the second cell": "chest/resnet10t/fold-0/resume.ckpt",
     "comparing": "statistics/models.csv",
-    "reporting": "statistics/method_tests.csv",
+    "reporting": "statistics/method_ranks.csv",
 }
 QUICK = ("training, second epoch", "explaining, second shard", "comparing")
 

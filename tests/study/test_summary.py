@@ -12,6 +12,8 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score, roc_auc_score
 
 from pellucid.errors import InputError
+from pellucid.files import read_json
+from pellucid.statistics import adjust
 from pellucid.study.summary import summarise_stored
 
 MODELS = ("test_resnet", "resnet10t")
@@ -120,3 +122,38 @@ def test_an_unfinished_study_gives_what_there_is(finished_study: Path, tmp_path:
 def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="which has no study.toml"):
         summarise_stored(tmp_path)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_method_ranks_are_the_mean_ranks_within_patients(finished_study: Path, model: str) -> None:
+    cell = finished_study / "chest" / model / "fold-0"
+    road = pd.read_parquet(cell / "scores.parquet").query("metric == 'road'")
+    patients = pd.read_parquet(cell / "explained.parquet").set_index("sample")["patient_id"]
+    road["patient"] = road["sample"].map(patients)
+    wide = road.pivot_table(index="patient", columns="method", values="value", sort=False)
+    for first, *others in read_json(cell / "cell.json")["coinciding"]:
+        for other in others:
+            wide[other] = wide[first]
+    ranks = []
+    for row in wide.to_numpy():
+        apart = row[None] - row[:, None]  # (method, other)
+        rounding = 1e-6 * np.abs(row).max()
+        ranks.append(1 + (apart > rounding).sum(axis=1) + ((np.abs(apart) <= rounding).sum(axis=1) - 1) / 2)
+    table = pd.read_csv(finished_study / "statistics" / "method_ranks.csv")
+    rows = table[(table["model"] == model) & (table["images"] == "all") & (table["metric"] == "road")]
+    rows = rows.set_index("method")
+    wanted = dict(zip(wide.columns, np.mean(ranks, axis=0), strict=True))
+    assert rows["mean_rank"].to_dict() == pytest.approx(wanted)
+    assert set(rows["ranked"]) == {len(wide)}
+    assert set(rows["unit"]) == {"patient"}
+    assert set(rows.index[rows["control"]]) == set(rows.index) & {"random", "center-gaussian", "sobel", "image"}
+
+
+def test_method_ranks_are_corrected_over_the_whole_study(finished_study: Path) -> None:
+    table = pd.read_csv(finished_study / "statistics" / "method_ranks.csv")
+    tested = table.dropna(subset="friedman_p").drop_duplicates(["model", "images", "metric"])
+    families = [family for _, family in tested.groupby("images")]
+    assert len(families[0]) > 1
+    for family in families:
+        wanted = adjust(family["friedman_p"].tolist()).p_values
+        assert family["friedman_p_adjusted"].tolist() == pytest.approx(wanted)

@@ -6,7 +6,22 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from pellucid.metrics import localisation, road  # declares the metrics
+from pellucid.metrics import (  # declares the metrics
+    agreement,
+    axioms,
+    complexity,
+    confidence,
+    correlation,
+    deletion,
+    infidelity,
+    lesions,
+    localisation,
+    monotonicity,
+    road,
+    robustness,
+    sanity,
+    sufficiency,
+)
 from pellucid.metrics.families import METRICS, Metric
 from pellucid.metrics.fills import FILLS, filling
 from pellucid.metrics.scores import Scores
@@ -16,7 +31,29 @@ from pellucid.registry import Choice
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FILLS", "METRICS", "Scores", "Truth", "filling", "localisation", "metric", "metrics", "road"]
+__all__ = [
+    "FILLS",
+    "METRICS",
+    "Scores",
+    "Truth",
+    "agreement",
+    "axioms",
+    "complexity",
+    "confidence",
+    "correlation",
+    "deletion",
+    "filling",
+    "infidelity",
+    "lesions",
+    "localisation",
+    "metric",
+    "metrics",
+    "monotonicity",
+    "road",
+    "robustness",
+    "sanity",
+    "sufficiency",
+]
 
 
 def metric(name: str, **options: object) -> Choice[Metric]:

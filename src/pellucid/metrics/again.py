@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from pellucid.attribution.asking import generator_of
-from pellucid.errors import expected
-
-Change = Callable[[nn.Module], contextlib.AbstractContextManager[object]]
+from pellucid.errors import expected, unknown_name
+from pellucid.metrics.randomised import owners
 
 
 class Explainer(Protocol):
@@ -23,7 +23,12 @@ class Explainer(Protocol):
         """Maps (M, *S) by a method's label, of images (M, C, *S), each for the class `target` (M,) that it is given."""
 
 
+_APART = 0.01  # norm of what two makings of one map differ by at most, relative to the map's
+
 LogitsOf = Callable[[Tensor], Tensor]  # (M, C, *S) -> (M, n)
+Change = Callable[[nn.Module], contextlib.AbstractContextManager[nn.Module]]  # to the network to explain
+Versions = Callable[[], Tensor]  # () -> (B, R, C, *S), R changed versions of each image
+Compare = Callable[[Tensor, Tensor], Tensor]  # (B, *S), (B, R, *S) -> (B, ...)
 
 
 @dataclass(frozen=True)
@@ -34,11 +39,13 @@ class Near:
         images: (B, R, C, *S)
         maps: (B, R, *S) by the one method
         logits: (B, R, n)
+        name: what they are kept under.
     """
 
     images: Tensor
     maps: Tensor
     logits: Tensor
+    name: Hashable
 
 
 class Explained:
@@ -59,7 +66,7 @@ class Explained:
 
         model: the network, borrowed.
         explainer: makes the maps.
-        logits_of: logits (M, n) of rows (M, C, *S).
+        logits_of: logits (M, n) of rows (M, C, *S), by running the network.
         images: (B, C, *S).
         target: (B,) the class explained of each.
         seeds: (B,) from which the methods drew, so that their own draws don't differ when they explain again.
@@ -67,47 +74,106 @@ class Explained:
         maps: label of a method -> (B, *S), those that can be made again.
         """
         self.model, self.explainer, self.logits_of = model, explainer, logits_of
-        self.images, self.target, self.seeds, self.draws, self.maps = images, target, seeds, draws, maps
+        self.images, self.target, self.seeds, self.draws = images, target, seeds, draws
+        self.maps = {label: values.nan_to_num() for label, values in maps.items()}
         self._known: dict[Hashable, Mapping[str, Tensor]] = {}
-        self._near: dict[Hashable, tuple[Tensor, Tensor]] = {}
+        self._tensors: dict[Hashable, Tensor] = {}
+
+    @cached_property
+    def owners(self) -> tuple[str, ...]:
+        """Names of the modules that hold weights, the last used first."""
+        return owners(self.model, self.images[:1])
+
+    @cached_property
+    def remade(self) -> Mapping[str, Tensor]:
+        """By a method's label, which of its maps (B,) come out as they were when they are made again."""
+        found = self.explain(self.images, torch.arange(len(self.images)))
+        same = {}
+        for label, maps in self.maps.items():
+            apart = (found[label] - maps).flatten(1).square().sum(dim=1).sqrt()
+            same[label] = apart <= _APART * maps.flatten(1).square().sum(dim=1).sqrt()
+        return same
 
     def kept(self, key: Hashable, make: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
-        """What was made under this key, or is made now."""
+        """What was made of every method's maps under this key, or is made now."""
         if key not in self._known:
             self._known[key] = make()
         return self._known[key]
 
-    def explain(self, images: Tensor, sample: Tensor, target: Tensor | None = None) -> Mapping[str, Tensor]:
+    def kept_tensor(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """What was made for all methods under this key, or is made now."""
+        if key not in self._tensors:
+            self._tensors[key] = make()
+        return self._tensors[key]
+
+    def explain(
+        self, images: Tensor, sample: Tensor, target: Tensor | None = None, model: nn.Module | None = None
+    ) -> Mapping[str, Tensor]:
         """Maps (M, *S) of rows that derive from the images `sample`, for their classes or those of `target` (M,)."""
-        classes = self.target[sample] if target is None else target
+        sample = sample.cpu()
+        classes = self.target[sample.to(self.target.device)] if target is None else target
         with torch.enable_grad():
-            found = self.explainer(self.model, images, classes, self.seeds[sample.cpu()])
+            found = self.explainer(self.model if model is None else model, images, classes, self.seeds[sample])
         missing = [label for label in self.maps if label not in found]
         if missing:
             raise expected("explainer", f"maps by {', '.join(self.maps)}", f"none by {missing[0]!r}")
-        return {label: found[label].to(self.images.device) for label in self.maps}
+        wanted = (len(images), *images.shape[2:])
+        for label in self.maps:
+            if tuple(found[label].shape) != wanted:
+                raise expected("explainer", f"maps {wanted}", f"{tuple(found[label].shape)} by {label!r}")
+        return {label: found[label].detach().to(self.images.device) for label in self.maps}
 
 
 class Again:
-    """One method, to be asked for its maps again; `images`, `target` and `draws` are those of `Explained`."""
+    """One method, by its label, to be asked for its maps again; `images`, `target` and `draws` as in `Explained`."""
 
     def __init__(self, explained: Explained, label: str) -> None:
-        self._explained, self._label = explained, label
+        self._explained, self.label = explained, label
         self.images, self.target, self.draws = explained.images, explained.target, explained.draws
+
+    @property
+    def owners(self) -> tuple[str, ...]:
+        """Names of the network's modules that hold weights, in the order in which it uses them, the last first."""
+        return self._explained.owners
+
+    @property
+    def logits(self) -> Tensor:
+        """The network's logits (B, n) of the images."""
+        explained = self._explained
+        return explained.kept_tensor("logits", lambda: explained.logits_of(self.images))
 
     def maps_of(self, images: Tensor, sample: Tensor) -> Tensor:
         """Maps (M, *S) of any images (M, C, *S) that derive from the images `sample` (M,); nothing is kept."""
-        return self._explained.explain(images, sample)[self._label]
+        return self._explained.explain(images, sample)[self.label]
 
     def toward(self, classes: Tensor) -> Tensor:
         """Maps (B, *S) that explain other classes (B,)."""
         everyone = torch.arange(len(self.images))
         key = ("toward", tuple(classes.tolist()))
-        return self._explained.kept(key, lambda: self._explained.explain(self.images, everyone, classes))[self._label]
+        return self._explained.kept(key, lambda: self._explained.explain(self.images, everyone, classes))[self.label]
 
     def logits_of(self, images: Tensor) -> Tensor:
-        """The network's logits (M, n) of images (M, C, *S)."""
+        """The network's logits (M, n) of images (M, C, *S); nothing is kept."""
         return self._explained.logits_of(images)
+
+    def shared(self, name: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """What `make()` gives, made once for all methods; it is kept under `name`."""
+        return self._explained.kept_tensor(("shared", name), make)
+
+    def features_of(self, images: Tensor, layer: str, name: Hashable) -> Tensor:
+        """What a layer gives for images (M, C, *S), flat (M, F); made once for all methods under `name`.
+
+        The layer is a module's dotted name; "" means what enters the last layer of weights that the network uses,
+        which are its penultimate features.
+        """
+        explained = self._explained
+
+        def make() -> Tensor:
+            with _listening(explained.model, layer or _last_layer(explained), entering=not layer) as heard:
+                explained.logits_of(images)
+            return torch.cat(heard).to(images.device)
+
+        return explained.kept_tensor(("features", layer, name), make)
 
     def near(self, change: Callable[[Tensor, torch.Generator], Tensor], name: Hashable, draws: int) -> Near:
         """R = `draws` changed versions of each image, with their maps and logits; made once for all methods.
@@ -116,31 +182,82 @@ class Again:
         it from other changes. A version depends on the image's own seed and the draw's number alone.
         """
         explained, key = self._explained, ("near", name, draws)
-        if key not in explained._near:
-            rows = torch.stack(
-                [
-                    torch.stack([change(image, generator_of(int(seed), draw)) for draw in range(draws)])
-                    for image, seed in zip(self.images, self.draws, strict=True)
-                ]
-            )
-            explained._near[key] = rows, explained.logits_of(rows.flatten(0, 1)).unflatten(0, rows.shape[:2])
-        rows, logits = explained._near[key]
+        rows = explained.kept_tensor(key, lambda: self.versions(change, draws))
         sample = torch.arange(len(rows)).repeat_interleave(draws)
-        maps = explained.kept(key, lambda: explained.explain(rows.flatten(0, 1), sample))[self._label]
-        return Near(rows, maps.unflatten(0, rows.shape[:2]), logits)
+        maps = explained.kept(key, lambda: explained.explain(rows.flatten(0, 1), sample))[self.label]
+        logits = explained.kept_tensor(("logits", key), lambda: explained.logits_of(rows.flatten(0, 1)))
+        return Near(rows, maps.unflatten(0, rows.shape[:2]), logits.unflatten(0, rows.shape[:2]), key)
 
-    def changed_network(self, change: Change, name: Hashable, images: Tensor | None = None) -> Tensor:
-        """Maps (B, *S) by the network inside `change(model)`, which gives it back; made once for all methods.
+    def versions(self, change: Callable[[Tensor, torch.Generator], Tensor], draws: int) -> Tensor:
+        """The images alone of `near`, (B, R, C, *S); nothing is kept."""
+        each = zip(self.images, self.draws.tolist(), strict=True)
+        return torch.stack(
+            [torch.stack([change(image, generator_of(seed, draw)) for draw in range(draws)]) for image, seed in each]
+        )
 
-        `images` (M, C, *S), M a multiple R of B, are explained in the images' place: R versions of each, image by
-        image; `name` tells this change, and these versions, from others.
+    def compared(
+        self, name: Hashable, compare: Compare, change: Change | None = None, versions: Versions | None = None
+    ) -> Tensor:
+        """What `compare(maps (B, *S), again (B, R, *S))` says of the maps and of those made again.
+
+        They are made again of R `versions` of each image, (B, R, C, *S), or else of the images themselves, R = 1; by
+        the network that `change(model)` gives inside it, or else by the one explained. All methods are run and compared
+        at once, and only what comes of it is kept, under `name`: the maps made again are let go.
         """
         explained = self._explained
-        rows = self.images if images is None else images
-        sample = torch.arange(len(self.images)).repeat_interleave(len(rows) // len(self.images))
 
         def make() -> Mapping[str, Tensor]:
-            with change(explained.model):
-                return explained.explain(rows, sample)
+            rows = explained.images.unsqueeze(1) if versions is None else versions()
+            sample = torch.arange(len(rows)).repeat_interleave(rows.shape[1])
+            with contextlib.nullcontext(explained.model) if change is None else change(explained.model) as model:
+                found = explained.explain(rows.flatten(0, 1), sample, model=model)
+            again = {label: maps.unflatten(0, rows.shape[:2]) for label, maps in found.items()}
+            return {label: compare(maps, again[label]) for label, maps in explained.maps.items()}
 
-        return explained.kept(("network", name), make)[self._label]
+        return explained.kept(("compared", name), make)[self.label]
+
+
+def _last_layer(explained: Explained) -> str:
+    """The module without modules inside that the network uses last of those with a weight of two axes or more."""
+    for name in explained.owners:
+        module = explained.model.get_submodule(name)
+        if not any(module.children()) and any(weight.ndim > 1 for weight in module.parameters()):
+            return name
+    raise expected(
+        "model", "a layer of weights, whose input is the representation", "none", do="Pass the metric's option layer=."
+    )
+
+
+@contextlib.contextmanager
+def _listening(model: nn.Module, layer: str, *, entering: bool) -> Iterator[list[Tensor]]:
+    """What enters or leaves a layer in each of the network's runs, flat (rows, F); the last time in each."""
+    modules = dict(model.named_modules())
+    if layer not in modules:
+        raise unknown_name("layer", layer, modules)
+    heard: list[Tensor] = []
+    latest: list[Tensor] = []
+
+    def listen(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+        value = inputs[0] if entering else output
+        if not isinstance(value, Tensor):
+            raise expected("layer", "a layer that gives a tensor", type(value).__name__)
+        latest[:] = [value.detach().float().flatten(1)]
+
+    def begin(module: nn.Module, inputs: object) -> None:
+        latest.clear()  # a run that failed is begun again
+
+    def end(module: nn.Module, inputs: object, output: object) -> None:
+        if not latest:
+            raise expected("layer", "a layer that runs on these images", f"{layer!r}, which doesn't")
+        heard.append(latest.pop())
+
+    handles = [
+        model.register_forward_pre_hook(begin),
+        modules[layer].register_forward_hook(listen),
+        model.register_forward_hook(end),
+    ]
+    try:
+        yield heard
+    finally:
+        for handle in handles:
+            handle.remove()

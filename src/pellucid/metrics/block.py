@@ -17,7 +17,7 @@ from pellucid.attribution.run import LayerRun, device_of
 from pellucid.attribution.targets import class_logits
 from pellucid.errors import expected
 from pellucid.metrics.again import Again, Explained, Explainer
-from pellucid.metrics.explainer import explains
+from pellucid.metrics.explainer import ByLabel, explains
 from pellucid.metrics.families import Metric
 from pellucid.metrics.kept import Kept, Value, fingerprint, model_fingerprint
 from pellucid.metrics.scores import Scores
@@ -28,6 +28,7 @@ from pellucid.registry import Choice
 NOT_FINITE = "the map isn't finite"
 STILL = "the score doesn't change, whatever is removed"
 NO_AGAIN = "the method can't be run again (pass explainer=)"
+NOT_SAME = "the map comes out otherwise when it is made again (another seed, window or precision? pass explainer=)"
 ALONE = "there is no other method to compare with"
 _GIVEN = {
     "masks": "no masks were given",
@@ -240,8 +241,11 @@ class Block:
                 return ["the image has no box"] * count, there
             name = "mask" if need == "masks" else "anatomy's mask"
             return [f"the {name} is empty"] * count, given[self.part].flatten(1).any(dim=1)
-        if need == "again" and not explains(self.cells.explainer, method):
-            return [NO_AGAIN] * count, ~everyone
+        if need == "again":
+            if not explains(self.cells.explainer, method):
+                return [NO_AGAIN] * count, ~everyone
+            if isinstance(self.cells.explainer, ByLabel):  # a user's own may draw
+                return [NOT_SAME] * count, self.explained.remade[method].cpu()
         if need == "other" and not self._others(method):
             return [ALONE] * count, ~everyone
         return [], everyone
@@ -305,4 +309,6 @@ def _is_control(label: str) -> bool:
 
 
 def _printable(value: object) -> str:
+    if isinstance(value, nn.Module):
+        return model_fingerprint(value)
     return fingerprint(value) if isinstance(value, Tensor) else repr(value)

@@ -91,14 +91,20 @@ def complexity(
 
 
 def robustness(
-    name: str, *, source: str, higher_is_better: bool, range: tuple[float, float], missing: str = ""
+    name: str,
+    *,
+    source: str,
+    higher_is_better: bool,
+    range: tuple[float, float],
+    missing: str = "",
+    needs: tuple[str, ...] = ("again", "maps"),
 ) -> Declared:
     """Declare a metric of how much a map changes as the image hardly does: `f(again, maps (B, *S)) -> values (B,)`."""
     return METRICS.register(
         name,
         family="robustness",
         source=source,
-        needs=("again", "maps"),
+        needs=needs,
         higher_is_better=higher_is_better,
         range=range,
         missing=missing,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Literal
 
 import torch
@@ -67,6 +67,7 @@ class Scores:
         self._numbers = position_numbers(images.shape[2:].numel())
         self._known: dict[tuple[str, int, int], Tensor] = {}  # fill, image, print -> (readings,)
         self._plain: Tensor | None = None
+        self._kept: dict[Hashable, Tensor] = {}
         self.rows = 0  # scored so far
         self.changed = torch.zeros(len(images), dtype=torch.bool)  # whether a change of the image moved its score
 
@@ -75,6 +76,12 @@ class Scores:
         if self._plain is None:
             self._plain = self._asked(self.images, torch.arange(len(self.images), device=self.images.device))
         return self._read(self._plain, reading)
+
+    def kept(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """What was made under this key, by whatever metric, or is made now."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
     def of(self, rows: Tensor, sample: Tensor, reading: Reading = "probability") -> Tensor:
         """Scores (M,) of rows (M, C, *S) that derive from the images `sample` (M,)."""
@@ -89,6 +96,8 @@ class Scores:
         """Scores (B, R) of the images without R sets of positions each, whose place `fill` takes."""
         self.unperturbed()
         choice = FILLS.resolve(fill)
+        # with its defaults, so that to name one of them is no other fill
+        choice = Choice(choice.entry, {**choice.entry.options, **choice.options})
         images, sets = removals.shape
         if images != len(self.images):
             raise expected("removals", f"sets of {len(self.images)} images", f"of {images}")

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
-import jinja2
-
-import pellucid
 from pellucid.drawing import MATRIX, colour_bar
 from pellucid.files import write_table, write_text
 from pellucid.progress import progress
@@ -28,6 +24,7 @@ from pellucid.report.findings_of import IMAGE_SETS, DatasetFindings, dataset_fin
 from pellucid.report.gallery import Gallery, Group, duplicates, examples, gallery
 from pellucid.report.names import counted, percent
 from pellucid.report.overview import overview_table
+from pellucid.report.page import page
 from pellucid.report.privacy import hide_file, hide_in_prose
 from pellucid.report.read import DatasetResult, StudyResult, read_study
 from pellucid.report.scores import (
@@ -37,6 +34,8 @@ from pellucid.report.scores import (
     localisation_table,
     method_order,
     method_tests_table,
+    ranks_diagram,
+    ranks_table,
     times_table,
 )
 from pellucid.report.sheets import sheets
@@ -59,6 +58,7 @@ class ModelPart:
 
     model: str
     tables: Sequence[Table]
+    diagrams: Sequence[Drawn]
     gallery: Gallery | None
 
 
@@ -110,19 +110,10 @@ def render(study: StudyResult, *, show_progress: bool = False) -> str:
         for dataset in study.datasets:
             parts.append(_dataset_part(study, dataset))
             advance()
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pellucid.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style = (resources.files("pellucid.report") / "templates" / "report.css").read_text(encoding="utf-8")
     methods, metrics = _asked(study)
-    return environment.get_template("report.html.j2").render(
+    return page(
+        "report.html.j2",
         study=study,
-        style=style,
-        version=pellucid.__version__,
         parts=parts,
         intro=_intro(study),
         overview=overview_table(study),
@@ -207,7 +198,15 @@ def _model_part(study: StudyResult, dataset: DatasetResult, model: str) -> Model
     tables = [
         table for images in IMAGE_SETS for table in _map_tables(study, dataset, model, images) if table is not None
     ]
-    return ModelPart(model, tables, gallery(dataset, model))
+    diagrams = [
+        ranks_diagram(_title(model, images), study.table("method_ranks", dataset.name, model, images))
+        for images in IMAGE_SETS
+    ]
+    return ModelPart(model, tables, [each for each in diagrams if each is not None], gallery(dataset, model))
+
+
+def _title(model: str, images: str) -> str:
+    return model if images == "all" else f"{model}, {images}"
 
 
 def _map_tables(study: StudyResult, dataset: DatasetResult, model: str, images: str) -> list[Table | None]:
@@ -219,12 +218,13 @@ def _map_tables(study: StudyResult, dataset: DatasetResult, model: str, images: 
     better = directions()
     target = str(cells[0].card.get("target", "predicted"))
     tests = study.table("method_tests", dataset.name, model, images)
-    title = model if images == "all" else f"{model}, {images}"
+    title = _title(model, images)
     return [
         confidence_table(title, scores, dataset.classes, target),
         curves_table(title, scores, better),
         localisation_table(title, scores, share, better),
         method_tests_table(title, tests[tests["metric"] == "road"], method_order(scores)),
+        ranks_table(title, study.table("method_ranks", dataset.name, model, images), better),
     ]
 
 

@@ -16,7 +16,7 @@ from pellucid.drawing import LINES, Picture, data_uri, encode
 from pellucid.report.names import percent
 from pellucid.report.read import CellResult
 
-_STYLE = mpl.RcParams(
+STYLE = mpl.RcParams(
     {
         "svg.fonttype": "none",
         "svg.hashsalt": "pellucid",
@@ -85,7 +85,7 @@ def _panel(
     title: str,
     limits: tuple[float, float] | None = None,
 ) -> str:
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.0, 2.6), layout="constrained")
         axes = figure.add_subplot()
         for (column, label), colour, dashes in zip(curves, _colours(curves), ("--", "-"), strict=False):

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from pellucid.report.names import counted, is_control, listed, method_title, number, percent
+from pellucid.report.names import counted, listed, method_title, number, percent
+from pellucid.study.ranking import is_control
 
 Tone = Literal["result", "against", "alarm"]
 

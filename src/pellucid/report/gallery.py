@@ -14,9 +14,10 @@ import zarr
 from pellucid.attribution import resize_maps
 from pellucid.drawing import Picture, enlarge, is_signed, legend, outline, overlay, to_picture
 from pellucid.report.figures import Drawn, drawn
-from pellucid.report.names import is_control, method_title, percent
+from pellucid.report.names import method_title, percent
 from pellucid.report.privacy import hide_in_path
 from pellucid.report.read import CellResult, DatasetResult, open_pictures
+from pellucid.study.ranking import is_control
 
 WIDTH = 160
 SMALL = 112

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from pellucid.attribution import METHODS
-
 _METHODS = {
     "grad-cam-plus-plus": "Grad-CAM++",
     "xgrad-cam": "XGrad-CAM",
@@ -57,8 +55,15 @@ METRIC_TITLES = {
     "road": "Confidence increase (ROAD)",
     "road-morf": "MoRF",
     "road-lerf": "LeRF",
-    "pointing-game": "Pointing game",
+    "irof": "IROF",
+    "mu-fidelity": "μ-fidelity",
+    "arcc": "ARCC",
+    "ssim": "SSIM",
     "energy-pointing": "Relevance mass",
+    "iou": "IoU",
+    "auprc": "AUPRC",
+    "froc": "FROC",
+    "local-lipschitz": "Local Lipschitz",
 }
 NONE = "–"
 
@@ -74,18 +79,14 @@ def method_title(label: str) -> str:
 
 
 def metric_title(label: str) -> str:
-    """A metric's name in words, or as it is registered."""
-    return METRIC_TITLES.get(label, label)
+    """A metric's name in words, with its options if any.
 
-
-def is_control(label: str) -> bool:
-    """Whether a method knows nothing of the model.
-
-    >>> is_control("random"), is_control("layer-cam"), is_control("mine")
-    (True, False, False)
+    >>> metric_title("road"), metric_title("pointing-game"), metric_title("deletion[fill=blur]")
+    ('Confidence increase (ROAD)', 'Pointing game', 'Deletion [fill=blur]')
     """
-    name = label.partition("[")[0]
-    return name in METHODS and METHODS[name].family == "control"
+    name, bracket, options = label.partition("[")
+    words = name.replace("-", " ")
+    return METRIC_TITLES.get(name, words[:1].upper() + words[1:]) + (f" [{options}" if bracket else "")
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 import pandas as pd
 
 from pellucid.report.findings_of import IMAGE_SETS, model_accuracies
-from pellucid.report.names import is_control, method_title, number, percent
+from pellucid.report.names import method_title, number, percent
 from pellucid.report.read import DatasetResult, StudyResult
 from pellucid.report.scores import lesion_share
 from pellucid.report.tables import Cell, Table
+from pellucid.study.ranking import is_control
 
 _COLUMNS = (
     "Data set",

@@ -37,7 +37,26 @@ STATISTICS_COLUMNS = {
     ],
 }  # fmt: skip
 STATISTICS_COLUMNS["method_tests"] = STATISTICS_COLUMNS["model_tests"]
-_WORDS = ("dataset", "model", "fold", "images", "metric", "unit", "note", "test", "a", "b", "method", "label")
+STATISTICS_COLUMNS["method_ranks"] = [
+    "dataset", "model", "images", "metric", "method", "control", "mean_rank", "best_control", "p_adjusted",
+    "beats_controls", "ranked", "missing", "unit", "friedman", "friedman_p", "friedman_p_adjusted",
+    "critical_difference",
+]  # fmt: skip
+_WORDS = (
+    "dataset",
+    "model",
+    "fold",
+    "images",
+    "metric",
+    "unit",
+    "note",
+    "test",
+    "a",
+    "b",
+    "method",
+    "label",
+    "best_control",
+)
 
 
 @dataclass(frozen=True)

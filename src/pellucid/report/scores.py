@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from pellucid.report.names import counted, is_control, method_title, metric_title, number, p_value, seconds
+from pellucid.report.diagram import rank_diagram
+from pellucid.report.figures import Drawn
+from pellucid.report.names import counted, method_title, metric_title, number, p_value, seconds
 from pellucid.report.read import CellResult, DatasetResult
 from pellucid.report.tables import Cell, Table, interval
+from pellucid.statistics import groups_within
+from pellucid.study.ranking import is_control
 
 CURVES = ("road", "road-morf", "road-lerf")
 LOCALISATION = ("pointing-game", "energy-pointing")
+ALPHA = 0.05
 PREDICTIONS = (("all", "all"), ("right", "right"), ("wrong", "wrong"))
 
 
@@ -144,6 +150,64 @@ def method_tests_table(model: str, tests: pd.DataFrame, methods: Sequence[str]) 
             "“identical”: the maps are the same up to scale on this network, so there is nothing to test. † Control."
         ),
     )
+
+
+def ranks_table(model: str, ranks: pd.DataFrame, better: dict[str, str]) -> Table | None:
+    """Each method's mean rank by every metric, with a tick where it beats the best control."""
+    ranks = ranks[ranks["mean_rank"].notna()]
+    if ranks.empty:
+        return None
+    metrics = [str(name) for name in dict.fromkeys(ranks["metric"])]
+    known = {(row["method"], row["metric"]): row for _, row in ranks.iterrows()}
+    first = ranks.groupby("metric")["mean_rank"].min()
+    rows = []
+    for method in method_order(ranks):
+        cells = [Cell(_heading(method))]
+        for metric in metrics:
+            row = known.get((method, metric))
+            if row is None:
+                cells.append(Cell("–"))
+            else:
+                beats = "✓ beats controls" if str(row["beats_controls"]) == "True" else ""
+                cells.append(Cell(number(row["mean_rank"], 2), beats, strong=row["mean_rank"] == first[metric]))
+        rows.append(cells)
+    tests = ranks.drop_duplicates("metric").set_index("metric")
+    p_values = (p_value(float(tests["friedman_p_adjusted"][metric])) for metric in metrics)
+    counts = (str(int(tests["ranked"][metric])) for metric in metrics)
+    rows += [[Cell("Friedman p"), *map(Cell, p_values)], [Cell("n"), *map(Cell, counts)]]
+    unit = str(ranks["unit"].iloc[0])
+    return Table(
+        f"Mean ranks of the methods, {model}",
+        ["Method", *(f"{metric_title(metric)}\u00a0{better.get(metric, '')}".strip() for metric in metrics)],
+        rows,
+        note=(
+            f"Ranked within each {unit}; 1 is best, in bold. n: {unit}s with a value of every method. p: that all "
+            "methods rank alike; ✓: better than the best control by a paired t-test; both corrected over the study. "
+            "† Control."
+        ),
+        sizes=(len(rows) - 2, 2),
+        kind="small",
+    )
+
+
+def ranks_diagram(model: str, ranks: pd.DataFrame, metric: str = "road") -> Drawn | None:
+    """The critical-difference diagram of a metric; None where the methods weren't tested."""
+    ranks = ranks[(ranks["metric"] == metric) & ranks["mean_rank"].notna() & ranks["friedman_p_adjusted"].notna()]
+    if len(ranks) < 2:
+        return None
+    means = {str(name): float(rank) for name, rank in zip(ranks["method"], ranks["mean_rank"], strict=True)}
+    p, least = (float(ranks[name].iloc[0]) for name in ("friedman_p_adjusted", "critical_difference"))
+    difference = least if np.isfinite(least) else None
+    if p > ALPHA:
+        groups: tuple[tuple[str, ...], ...] = (tuple(means),)
+    else:
+        groups = () if difference is None else groups_within(means, difference)
+    of = f"Mean ranks by {metric_title(metric)}, {model}"
+    caption = (
+        f"{of}, over {counted(int(ranks['ranked'].iloc[0]), str(ranks['unit'].iloc[0]))}. A bar joins methods that "
+        f"aren’t told apart (corrected p of all ranking alike {p_value(p)}; Nemenyi at 5 %). † Control."
+    )
+    return replace(rank_diagram(means, groups, difference, of), caption=caption)
 
 
 def times_table(dataset: DatasetResult) -> Table | None:

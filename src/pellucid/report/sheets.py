@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from pellucid.report.names import is_control
 from pellucid.report.read import StudyResult
 from pellucid.report.tables import confusion
+from pellucid.study.ranking import is_control
 
 
 def sheets(study: StudyResult) -> dict[str, pd.DataFrame]:
@@ -22,6 +22,7 @@ def sheets(study: StudyResult) -> dict[str, pd.DataFrame]:
         "scores": scores,
         "confidence_increase": _confidence(scores),
         "method_tests": study.statistics["method_tests"],
+        "method_ranks": study.statistics["method_ranks"],
         "times": _times(study),
     }
 

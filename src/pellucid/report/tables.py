@@ -38,7 +38,8 @@ class Table:
     note: str = ""
     heads: int = 1
     kind: str = (
-        ""  # "small" may stand beside another in print; "matrix", or "matrix upright" for column names written upwards
+        ""  # "small" may stand beside another in print; "matrix", or "matrix upright" for column names written upwards;
+        # "words" for sentences; "long" may break between pages
     )
     sizes: Sequence[int] = field(default_factory=tuple)  # rows per block, a rule between blocks
     spanning: bool = False  # the first heading of a block stands for all its rows

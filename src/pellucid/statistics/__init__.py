@@ -1,6 +1,7 @@
 """Statistics: arrays in, small frozen results out."""
 
-from pellucid.statistics.bootstrap import Estimate, WeightStatistic, bootstrap, of_rows, summarise
+from pellucid.statistics.agreement import MaskAgreement, mask_agreement, rating_agreement
+from pellucid.statistics.bootstrap import Estimate, WeightStatistic, bootstrap, mean_of, of_rows, summarise
 from pellucid.statistics.classification import (
     SCORES,
     ClassScores,
@@ -14,6 +15,7 @@ from pellucid.statistics.classification import (
 )
 from pellucid.statistics.compare import Comparison, compare_all, correct_family
 from pellucid.statistics.corrections import Adjusted, adjust
+from pellucid.statistics.friedman import MethodRanks, critical_difference, friedman, groups_within
 from pellucid.statistics.paired import TestResult, corrected_resampled_t, paired_t
 from pellucid.statistics.units import Units, by_unit, units_of
 
@@ -23,6 +25,8 @@ __all__ = [
     "ClassScores",
     "Comparison",
     "Estimate",
+    "MaskAgreement",
+    "MethodRanks",
     "Predictions",
     "Score",
     "TestResult",
@@ -38,9 +42,15 @@ __all__ = [
     "confusion_matrix",
     "correct_family",
     "corrected_resampled_t",
+    "critical_difference",
+    "friedman",
+    "groups_within",
+    "mask_agreement",
+    "mean_of",
     "of_rows",
     "paired_t",
     "predictions",
+    "rating_agreement",
     "summarise",
     "units_of",
 ]

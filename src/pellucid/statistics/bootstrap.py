@@ -121,6 +121,22 @@ def of_rows(statistic: Callable[[np.ndarray], float]) -> WeightStatistic:
     return weighted
 
 
+def mean_of(values: FloatArray) -> WeightStatistic:
+    """The mean of the values (N,) that are there, NaN being missing, as a function of the rows' weights.
+
+    >>> mean_of(np.array([1.0, np.nan, 4.0]))(np.array([[1.0, 1.0, 1.0], [0.0, 1.0, 0.0]])).tolist()
+    [2.5, nan]
+    """
+    present = np.isfinite(values)
+    filled = np.where(present, values, 0.0)
+
+    def mean(weights: FloatArray) -> FloatArray:
+        total = weights @ present.astype(np.float64)
+        return np.asarray(np.divide(weights @ filled, total, out=np.full(len(weights), np.nan), where=total > 0))
+
+    return mean
+
+
 def summarise(
     values: ArrayLike,
     units: UnitIds | str = "image",

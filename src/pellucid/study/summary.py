@@ -19,11 +19,13 @@ from pellucid.statistics import (
     classification_intervals,
     compare_all,
     correct_family,
+    mean_of,
     predictions,
     units_of,
 )
 from pellucid.study.config import StatisticsSettings, StudyConfig, read_config
 from pellucid.study.plan import cell_folders
+from pellucid.study.ranking import MethodScore, MetricRanking, corrected, rank_methods
 from pellucid.study.store import read_cells
 
 IMAGE_SETS = ("all", "without copies")
@@ -50,6 +52,11 @@ _TEST_COLUMNS = [
     "dataset", "model", "images", "test", "metric", "a", "b", "mean_difference", "low", "high", "statistic", "df",
     "p_value", "p_adjusted", "family", "effect_size", "effect_low", "effect_high", "n", "unit", "identical", "sentence",
 ]  # fmt: skip
+_RANK_COLUMNS = [
+    "dataset", "model", "images", "metric", "method", "control", "mean_rank", "best_control", "p_adjusted",
+    "beats_controls", "ranked", "missing", "unit", "friedman", "friedman_p", "friedman_p_adjusted",
+    "critical_difference",
+]  # fmt: skip
 
 
 def summarise_study(config: StudyConfig, output: Path, *, show_progress: bool = False) -> None:
@@ -61,6 +68,8 @@ def summarise_study(config: StudyConfig, output: Path, *, show_progress: bool = 
     - `scores.csv`: mean of each metric per method and class, right and wrong predictions apart; likewise on both sets
       of images.
     - `method_tests.csv`: every pair of methods by the ROAD confidence increase, corrected over the study.
+    - `method_ranks.csv`: methods ranked by each metric within patients, by Friedman and Nemenyi, and held against the
+      best control, corrected over the study.
     """
     folder, settings = output / "statistics", config.statistics
     folders = cell_folders(config, output)
@@ -71,6 +80,7 @@ def summarise_study(config: StudyConfig, output: Path, *, show_progress: bool = 
         ("model_tests", lambda: _model_tests(answers, config)),
         ("scores", lambda: _scores(scored, settings)),
         ("method_tests", lambda: _method_tests(scored, output, config)),
+        ("method_ranks", lambda: _method_ranks(scored, output, settings)),
     ]
     with progress("comparing", len(steps), show=show_progress) as advance:
         for name, made in steps:
@@ -217,7 +227,7 @@ def _means(part: pd.DataFrame, settings: StatisticsSettings) -> Iterable[dict[st
     patients = part.drop_duplicates(["fold", "sample"]).set_index(["fold", "sample"])["patient_id"].loc[values.index]
     columns = {pair: values[pair].to_numpy(float) for pair in pairs}
     estimates = bootstrap(
-        {"\n".join(pair): _mean_of(column) for pair, column in columns.items()},
+        {"\n".join(pair): mean_of(column) for pair, column in columns.items()},
         units_of(list(patients), len(values)),
         resamples=settings.resamples,
         confidence=settings.confidence,
@@ -230,18 +240,6 @@ def _means(part: pd.DataFrame, settings: StatisticsSettings) -> Iterable[dict[st
         row = {**_columns(estimate, "mean"), "n": len(column) - missing, "missing": missing}
         rows.append({"method": method, "metric": metric, **row})
     return rows
-
-
-def _mean_of(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """The mean of the values that are there, as a function of the rows' weights."""
-    present = np.isfinite(values)
-    filled = np.where(present, values, 0.0)
-
-    def mean(weights: np.ndarray) -> np.ndarray:
-        total = weights @ present.astype(float)
-        return np.asarray(np.divide(weights @ filled, total, out=np.full(len(weights), np.nan), where=total > 0))
-
-    return mean
 
 
 def _method_tests(scored: pd.DataFrame, output: Path, config: StudyConfig) -> pd.DataFrame:
@@ -262,6 +260,46 @@ def _method_tests(scored: pd.DataFrame, output: Path, config: StudyConfig) -> pd
         where = {"dataset": dataset, "model": model, "images": images, "test": "paired-t", "metric": COMPARED_METRIC}
         families.setdefault(images, []).extend((where, comparison) for comparison in comparisons)
     return _joined([_tests(family, config.statistics.correction) for family in families.values()])
+
+
+def _method_ranks(scored: pd.DataFrame, output: Path, settings: StatisticsSettings) -> pd.DataFrame:
+    """Ranks over all images of each network, corrected over the study."""
+    found: dict[str, list[tuple[str, str, MetricRanking]]] = {}
+    for dataset, model, images, cell in _explained_parts(scored) if len(scored) else ():
+        named = cell.assign(sample=cell["fold"].astype(str) + "/" + cell["sample"].astype(str))
+        rankings = rank_methods(
+            named[["sample", "method", "metric", "value"]],
+            named.drop_duplicates("sample")[["sample", "patient_id"]],
+            coinciding=_coinciding(output, dataset, model),
+            resamples=settings.resamples,
+            confidence=settings.confidence,
+        )
+        found.setdefault(images, []).extend((dataset, model, ranking) for ranking in rankings.overall)
+    rows: list[dict[str, Any]] = []
+    for images, family in found.items():
+        for (dataset, model, _), ranking in zip(family, corrected([each for *_, each in family]), strict=True):
+            where = {"dataset": dataset, "model": model, "images": images, "metric": ranking.metric}
+            rows += [{**where, **_rank_row(ranking, score)} for score in ranking.methods]
+    return pd.DataFrame(rows, columns=_RANK_COLUMNS)
+
+
+def _rank_row(ranking: MetricRanking, score: MethodScore) -> dict[str, Any]:
+    ranks = ranking.ranks
+    return {
+        "method": score.method,
+        "control": score.control,
+        "mean_rank": score.mean_rank,
+        "best_control": ranking.best_control,
+        "p_adjusted": None if score.floor is None else score.floor.adjusted_p,
+        "beats_controls": score.beats_controls,
+        "ranked": ranks.n,
+        "missing": ranks.n_missing,
+        "unit": ranks.unit,
+        "friedman": ranks.statistic,
+        "friedman_p": ranks.p_value,
+        "friedman_p_adjusted": ranking.adjusted_p,
+        "critical_difference": ranks.critical_difference,
+    }
 
 
 def _coinciding(output: Path, dataset: str, model: str) -> list[list[str]]:
