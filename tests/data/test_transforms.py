@@ -15,6 +15,7 @@ from pellucid.data.transforms import (
     augment,
     dataset_normalisation,
     is_grey,
+    mask_of,
     prepare,
     prepare_mask,
 )
@@ -325,3 +326,18 @@ def test_volumes_are_normalised_by_channel() -> None:
     torch.testing.assert_close(normalisation.denormalise(normal, axes=3), volumes)
     with pytest.raises(InputError, match=r"images: expected \(…, 3, D, H, W\)"):
         normalisation.normalise(torch.rand(3, 4, 5), axes=3)
+
+
+def test_a_mask_of_a_volume_keeps_asked_labels_in_register() -> None:
+    voxels = np.zeros((1, 4, 8, 6), np.int16)
+    voxels[0, :2], voxels[0, 2:, :4] = 1, 3
+    volume = MedicalImage(voxels, None, None, None, Path("mask.nii"))
+    whole = mask_of(volume, size=(8, 8, 3))
+    one, other = (mask_of(volume, size=(8, 8, 3), labels=[label]) for label in (1, 3))
+    assert whole.shape == (8, 8, 3)
+    assert one[:4].all()
+    assert not one[4:].any()
+    assert other[4:, :4].all()
+    assert int(other.sum()) == 4 * 4 * 3
+    assert torch.equal(whole, one | other)
+    assert not mask_of(volume, size=(8, 8, 3), labels=[2]).any()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,7 +52,7 @@ def evaluate(
     ] = None,
     metrics: Annotated[
         list[str] | None,
-        typer.Option(help="Names with commas, 'road[noise=0.0]', families such as localisation, or all. Repeatable."),
+        typer.Option(help="Names with commas, 'road\\[noise=0.0]', families such as localisation, or all. Repeatable."),
     ] = None,
     controls: Annotated[bool, typer.Option(help="Score random, sobel and center-gaussian beside.")] = True,
     target: Annotated[
@@ -116,6 +115,8 @@ def evaluate(
     )
     found = evaluate_files(images, network, output, question, strict=strict, show_progress=True)
     _tell(found, output)
+    title = f"Evaluation of explanations of {network[1].architecture}"
+    typer.echo(f"report: {write_section(found, output, title)}")
 
 
 def _labels(value: str | None) -> tuple[int, ...] | None:
@@ -180,14 +181,15 @@ def _lines(part: pd.DataFrame) -> list[list[str]]:
     return lines
 
 
-def write_section(found: Evaluated, output: Path, title: str, write: Callable[..., Path]) -> Path:
-    """The report of an evaluation, by `write_evaluation(table, output, *, samples, verdicts, title)`.
+def write_section(found: Evaluated, output: Path, title: str, verdicts: pd.DataFrame | None = None) -> Path:
+    """Write the report of an evaluation.
 
     Patients are numbered, and of file names only the folders that are classes and the ending are told.
     """
+    from pellucid.report.evaluation import write_evaluation
     from pellucid.report.privacy import hide_file
 
-    samples = found.samples
-    names = [hide_file(name, set(samples["label"])) for name in samples["image"]]
+    names = [hide_file(name, set(found.samples["label"])) for name in found.samples["image"]]
     table = found.scores.drop(columns="image")
-    return write(table, output, samples=samples.assign(image=names), verdicts=None, title=title)
+    samples = found.samples.assign(image=names)
+    return write_evaluation(table, output, samples=samples, verdicts=verdicts, title=title)

@@ -21,7 +21,7 @@ def explain(
     out: Annotated[Path, typer.Option(help="Folder for the results.", file_okay=False)] = Path("explained"),
     methods: Annotated[
         list[str] | None,
-        typer.Option(help="Names with commas, options in brackets: 'layer-cam[smooth=flips],saliency'. Repeatable."),
+        typer.Option(help="Names with commas, options in brackets: 'saliency\\[smooth=flips]'. Repeatable."),
     ] = None,
     target: Annotated[str, typer.Option(help="predicted, all, or a class by its name or index.")] = "predicted",
     layer: Annotated[list[str] | None, typer.Option(help="A dotted name instead of auto. Repeatable.")] = None,

@@ -12,12 +12,14 @@ import pellucid
 if TYPE_CHECKING:
     import pandas as pd
 
+_WIDTH = 160  # where no terminal sets it
+
 
 def methods() -> None:
     """List the attribution methods, the metrics and what they fill removed pixels with: families, needs and sources."""
     from pellucid.metrics import FILLS
 
-    console = Console()
+    console = Console() if Console().is_terminal else Console(width=_WIDTH)
     console.print(_drawn("Attribution methods", pellucid.methods(), ["name", "family", "needs", "source"]))
     shown = ["name", "family", "better", "range", "needs", "source"]
     console.print(_drawn("Metrics of explanations", pellucid.metrics(), shown))
@@ -27,7 +29,7 @@ def methods() -> None:
 def _drawn(title: str, table: pd.DataFrame, columns: list[str]) -> Table:
     drawn = Table(title=title, title_justify="left", show_lines=False)
     for column in columns:
-        drawn.add_column(column, overflow="fold", no_wrap=column in ("name", "family", "better"))
+        drawn.add_column(column, overflow="fold", no_wrap=column in ("name", "better", "range"))
     for row in table[columns].itertuples(index=False):
         drawn.add_row(*map(str, row))
     return drawn

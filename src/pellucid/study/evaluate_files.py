@@ -21,13 +21,13 @@ from pellucid.data.transforms import Normalisation, prepare
 from pellucid.errors import InputError, UnreadableFileError, expected
 from pellucid.files import write_json, write_table
 from pellucid.metrics.evaluate import EMPTY_MASK
+from pellucid.metrics.verdict import is_control
 from pellucid.models.checkpoints import ModelCard, digest
 from pellucid.progress import Advance, progress
 from pellucid.study.environment import environment
 from pellucid.study.evaluate_question import EvaluationQuestion, check_target, fitting_metrics
 from pellucid.study.evaluate_shards import Scoring, Shard, ShardValues, Values, made_in, whole_set_values
 from pellucid.study.evaluate_summary import (
-    is_control,
     metric_record,
     missing_table,
     numbered,

@@ -8,18 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pellucid.attribution.families import METHODS
 from pellucid.metrics.families import Metric
+from pellucid.metrics.verdict import is_control
 from pellucid.registry import Choice
 from pellucid.statistics.bootstrap import summarise
 
 COLUMNS = ("metric", "family", "better", "method", "control", "n", "missing", "mean", "low", "high", "best", "floor")
-
-
-def is_control(label: str) -> bool:
-    """Whether a method knows nothing of the network."""
-    name = label.partition("[")[0].partition("@")[0]
-    return name in METHODS and METHODS[name].family == "control"
 
 
 def scores_table(
@@ -75,11 +69,10 @@ def summary_table(
 
 
 def missing_table(scores: pd.DataFrame) -> pd.DataFrame:
-    """How many values are missing and of how many images, by metric and reason; no row where none is."""
+    """Of how many images a value is missing, by metric, method and reason; no row where none is."""
     gone = scores[scores["value"].isna()]
-    groups = gone.groupby(["metric", "reason"], sort=False)
-    counts = groups["sample"].agg(values="size", images="nunique").reset_index()
-    return counts[["metric", "reason", "values", "images"]]
+    counts = gone.groupby(["metric", "method", "reason"], sort=False)["sample"].nunique()
+    return counts.rename("images").reset_index()
 
 
 def metric_record(choice: Choice[Metric]) -> dict[str, Any]:
