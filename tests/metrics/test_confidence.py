@@ -225,7 +225,7 @@ def test_a_map_that_comes_back_is_coherent_its_negative_is_not() -> None:
     rest = 1 - unit_maps(maps).double().mean().item(), 1 - average_drop(Scores(smooth(weights), images), maps).item()
     assert value(lambda rows: 2 * maps + 1) == pytest.approx(reference.harmonic_mean(1, *rest), abs=1e-6)
     assert value(lambda rows: -maps) == pytest.approx(0, abs=1e-6)
-    assert value(torch.zeros_like(maps).expand_as) == pytest.approx(reference.harmonic_mean(0.5, *rest), abs=1e-6)
+    assert value(lambda rows: torch.zeros_like(maps)) == pytest.approx(reference.harmonic_mean(0.5, *rest), abs=1e-6)
     assert math.isnan(value(lambda rows: torch.full_like(maps, torch.nan)))
 
 

@@ -178,7 +178,12 @@ def test_known_pixels_stay_bit_for_bit_and_channels_go_together(name: str, shape
     assert torch.equal(images, before)
     changed = filled != images
     assert not changed.movedim(1, -1)[~removed].any()
-    assert changed.movedim(1, -1)[removed].all()
+    replaced = changed.movedim(1, -1)[removed]
+    if name == "resampled":  # which may draw the pixel itself
+        assert torch.equal(replaced.any(dim=1), replaced.all(dim=1))
+        assert replaced.float().mean() > 0.8
+    else:
+        assert replaced.all()
 
 
 @pytest.mark.parametrize("name", FILLS.names())

@@ -55,6 +55,10 @@ def evaluate(
         typer.Option(help="Names with commas, 'road\\[noise=0.0]', families such as localisation, or all. Repeatable."),
     ] = None,
     controls: Annotated[bool, typer.Option(help="Score random, sobel and center-gaussian beside.")] = True,
+    verdicts: Annotated[
+        bool | None,
+        typer.Option(help="Say of each map whether to trust it; by default where --metrics isn't given."),
+    ] = None,
     target: Annotated[
         str | None, typer.Option(help="predicted, true, or a class by its name or index; by default the maps' own.")
     ] = None,
@@ -91,12 +95,20 @@ def evaluate(
     Run again after a stop: what was finished stays, and the rest goes on where it was.
     """
     from pellucid.devices import pick_device
+    from pellucid.metrics import METRICS
+    from pellucid.metrics.verdict import METRICS_ASKED
     from pellucid.study.evaluate_files import evaluate_files
     from pellucid.study.evaluate_question import CONTROLS, EvaluationQuestion
     from pellucid.study.known_images import Sources
 
     chosen = parse_methods(methods or []) if maps is None else split_names(methods or [])
     measured, optional = parse_metrics(metrics or [])
+    judged = not metrics and controls if verdicts is None else verdicts
+    if judged and not controls:
+        raise expected("verdicts", "controls beside the methods, above which a map must come", "--no-controls")
+    if judged:
+        asked = (METRICS.from_label(label) for label in METRICS_ASKED)
+        measured = list({choice.label: choice for choice in [*measured, *asked]}.values())
     network = load_network(model, pick_device(device), arch, classes, size, channels)
     question = EvaluationQuestion(
         metrics=measured,
@@ -116,7 +128,7 @@ def evaluate(
     found = evaluate_files(images, network, output, question, strict=strict, show_progress=True)
     _tell(found, output)
     title = f"Evaluation of explanations of {network[1].architecture}"
-    typer.echo(f"report: {write_section(found, output, title)}")
+    typer.echo(f"report: {write_section(found, output, title, judged=judged)}")
 
 
 def _labels(value: str | None) -> tuple[int, ...] | None:
@@ -181,15 +193,22 @@ def _lines(part: pd.DataFrame) -> list[list[str]]:
     return lines
 
 
-def write_section(found: Evaluated, output: Path, title: str, verdicts: pd.DataFrame | None = None) -> Path:
-    """Write the report of an evaluation.
+def write_section(found: Evaluated, output: Path, title: str, *, judged: bool = False) -> Path:
+    """Write the report of an evaluation, with a verdict on each map where it is `judged`.
 
     Patients are numbered, and of file names only the folders that are classes and the ending are told.
     """
+    from pellucid.metrics.verdict import default_calibration, verdicts
     from pellucid.report.evaluation import write_evaluation
     from pellucid.report.privacy import hide_file
 
     names = [hide_file(name, set(found.samples["label"])) for name in found.samples["image"]]
     table = found.scores.drop(columns="image")
     samples = found.samples.assign(image=names)
-    return write_evaluation(table, output, samples=samples, verdicts=verdicts, title=title)
+    if not judged:
+        return write_evaluation(table, output, samples=samples, title=title)
+    said = verdicts(found.scores, found.samples["probability"].tolist())
+    counts = said["verdict"].value_counts()
+    typer.echo("maps: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
+    thresholds = default_calibration().text()
+    return write_evaluation(table, output, samples=samples, verdicts=said, thresholds=thresholds, title=title)

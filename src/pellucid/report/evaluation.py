@@ -96,6 +96,7 @@ def write_evaluation(
     *,
     samples: pd.DataFrame | None = None,
     verdicts: pd.DataFrame | None = None,
+    thresholds: str = "",
     title: str = "Evaluation",
 ) -> Path:
     """Write `index.html`, which needs nothing else, and its tables as CSV into a folder; returns the HTML file.
@@ -108,6 +109,7 @@ def write_evaluation(
         samples: a row per sample: sample, and any of image (the name that is shown, else sample's), patient_id, label
             (true class), predicted, correct and target (the class that was explained).
         verdicts: sample, method, verdict ("trusted", "doubtful" or "not trusted") and evidence, one line.
+        thresholds: what the verdicts were drawn by, in sentences.
         title: of the page.
 
     Raises:
@@ -129,13 +131,18 @@ def write_evaluation(
     for name, sheet in sheets.items():
         write_table(output / f"{name}.csv", sheet)
     path = output / "index.html"
-    write_text(path, _page(rankings, facts, verdicts, table, title))
+    write_text(path, _page(rankings, facts, verdicts, table, (title, thresholds)))
     return path
 
 
 def _page(
-    rankings: Rankings, facts: pd.DataFrame, verdicts: pd.DataFrame | None, table: pd.DataFrame, title: str
+    rankings: Rankings,
+    facts: pd.DataFrame,
+    verdicts: pd.DataFrame | None,
+    table: pd.DataFrame,
+    texts: tuple[str, str],  # the title, and what the verdicts were drawn by
 ) -> str:
+    title, thresholds = texts
     methods = [str(name) for name in dict.fromkeys(table["method"])]
     metrics = sorted(dict.fromkeys(str(name) for name in table["metric"]), key=_family_place)
     titles = {row["sample"]: Cell(f"Image {row['number']}", row["image"]) for row in facts.to_dict("records")}
@@ -159,6 +166,7 @@ def _page(
         methods_table=methods_table(rankings),
         ranks_table=ranks_table(rankings),
         counts=_verdict_counts(verdicts),
+        thresholds=thresholds,
         verdict_table=None if verdicts is None else verdict_table(verdicts, titles),
         evidence_table=None if verdicts is None else evidence_table(verdicts, titles),
         families=families,
