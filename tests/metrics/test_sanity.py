@@ -27,7 +27,7 @@ from pellucid.metrics.sanity import (
     random_logit,
     rise,
 )
-from pellucid.metrics.similarity import rank_correlation, structural_similarity
+from pellucid.metrics.similarity import by_ranks, by_structure
 from references import robustness as slow
 from references.explaining import Asked, drawn, edges, gradient, gradient_times_input, linear_network, network
 
@@ -87,9 +87,9 @@ def test_half_as_many_stages_go_twice_as_fast_to_the_same_end() -> None:
     again, maps = case()
     each = [parameter_randomisation(again, maps, stages=stages) for stages in (1, 2)]
     with randomised(case.model, again.owners):
-        last = rank_correlation(maps, gradient_times_input(case.model, case.images, again.target))
+        last = by_ranks(maps, gradient_times_input(case.model, case.images, again.target))
     with randomised(case.model, again.owners[:2]):
-        first = rank_correlation(maps, gradient_times_input(case.model, case.images, again.target))
+        first = by_ranks(maps, gradient_times_input(case.model, case.images, again.target))
     assert torch.allclose(each[0], last)
     assert torch.allclose(each[1], (first + last) / 2)
 
@@ -100,7 +100,7 @@ def test_the_structural_similarity_is_an_option() -> None:
     with randomised(case.model, again.owners):
         others = gradient_times_input(case.model, case.images, again.target)
     found = parameter_randomisation(again, maps, stages=1, similarity="ssim")
-    assert torch.allclose(found, structural_similarity(maps, others))
+    assert torch.allclose(found, by_structure(maps, others))
 
 
 def test_the_efficient_one_is_the_rise_of_entropy() -> None:
@@ -140,8 +140,8 @@ def test_random_logit_compares_with_another_class_that_the_images_seed_draws() -
     classes = other_classes(again.target, again.draws, 3)
     assert bool((classes != again.target).all())
     others = gradient_times_input(case.model, case.images, classes)
-    assert torch.allclose(random_logit(again, maps), structural_similarity(maps, others))
-    assert torch.allclose(random_logit(again, maps, similarity="spearman"), rank_correlation(maps, others))
+    assert torch.allclose(random_logit(again, maps), by_structure(maps, others))
+    assert torch.allclose(random_logit(again, maps, similarity="spearman"), by_ranks(maps, others))
 
 
 def test_every_other_class_is_as_likely_and_never_the_images_own() -> None:
@@ -155,7 +155,7 @@ def test_data_randomisation_compares_with_the_given_networks_maps() -> None:
     case, other = asked(), other_network()
     again, maps = case()
     others = gradient_times_input(other, case.images, again.target)
-    assert torch.allclose(data_randomisation(again, maps, network=other), rank_correlation(maps, others))
+    assert torch.allclose(data_randomisation(again, maps, network=other), by_ranks(maps, others))
     assert data_randomisation(again, maps).isnan().all()
 
 
@@ -367,9 +367,7 @@ def test_quantus_gives_the_same_of_the_same_random_networks_but_counts_the_netwo
     again, maps = case()
     networks = quantus_networks(case.model)
     assert list(networks) == list(again.owners)  # defined in the order of execution, each with a reset of its own
-    each = [
-        rank_correlation(maps, gradient_times_input(other, case.images, again.target)) for other in networks.values()
-    ]
+    each = [by_ranks(maps, gradient_times_input(other, case.images, again.target)) for other in networks.values()]
     scores = quantus_scores("MPRT", case, return_average_correlation=False)
     assert list(scores) == ["original", *networks]
     for found, layer in zip(each, networks, strict=True):
@@ -457,7 +455,7 @@ def test_quantus_gives_the_same_of_the_same_other_class_but_draws_it_by_the_plac
     state = np.random.RandomState(42)
     drawn_places = torch.from_numpy(state.randint(0, 8, 6))
     classes = drawn_places + (drawn_places >= again.target)
-    same = rank_correlation(maps, again.toward(classes))
+    same = by_ranks(maps, again.toward(classes))
     assert same.numpy() == pytest.approx(peer(list(range(6))), abs=1e-9)
     backwards = [5, 4, 3, 2, 1, 0]
     assert np.abs(peer(backwards)[::-1] - same.numpy()).max() > 0.05

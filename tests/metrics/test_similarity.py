@@ -12,10 +12,10 @@ from torch import Tensor
 
 from pellucid.errors import InputError
 from pellucid.metrics.similarity import (
+    by_ranks,
+    by_structure,
     histogram_entropy,
-    rank_correlation,
     similarity_of,
-    structural_similarity,
 )
 from references import robustness as slow
 from references.explaining import drawn
@@ -26,7 +26,7 @@ def test_the_rank_correlation_is_scipys_with_ties(shape: tuple[int, ...]) -> Non
     maps = (2 * drawn(4, *shape)).round()
     others = (maps + drawn(4, *shape, seed=1)).round()
     wanted = [spearmanr(one.ravel(), two.ravel()).statistic for one, two in zip(maps, others, strict=True)]
-    assert rank_correlation(maps, others).tolist() == pytest.approx(wanted, abs=1e-12)
+    assert by_ranks(maps, others).tolist() == pytest.approx(wanted, abs=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(24, 17), (13, 14, 15)])
@@ -40,7 +40,7 @@ def test_ssim_is_scikit_images_with_gaussian_windows(shape: tuple[int, ...]) -> 
         options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
         return float(metrics.structural_similarity(one, two, **options))
 
-    found = structural_similarity(maps, others).tolist()
+    found = by_structure(maps, others).tolist()
     pairs = zip(maps.double().numpy(), others.double().numpy(), strict=True)
     assert found == pytest.approx([wanted(*pair) for pair in pairs], abs=1e-9)
 
@@ -94,8 +94,8 @@ def test_quantus_takes_the_structural_similarity_of_flattened_maps() -> None:
     def theirs(one: Tensor, two: Tensor) -> float:
         return float(ssim(one.flatten(1).double().numpy(), two.flatten(1).double().numpy(), batched=True)[0])
 
-    ours = structural_similarity(maps, others).item()
-    assert ours == pytest.approx(structural_similarity(maps.mT, others.mT).item(), abs=1e-9)
+    ours = by_structure(maps, others).item()
+    assert ours == pytest.approx(by_structure(maps.mT, others.mT).item(), abs=1e-9)
     assert abs(theirs(maps, others) - theirs(maps.mT, others.mT)) > 0.02
 
 
@@ -109,4 +109,4 @@ def test_quantus_calls_opposite_maps_alike_by_ssim() -> None:
     maps = drawn(1, 20, 20) / 5 + torch.tensor([-1.0] * 10 + [1.0] * 10)
     flat = maps.flatten(1).double().numpy()
     assert ssim(flat, -flat, batched=True)[0] == pytest.approx(0.81, abs=0.01)
-    assert structural_similarity(maps, -maps).item() == pytest.approx(-0.60, abs=0.01)
+    assert by_structure(maps, -maps).item() == pytest.approx(-0.60, abs=0.01)

@@ -81,3 +81,13 @@ def guided_cam(name: str, *, source: str) -> Callable[[Method], Method]:
 def control(name: str, *, source: str) -> Callable[[Method], Method]:
     """Declare a control, which never sees the model: `f(images (B, C, *S), seeds (B,)) -> map (B, *S)`."""
     return METHODS.register(name, family="control", source=source, needs=("images",))
+
+
+def is_control(label: str) -> bool:
+    """Whether a label is that of a control, whatever its options; a user's own map is none.
+
+    >>> is_control("random"), is_control("layer-cam"), is_control("mine")
+    (True, False, False)
+    """
+    name = label.partition("[")[0]
+    return name in METHODS and METHODS[name].family == "control"

@@ -13,7 +13,7 @@ from torch import Tensor
 from pellucid.attribution.explanation import Explanation
 from pellucid.errors import expected
 from pellucid.metrics.families import CORRELATION, METRICS, SHARE, Metric, agreement
-from pellucid.metrics.ties import mid_ranks, top_count, top_weights
+from pellucid.metrics.ties import is_constant, mid_ranks, top_count, top_weights
 from pellucid.registry import Choice
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def top_k_overlap(maps: Tensor, other: Tensor, *, k: float = 0.1) -> Tensor:
     count = top_count(k, maps[0].numel())
     one, two = top_weights(maps, count), top_weights(other, count)
     values = torch.minimum(one, two).sum(dim=1) / torch.maximum(one, two).sum(dim=1)
-    return torch.where(_constant(maps) | _constant(other), math.nan, values)
+    return torch.where(is_constant(maps) | is_constant(other), math.nan, values)
 
 
 def agreement_table(
@@ -142,11 +142,6 @@ def agreement_table(
             parts.append(pd.DataFrame({**row, "value": values.numpy()}))
     table = pd.concat(parts, ignore_index=True)
     return table.sort_values("sample", kind="stable", ignore_index=True)
-
-
-def _constant(maps: Tensor) -> Tensor:
-    flat = maps.flatten(1)
-    return (flat == flat[:, :1]).all(dim=1)
 
 
 def _scaled(maps: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attribution.explanation import Explanation
-from pellucid.attribution.families import METHODS
+from pellucid.attribution.families import is_control
 from pellucid.attribution.run import LayerRun, device_of
 from pellucid.attribution.targets import class_logits
 from pellucid.errors import expected
@@ -251,7 +251,7 @@ class Block:
         return [], everyone
 
     def _others(self, method: str) -> list[str]:
-        return [other for other in self.cells.methods if other != method and not _is_control(other)]
+        return [other for other in self.cells.methods if other != method and not is_control(other)]
 
     def _asked(self, choice: Choice[Metric], method: str, usable: Tensor) -> Tensor:
         """Values (B,); only those of `usable` images count, and others may be anything."""
@@ -301,11 +301,6 @@ def _one_each(choice: Choice[Metric], values: object, count: int) -> Tensor:
         got = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
         raise expected(f"metric {choice.label!r}", f"one value for each of {count} images", got)
     return values.double().cpu()
-
-
-def _is_control(label: str) -> bool:
-    name = label.partition("[")[0]
-    return name in METHODS and METHODS[name].family == "control"
 
 
 def _printable(value: object) -> str:

@@ -14,6 +14,7 @@ from pellucid.metrics.removals import Removals
 from pellucid.metrics.road import check_maps
 from pellucid.metrics.scores import FillChoice, Reading, Scores
 from pellucid.metrics.subsets import Parts, RandomSets, blocks_of, set_size, set_sums
+from pellucid.metrics.ties import mid_ranks
 
 SIZES = (0.0125, 0.05, 0.2, 0.8)  # shares of the positions, evenly apart on a logarithmic scale up to 80 %
 SAME = "the map, or the fall of the score, is the same for every set"
@@ -234,12 +235,10 @@ def _unit(rows: Tensor) -> Tensor:
 
 
 def _ranks(rows: Tensor) -> Tensor:
-    """Ranks (B, R) within each row, from 1; values that are equal but for rounding share the mean of theirs."""
-    largest = rows.abs().amax(dim=1, keepdim=True)
-    even = (rows.double() / torch.where(largest > 0, largest, 1)).round(decimals=10).contiguous()
-    ordered = even.sort(dim=1).values
-    below, up_to = (torch.searchsorted(ordered, even, right=right) for right in (False, True))
-    return (below + up_to + 1) / 2
+    """Mid-ranks, of which sums that are equal but for rounding share one."""
+    values = rows.double()
+    largest = values.abs().amax(dim=1, keepdim=True)
+    return mid_ranks((values / torch.where(largest > 0, largest, 1)).round(decimals=10))
 
 
 def _random(scores: Scores, subsets: int, size: float) -> RandomSets:

@@ -9,6 +9,12 @@ from torch import Tensor
 from pellucid.errors import expected
 
 
+def is_constant(maps: Tensor) -> Tensor:
+    """Which maps (B, *S) are the same everywhere, (B,) bool."""
+    flat = maps.flatten(1)
+    return (flat == flat[:, :1]).all(dim=1)
+
+
 def mid_ranks(maps: Tensor) -> Tensor:
     """Ranks (B, N) float64 of each map's N positions, 1 for the least; equal values share the mean of theirs.
 

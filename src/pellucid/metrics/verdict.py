@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attribution.explanation import Explanation
-from pellucid.attribution.families import METHODS
+from pellucid.attribution.families import is_control
 from pellucid.errors import expected
 from pellucid.metrics.evaluate import evaluate
 from pellucid.metrics.families import METRICS
@@ -201,12 +201,6 @@ def evidence_of(table: pd.DataFrame) -> pd.DataFrame:
         if method not in controls
     ]
     return pd.DataFrame(rows, columns=["sample", "method", *(each.name for each in EVIDENCE)])
-
-
-def is_control(label: str) -> bool:
-    """Whether a label is that of a control, which never sees the model."""
-    name = label.partition("[")[0]
-    return name in METHODS and METHODS[name].family == "control"
 
 
 def _value(

@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from pellucid.attribution.families import is_control
 from pellucid.drawing import LINES, data_uri
 from pellucid.report.figures import STYLE, Drawn
 from pellucid.report.names import listed, method_title
-from pellucid.study.ranking import is_control
 
 # all lengths in inches, of which the page shows 100 pixels each
 _AXIS = 4.4  # the diagram's axis of ranks, at least

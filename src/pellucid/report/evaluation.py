@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from pellucid.attribution.families import is_control
 from pellucid.errors import expected
 from pellucid.files import write_table, write_text
 from pellucid.metrics import METRICS
@@ -35,7 +36,7 @@ from pellucid.report.ranked import (
     verdict_table,
 )
 from pellucid.report.tables import Cell, Table
-from pellucid.study.ranking import MetricRanking, Rankings, by_place, is_control, rank_methods
+from pellucid.study.ranking import MetricRanking, Rankings, by_place, rank_methods
 
 FAMILIES = {
     "faithfulness": "Does the score follow the map as pixels go?",

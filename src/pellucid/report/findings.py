@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from pellucid.attribution.families import is_control
 from pellucid.report.names import counted, listed, method_title, number, percent
-from pellucid.study.ranking import is_control
 
 Tone = Literal["result", "against", "alarm"]
 

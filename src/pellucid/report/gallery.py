@@ -12,12 +12,12 @@ import torch
 import zarr
 
 from pellucid.attribution import resize_maps
+from pellucid.attribution.families import is_control
 from pellucid.drawing import Picture, enlarge, is_signed, legend, outline, overlay, to_picture
 from pellucid.report.figures import Drawn, drawn
 from pellucid.report.names import method_title, percent
 from pellucid.report.privacy import hide_in_path
 from pellucid.report.read import CellResult, DatasetResult, open_pictures
-from pellucid.study.ranking import is_control
 
 WIDTH = 160
 SMALL = 112

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from pellucid.attribution.families import is_control
 from pellucid.report.findings_of import IMAGE_SETS, model_accuracies
 from pellucid.report.names import method_title, number, percent
 from pellucid.report.read import DatasetResult, StudyResult
 from pellucid.report.scores import lesion_share
 from pellucid.report.tables import Cell, Table
-from pellucid.study.ranking import is_control
 
 _COLUMNS = (
     "Data set",

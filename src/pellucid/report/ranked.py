@@ -8,12 +8,13 @@ from dataclasses import replace
 
 import pandas as pd
 
+from pellucid.attribution.families import is_control
 from pellucid.drawing import colour_of
 from pellucid.metrics import FILLS, METRICS
 from pellucid.registry import Choice
 from pellucid.report.names import counted, method_title, metric_title, number, p_value
 from pellucid.report.tables import LONG_NAMES, Cell, Table, between
-from pellucid.study.ranking import MethodScore, MetricRanking, Rankings, is_control
+from pellucid.study.ranking import MethodScore, MetricRanking, Rankings
 
 VERDICTS = {  # word -> its sign and colours, which differ in lightness too
     "trusted": ("✓", ("#cfe6f5", "#08306b")),

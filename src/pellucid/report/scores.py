@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from pellucid.attribution.families import is_control
 from pellucid.report.diagram import rank_diagram
 from pellucid.report.figures import Drawn
 from pellucid.report.names import counted, method_title, metric_title, number, p_value, seconds
 from pellucid.report.read import CellResult, DatasetResult
 from pellucid.report.tables import Cell, Table, interval
 from pellucid.statistics import groups_within
-from pellucid.study.ranking import is_control
 
 CURVES = ("road", "road-morf", "road-lerf")
 LOCALISATION = ("pointing-game", "energy-pointing")

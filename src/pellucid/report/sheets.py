@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
+from pellucid.attribution.families import is_control
 from pellucid.report.read import StudyResult
 from pellucid.report.tables import confusion
-from pellucid.study.ranking import is_control
 
 
 def sheets(study: StudyResult) -> dict[str, pd.DataFrame]:

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 import pellucid
 from pellucid.attribution.engine import PAPER_METHODS
+from pellucid.attribution.families import is_control
 from pellucid.attribution.targets import class_logits
 from pellucid.data.images import read_image
 from pellucid.data.transforms import Normalisation, prepare
 from pellucid.errors import InputError, UnreadableFileError, expected
 from pellucid.files import write_json, write_table
 from pellucid.metrics.evaluate import EMPTY_MASK
-from pellucid.metrics.verdict import is_control
 from pellucid.models.checkpoints import ModelCard, digest
 from pellucid.progress import Advance, progress
 from pellucid.study.environment import environment

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pellucid.attribution.families import is_control
 from pellucid.metrics.families import Metric
-from pellucid.metrics.verdict import is_control
 from pellucid.registry import Choice
 from pellucid.statistics.bootstrap import summarise
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pellucid.attribution import METHODS
+from pellucid.attribution.families import is_control
 from pellucid.errors import expected
 from pellucid.metrics import METRICS
 from pellucid.statistics import (
@@ -231,16 +231,6 @@ def direction(metric: str) -> bool | None:
     """
     name = metric.partition("[")[0]
     return METRICS[name].higher_is_better if name in METRICS else None
-
-
-def is_control(method: str) -> bool:
-    """Whether a method knows nothing of the model.
-
-    >>> is_control("random"), is_control("layer-cam"), is_control("mine")
-    (True, False, False)
-    """
-    name = method.partition("[")[0]
-    return name in METHODS and METHODS[name].family == "control"
 
 
 def by_place(scored: pd.DataFrame, samples: pd.DataFrame) -> bool:
