@@ -70,7 +70,8 @@ def case(
     scaled = {}
     for label, maps in explanation.maps.items():
         low, high = maps.flatten(1).amin(dim=1).view(-1, 1, 1), maps.flatten(1).amax(dim=1).view(-1, 1, 1)
-        scaled[label] = (maps - low) / (high - low) + 1e-3  # above zero, since Quantus divides by the largest
+        apart = torch.rand(maps.shape, generator=torch.Generator().manual_seed(0))  # breaks the ties of a resized CAM
+        scaled[label] = (maps - low) / (high - low) + 1e-3 * (1 + apart)  # above zero, as some of Quantus' need
     return model, pixels, dataclasses.replace(explanation, maps=scaled)
 
 
@@ -100,12 +101,12 @@ def ours(size: int) -> list[Any]:
 
 
 def quantus_metrics(size: int) -> dict[str, Any]:
-    """Quantus' counterparts: channels are features of their own there, three to a pixel."""
+    """Quantus' counterparts with the same options; it takes channels apart, so that its steps are three times ours."""
     import quantus
 
     quiet: dict[str, Any] = {"disable_warnings": True, "normalise": False, "return_aggregate": False}
     zero = {"perturb_baseline": 0.0}
-    step = 3 * size * size // STEPS
+    step = size * size // STEPS
     return {
         "pixel-flipping": quantus.PixelFlipping(features_in_step=step, **zero, **quiet),
         "selectivity": quantus.Selectivity(patch_size=PATCH, **zero, **quiet),
@@ -184,7 +185,7 @@ def compare(model: nn.Module, images: Tensor, explanation: Explanation, masks: T
         order = removal_orders(on_device, scores.seeds)[0]
         counts = [size * size // STEPS * step for step in range(1, STEPS + 1)]
         curve = scores.without(First(order, counts), "zero").cpu()
-        note("pixel flipping: curves", float((curve - torch.tensor(np.array(flipped[label]))).abs().max()))
+        note("pixel flipping: curves", float((curve - torch.tensor(np.array(flipped[label]))[:, 2::3]).abs().max()))
         patches = region_removals(on_device, patch_numbers(maps.shape[1:], PATCH).expand(maps.shape), scores.seeds)
         curve = scores.without(patches, "zero").cpu()[:, 1:]
         given = torch.tensor(np.array(selected[label]))
@@ -277,6 +278,10 @@ def main() -> int:
     ratios: Mapping[str, float] = {
         "pixel flipping / its forward passes": ratio(times, "our pixel flipping", "forward passes of pixel flipping"),
         "Quantus' pixel flipping / ours": ratio(times, "Quantus' pixel flipping", "our pixel flipping"),
+        "the same, by row (it scores three times as many)": ratio(
+            times, "Quantus' pixel flipping", "our pixel flipping"
+        )
+        / 3,
     }
     report: dict[str, Any] = {"surroundings": around, "network": given.network, "size": given.size, "equality": equal}
     if not given.quick:

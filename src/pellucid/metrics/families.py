@@ -1,4 +1,7 @@
-"""The registry of metrics, and the line that declares a metric of each family.
+"""The registry of metrics, and the line that declares a metric of each family: `@faithfulness("name", source=…, …)`.
+
+Each takes what `Registry.register` does, of which some is the family's: higher_is_better, range and missing are the
+metric's own as a rule.
 
 A metric gives one value per image, float64, for the maps of one method; NaN where it has none, and `missing` says in a
 few words what that means. It is called with what `needs` names, in that order:
@@ -17,13 +20,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor
 
 from pellucid.registry import Registry
 
 Metric = Callable[..., Tensor]
-Declared = Callable[[Metric], Metric]
 
 METRICS: Registry[Metric] = Registry("metric")
 
@@ -33,128 +36,25 @@ ABOVE_ZERO = (0.0, math.inf)
 ANY = (-math.inf, math.inf)
 
 
-def faithfulness(
-    name: str,
-    *,
-    source: str,
-    higher_is_better: bool,
-    range: tuple[float, float],
-    missing: str = "",
-    needs: tuple[str, ...] = ("scores", "maps"),
-) -> Declared:
-    """Declare a metric of whether the score follows the map as pixels go: `f(scores, maps (B, *S)) -> values (B,)`."""
-    return METRICS.register(
-        name,
-        family="faithfulness",
-        source=source,
-        needs=needs,
-        higher_is_better=higher_is_better,
-        range=range,
-        missing=missing,
-    )
+# whether the score follows the map as pixels go: f(scores, maps (B, *S)) -> values (B,)
+faithfulness = partial(METRICS.register, family="faithfulness", needs=("scores", "maps"))
 
+# a map against the truth: f(maps (B, *S), masks (B, *S)) -> values (B,)
+localisation = partial(
+    METRICS.register, family="localisation", needs=("maps", "masks"), higher_is_better=True, range=SHARE
+)
 
-def localisation(
-    name: str,
-    *,
-    source: str,
-    higher_is_better: bool = True,
-    range: tuple[float, float] = SHARE,
-    missing: str = "",
-    needs: tuple[str, ...] = ("maps", "masks"),
-) -> Declared:
-    """Declare a metric of a map against the truth: `f(maps (B, *S), masks (B, *S)) -> values (B,)`."""
-    return METRICS.register(
-        name,
-        family="localisation",
-        source=source,
-        needs=needs,
-        higher_is_better=higher_is_better,
-        range=range,
-        missing=missing,
-    )
+# how much a map asks the eye to take in: f(maps (B, *S)) -> values (B,)
+complexity = partial(METRICS.register, family="complexity", needs=("maps",))
 
+# how much a map changes as the image hardly does: f(again, maps (B, *S)) -> values (B,)
+robustness = partial(METRICS.register, family="robustness", needs=("again", "maps"))
 
-def complexity(
-    name: str, *, source: str, higher_is_better: bool, range: tuple[float, float], missing: str = ""
-) -> Declared:
-    """Declare a metric of how much a map asks the eye to take in: `f(maps (B, *S)) -> values (B,)`."""
-    return METRICS.register(
-        name,
-        family="complexity",
-        source=source,
-        needs=("maps",),
-        higher_is_better=higher_is_better,
-        range=range,
-        missing=missing,
-    )
+# how much a map owes to the network's weights: f(again, maps (B, *S)) -> values (B,)
+sanity = partial(METRICS.register, family="sanity", needs=("again", "maps"))
 
+# how far a map is from a rule that it should keep: f(scores, maps (B, *S)) -> values (B,)
+axiom = partial(METRICS.register, family="axioms", needs=("scores", "maps"))
 
-def robustness(
-    name: str,
-    *,
-    source: str,
-    higher_is_better: bool,
-    range: tuple[float, float],
-    missing: str = "",
-    needs: tuple[str, ...] = ("again", "maps"),
-) -> Declared:
-    """Declare a metric of how much a map changes as the image hardly does: `f(again, maps (B, *S)) -> values (B,)`."""
-    return METRICS.register(
-        name,
-        family="robustness",
-        source=source,
-        needs=needs,
-        higher_is_better=higher_is_better,
-        range=range,
-        missing=missing,
-    )
-
-
-def sanity(
-    name: str, *, source: str, higher_is_better: bool, range: tuple[float, float], missing: str = ""
-) -> Declared:
-    """Declare a metric of how much a map owes to the network's weights: `f(again, maps (B, *S)) -> values (B,)`."""
-    return METRICS.register(
-        name,
-        family="sanity",
-        source=source,
-        needs=("again", "maps"),
-        higher_is_better=higher_is_better,
-        range=range,
-        missing=missing,
-    )
-
-
-def axiom(
-    name: str,
-    *,
-    source: str,
-    higher_is_better: bool,
-    range: tuple[float, float],
-    missing: str = "",
-    needs: tuple[str, ...] = ("scores", "maps"),
-) -> Declared:
-    """Declare a metric of how far a map is from a rule it should keep: `f(scores, maps (B, *S)) -> values (B,)`."""
-    return METRICS.register(
-        name,
-        family="axioms",
-        source=source,
-        needs=needs,
-        higher_is_better=higher_is_better,
-        range=range,
-        missing=missing,
-    )
-
-
-def agreement(name: str, *, source: str, range: tuple[float, float], missing: str = "") -> Declared:
-    """Declare a metric of how alike two methods' maps are: `f(maps (B, *S), other (B, *S)) -> values (B,)`."""
-    return METRICS.register(
-        name,
-        family="agreement",
-        source=source,
-        needs=("maps", "other"),
-        higher_is_better=True,
-        range=range,
-        missing=missing,
-    )
+# how alike two methods' maps are: f(maps (B, *S), other (B, *S)) -> values (B,)
+agreement = partial(METRICS.register, family="agreement", needs=("maps", "other"), higher_is_better=True)
