@@ -18,9 +18,21 @@ _HOMES = {
     "metrics": "pellucid.metrics",
     "read_image": "pellucid.data.images",
     "run_study": "pellucid.study.runner",
+    "trust": "pellucid.metrics.verdict",
 }
 
-__all__ = ["Explanation", "evaluate", "explain", "method", "methods", "metric", "metrics", "read_image", "run_study"]
+__all__ = [
+    "Explanation",
+    "evaluate",
+    "explain",
+    "method",
+    "methods",
+    "metric",
+    "metrics",
+    "read_image",
+    "run_study",
+    "trust",
+]
 
 if TYPE_CHECKING:
     from pellucid.attribution import method, methods
@@ -29,6 +41,7 @@ if TYPE_CHECKING:
     from pellucid.data.images import read_image
     from pellucid.metrics import metric, metrics
     from pellucid.metrics.evaluate import evaluate
+    from pellucid.metrics.verdict import trust
     from pellucid.study.runner import run_study
 
 

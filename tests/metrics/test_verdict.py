@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import pellucid
 from pellucid.errors import InputError
 from pellucid.metrics.verdict import (
     CONTROLS,
@@ -24,6 +26,7 @@ from pellucid.metrics.verdict import (
     read_calibration,
     verdicts,
 )
+from references.phantom_network import phantom_network
 
 LIMITS = {
     "faithfulness": Threshold(passes=0.1, fails=0.0),
@@ -176,3 +179,21 @@ def test_the_thresholds_that_come_along_were_taken_from_many_cases() -> None:
     assert wrong["trusted"] <= 0.1 * sum(wrong.values())
     assert right["not trusted"] < 0.35 * sum(right.values())
     assert right["trusted"] > wrong["trusted"]
+
+
+def test_a_trained_network_s_maps_are_trusted_more_than_those_of_an_untrained_one() -> None:
+    network = phantom_network()
+    images, labels = network.images[:8], network.labels[:8]
+    explanation = pellucid.explain(network.model, images, ["layer-cam", "xgrad-cam", "eigen-grad-cam"], target=labels)
+    said = pellucid.trust(network.model, images, explanation)
+    assert list(said.columns) == ["sample", "method", "verdict", "evidence", *(each.name for each in EVIDENCE)]
+    assert len(said) == 8 * 3  # the controls get no verdict
+    assert not said[[each.name for each in EVIDENCE]].isna().any().any()
+    untrained = copy.deepcopy(network.model)
+    for module in untrained.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    blind = pellucid.explain(untrained, images, list(explanation.maps), target=labels)
+    told = pellucid.trust(untrained, images, blind)
+    assert (told["verdict"] == "trusted").sum() == 0
+    assert (said["verdict"] == "trusted").mean() > 0.3

@@ -23,7 +23,7 @@ from pellucid.metrics.families import METRICS
 if TYPE_CHECKING:
     import pandas as pd
 
-TRUSTED, DOUBTFUL, NOT_TRUSTED = "trusted", "doubtful", "not trusted"
+VERDICTS = TRUSTED, DOUBTFUL, NOT_TRUSTED = "trusted", "doubtful", "not trusted"
 CONTROLS = ("random", "center-gaussian", "sobel")
 COLUMNS = ["sample", "method", "verdict", "evidence"]
 _SURE = 0.5  # below this probability of the explained class no map is trusted
@@ -93,7 +93,7 @@ class Calibration:
             limits.append(f"{each.name} passes {sign} {limit.passes:.3g} and fails {worse} {limit.fails:.3g}")
         tested = []
         for kind, counts in self.verdicts.items():
-            listed = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+            listed = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
             tested.append(f"of {sum(counts.values())} other {kind} maps {listed}")
         taken = f"Taken from {self.right} right and {self.wrong} wrong maps ({self.cases})"
         return f"{'; '.join(limits)}. {taken}; {'; '.join(tested)}."
@@ -273,7 +273,7 @@ def calibrate(values: pd.DataFrame, right: Sequence[bool], cases: str, share: fl
     records = [dict(zip((each.name for each in EVIDENCE), row, strict=True)) for row in columns.T.tolist()]
     for name, of in (("right", known), ("wrong", ~known)):
         given = [_judged(records[row], taken, sure=True)[0] for row in (of & held).nonzero().flatten().tolist()]
-        counts[name] = {verdict: given.count(verdict) for verdict in (TRUSTED, DOUBTFUL, NOT_TRUSTED)}
+        counts[name] = {verdict: given.count(verdict) for verdict in VERDICTS}
     return dataclasses.replace(taken, verdicts=counts)
 
 
