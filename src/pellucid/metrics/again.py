@@ -107,21 +107,32 @@ class Explained:
         return self._tensors[key]
 
     def explain(
-        self, images: Tensor, sample: Tensor, target: Tensor | None = None, model: nn.Module | None = None
+        self,
+        images: Tensor,
+        sample: Tensor,
+        target: Tensor | None = None,
+        model: nn.Module | None = None,
+        only: str | None = None,
     ) -> Mapping[str, Tensor]:
-        """Maps (M, *S) of rows that derive from the images `sample`, for their classes or those of `target` (M,)."""
+        """Maps (M, *S) of rows that derive from the images `sample`, for their classes or those of `target` (M,).
+
+        By all methods, or by `only` one.
+        """
         sample = sample.cpu()
+        wanted_labels = list(self.maps) if only is None else [only]
+        narrowed = getattr(self.explainer, "only", None)  # a user's own explains by all
+        explainer: Explainer = self.explainer if only is None or narrowed is None else narrowed(only)
         classes = self.target[sample.to(self.target.device)] if target is None else target
         with torch.enable_grad():
-            found = self.explainer(self.model if model is None else model, images, classes, self.seeds[sample])
-        missing = [label for label in self.maps if label not in found]
+            found = explainer(self.model if model is None else model, images, classes, self.seeds[sample])
+        missing = [label for label in wanted_labels if label not in found]
         if missing:
-            raise expected("explainer", f"maps by {', '.join(self.maps)}", f"none by {missing[0]!r}")
+            raise expected("explainer", f"maps by {', '.join(wanted_labels)}", f"none by {missing[0]!r}")
         wanted = (len(images), *images.shape[2:])
-        for label in self.maps:
+        for label in wanted_labels:
             if tuple(found[label].shape) != wanted:
                 raise expected("explainer", f"maps {wanted}", f"{tuple(found[label].shape)} by {label!r}")
-        return {label: found[label].detach().to(self.images.device) for label in self.maps}
+        return {label: found[label].detach().to(self.images.device) for label in wanted_labels}
 
 
 class Again:
@@ -144,7 +155,7 @@ class Again:
 
     def maps_of(self, images: Tensor, sample: Tensor) -> Tensor:
         """Maps (M, *S) of any images (M, C, *S) that derive from the images `sample` (M,); nothing is kept."""
-        return self._explained.explain(images, sample)[self.label]
+        return self._explained.explain(images, sample, only=self.label)[self.label]
 
     def toward(self, classes: Tensor) -> Tensor:
         """Maps (B, *S) that explain other classes (B,)."""

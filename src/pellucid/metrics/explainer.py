@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -28,6 +28,10 @@ class ByLabel:
     def labels(self) -> frozenset[str]:
         """The methods whose maps it makes."""
         return frozenset(choice.label for choice in self.choices)
+
+    def only(self, label: str) -> ByLabel:
+        """The same for one method alone."""
+        return replace(self, choices=tuple(choice for choice in self.choices if choice.label == label))
 
     def __call__(self, model: nn.Module, images: Tensor, target: Tensor, seeds: Tensor) -> Mapping[str, Tensor]:
         """Maps (M, *S) by label."""
