@@ -142,8 +142,8 @@ def parse_metrics(values: list[str]) -> tuple[list[Choice[Metric]], frozenset[st
     a name or option that isn't known, or an option of another type than its default.
 
     >>> chosen, optional = parse_metrics(["road[noise=0.0],localisation"])
-    >>> [choice.label for choice in chosen][:2], "pointing-game" in optional
-    (['road[noise=0.0]', 'pointing-game'], True)
+    >>> chosen[0].label, chosen[1].entry.family, "pointing-game" in optional
+    ('road[noise=0.0]', 'localisation', True)
     """
     from pellucid.metrics import METRICS
     from pellucid.metrics.evaluate import DEFAULT_METRICS
