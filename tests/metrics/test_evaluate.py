@@ -419,6 +419,27 @@ def test_controls_are_scored_beside() -> None:
         evaluate(model, images, explanation, "road", controls=("layer-cam",))
 
 
+class Constant(nn.Module):
+    """Says the same of every image."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.new_tensor([[1.0, 2.0, 0.5]]).expand(len(images), 3)
+
+
+def test_a_score_that_never_changes_is_told_of() -> None:
+    images = drawn(2, 2, 14, 14)
+    explanation = explanation_of(images)
+    names = ["road", "deletion", "faithfulness-correlation", "monotonicity", "mu-fidelity"]
+    with pytest.warns(MissingValuesWarning, match="since the score doesn't change, whatever is removed"):
+        table = evaluate(Constant(), images, explanation, names)
+    table = table.set_index("metric")
+    assert (table.loc["road", "value"] == 0).all()
+    assert table.loc["deletion", "value"].nunique() == 1
+    for name in names[2:]:
+        assert table.loc[name, "value"].isna().all()
+        assert (table.loc[name, "reason"] == "the score doesn't change, whatever is removed").all()
+
+
 def test_masks_with_labels() -> None:
     images, masks = drawn(2, 2, 14, 14), central_masks(2).long()
     explanation = explanation_of(images)

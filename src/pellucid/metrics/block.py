@@ -191,11 +191,12 @@ class Block:
         if not self.cells.kept:
             return []
         cells, truth = self.cells, self.cells.truth
-        maps = self.maps.values() if "other" in choice.entry.needs else [self.maps[method]]
+        among = "other" in choice.entry.needs
+        maps = self.maps.values() if among else [self.maps[method]]
         options = {name: _printable(value) for name, value in choice.options.items()}
         shared = fingerprint(
             version("pellucid"), cells.model_key, choice.entry.name, sorted(options.items()), method,
-            cells.explanation.layer, cells.network.multi_label, cells.bank if cells.bank is not None else "",
+            cells.methods if among else "", cells.explanation.layer, cells.network.multi_label, cells.bank if cells.bank is not None else "",
         )  # fmt: skip
         keys = []
         for row in range(len(self.images)):

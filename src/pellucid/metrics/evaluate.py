@@ -123,6 +123,7 @@ def evaluate(
     with Kept(keep) as kept, borrowed(model), torch.no_grad():
         rows = checked_rows(_Trial(model, images), batch_size, None if max_memory is None else max_memory // 2)
         network = Network(model, explanation.target, rows, multi_label)
+        block_bytes = _BLOCK_BYTES if max_memory is None else min(_BLOCK_BYTES, max(max_memory // 4, 1))
         cells = Cells(
             network=network,
             explanation=explanation,
@@ -130,9 +131,9 @@ def evaluate(
             truth=truth,
             seeds=sample_seeds(generator, len(images)),
             method_seeds=image_seeds(torch.Generator().manual_seed(max(explanation.seed, 0)), len(images)),
-            explainer=explainer_of(explanation, rows) if explainer is None else explainer,
+            explainer=explainer_of(explanation, rows, max_memory) if explainer is None else explainer,
             bank=bank,
-            block_bytes=_BLOCK_BYTES if max_memory is None else min(_BLOCK_BYTES, max(max_memory // 4, 1)),
+            block_bytes=block_bytes,
             kept=kept,
         )
         steps = len(images) * len(explanation.maps) * len(choices)
@@ -140,7 +141,7 @@ def evaluate(
             told_if_full(_Trial(model, images), rows, device_of(model)),
             heard(progress, "Evaluating", steps) as advance,
         ):
-            for part in _blocks(images, explanation, choices):
+            for part in _blocks(images, explanation, choices, block_bytes):
                 block = Block(cells, images, part, advance)
                 found += block.values()
                 if part.start == 0:
@@ -182,12 +183,14 @@ class _Trial:
             self.model(self.sample.to(device).repeat(rows, *(1,) * (self.sample.ndim - 1)))
 
 
-def _blocks(images: Tensor, explanation: Explanation, choices: Sequence[Choice[Metric]]) -> Iterator[slice]:
+def _blocks(
+    images: Tensor, explanation: Explanation, choices: Sequence[Choice[Metric]], block_bytes: int
+) -> Iterator[slice]:
     """Images that are evaluated together, few enough for their maps to lie in memory."""
     again = any("again" in choice.entry.needs for choice in choices)
     maps = len(explanation.maps) * images[0, 0].numel() * 4 * (_COPIES if again else 1)
     each = maps + images[0].numel() * images.element_size() * (_COPIES if again else 1)
-    step = max(1, _BLOCK_BYTES // each)
+    step = max(1, block_bytes // each)
     return (slice(start, min(start + step, len(images))) for start in range(0, len(images), step))
 
 

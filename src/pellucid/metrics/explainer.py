@@ -23,6 +23,7 @@ class ByLabel:
     choices: tuple[Choice[Method], ...]
     layer: str
     batch_size: int
+    max_memory: int | None = None
 
     @property
     def labels(self) -> frozenset[str]:
@@ -38,12 +39,19 @@ class ByLabel:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", GridWarning)  # it was said when the maps were made
             explanation = explain(
-                model, images, self.choices, target.cpu(), self.layer or "auto", self.batch_size, seeds.cpu()
+                model,
+                images,
+                self.choices,
+                target.cpu(),
+                self.layer or "auto",
+                self.batch_size,
+                seeds.cpu(),
+                max_memory=self.max_memory,
             )
         return explanation.maps
 
 
-def explainer_of(explanation: Explanation, batch_size: int) -> Explainer:
+def explainer_of(explanation: Explanation, batch_size: int, max_memory: int | None = None) -> Explainer:
     """Runs those methods of an explanation whose labels are known, at the layer that was explained."""
     choices = []
     for label in explanation.maps:
@@ -52,7 +60,7 @@ def explainer_of(explanation: Explanation, batch_size: int) -> Explainer:
         except UnknownNameError:  # a user's own map
             continue
     several = "," in explanation.layer
-    return ByLabel(() if several else tuple(choices), explanation.layer, batch_size)
+    return ByLabel(() if several else tuple(choices), explanation.layer, batch_size, max_memory)
 
 
 def explains(explainer: Explainer, label: str) -> bool:
