@@ -35,6 +35,7 @@ _GIVEN = {
     "boxes": "no boxes were given (pass masks=Truth(boxes=...))",
     "anatomy": "no anatomy was given (pass masks=Truth(anatomy=...))",
 }
+_CACHED_BYTES = 5 << 19  # of images that run at once on a CPU: four of 224 x 224 in colour
 WHOLE_SET = frozenset({"all maps", "all classes"})
 
 
@@ -49,13 +50,19 @@ class Network:
     def logits(self, images: Tensor) -> Tensor:
         """Logits (M, n) of images (M, C, *S)."""
         with torch.no_grad():
-            parts = [class_logits(self._run.outputs(part)).float() for part in images.split(self.batch_size)]
+            parts = [class_logits(self._run.outputs(part)).float() for part in images.split(self._rows(images))]
         return torch.cat(parts)
+
+    def _rows(self, images: Tensor) -> int:
+        """How many run at once: on a CPU fewer than allowed, since what fits into its caches is done much sooner."""
+        if self.device is not None and self.device.type != "cpu":
+            return self.batch_size
+        return min(self.batch_size, max(1, _CACHED_BYTES // (images[0].numel() * images.element_size())))
 
     def readings(self, images: Tensor, target: Tensor) -> Tensor:
         """Readings (M, 3) of images (M, C, *S) for the classes `target` (M,)."""
         with torch.no_grad():
-            outputs = [self._run.outputs(part) for part in images.split(self.batch_size)]
+            outputs = [self._run.outputs(part) for part in images.split(self._rows(images))]
         logits = torch.cat([class_logits(part).float() for part in outputs])
         target = target.to(logits.device)
         if int(target.max()) >= logits.shape[1]:
@@ -80,7 +87,7 @@ class Cells:
     method_seeds: Tensor
     explainer: Explainer
     bank: Tensor | None
-    block_bytes: int
+    changed_bytes: int
     kept: Kept
     classes: dict[int, int] = field(default_factory=dict)  # of a sample, the class with the largest logit
 
@@ -140,7 +147,7 @@ class Block:
         def score_of(rows: Tensor, sample: Tensor) -> Tensor:
             return self.cells.network.readings(rows, self.target[sample])
 
-        return Scores(score_of, self.images, self.seeds, bank=self.cells.bank, block_bytes=self.cells.block_bytes)
+        return Scores(score_of, self.images, self.seeds, bank=self.cells.bank, block_bytes=self.cells.changed_bytes)
 
     @cached_property
     def explained(self) -> Explained:
@@ -194,10 +201,10 @@ class Block:
         among = "other" in choice.entry.needs
         maps = self.maps.values() if among else [self.maps[method]]
         options = {name: _printable(value) for name, value in choice.options.items()}
-        shared = fingerprint(
-            version("pellucid"), cells.model_key, choice.entry.name, sorted(options.items()), method,
-            cells.methods if among else "", cells.explanation.layer, cells.network.multi_label, cells.bank if cells.bank is not None else "",
-        )  # fmt: skip
+        asked = (choice.entry.name, sorted(options.items()), method, cells.methods if among else "")
+        bank = "" if cells.bank is None else cells.bank
+        run = (version("pellucid"), cells.model_key, cells.explanation.layer, cells.network.multi_label)
+        shared = fingerprint(*run, *asked, bank)
         keys = []
         for row in range(len(self.images)):
             place = range(self.part.start, self.part.stop)[row]

@@ -123,7 +123,7 @@ def evaluate(
     with Kept(keep) as kept, borrowed(model), torch.no_grad():
         rows = checked_rows(_Trial(model, images), batch_size, None if max_memory is None else max_memory // 2)
         network = Network(model, explanation.target, rows, multi_label)
-        block_bytes = _BLOCK_BYTES if max_memory is None else min(_BLOCK_BYTES, max(max_memory // 4, 1))
+        block_bytes = _BLOCK_BYTES if max_memory is None else min(_BLOCK_BYTES, max(max_memory // 8, 1))
         cells = Cells(
             network=network,
             explanation=explanation,
@@ -133,7 +133,7 @@ def evaluate(
             method_seeds=image_seeds(torch.Generator().manual_seed(max(explanation.seed, 0)), len(images)),
             explainer=explainer_of(explanation, rows, max_memory) if explainer is None else explainer,
             bank=bank,
-            block_bytes=block_bytes,
+            changed_bytes=block_bytes // 4,
             kept=kept,
         )
         steps = len(images) * len(explanation.maps) * len(choices)

@@ -19,7 +19,7 @@ Reading = Literal["probability", "logit", "class"]
 FillChoice = str | Choice[Fill]
 
 READINGS: tuple[Reading, ...] = ("probability", "logit", "class")
-_BLOCK_BYTES = 64 << 20  # changed images held at once
+_BLOCK_BYTES = 16 << 20  # changed images held at once; making them takes several times as much
 _NOTHING = 0  # the print of an empty set
 _ROUNDING = 1e-6  # a score that moves by less doesn't move
 
