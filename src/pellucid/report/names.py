@@ -58,6 +58,8 @@ METRIC_TITLES = {
     "irof": "IROF",
     "mu-fidelity": "μ-fidelity",
     "arcc": "ARCC",
+    "adcc": "ADCC",
+    "sensitivity-n": "Sensitivity-n",
     "ssim": "SSIM",
     "energy-pointing": "Relevance mass",
     "iou": "IoU",
