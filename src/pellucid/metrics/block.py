@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 
@@ -30,8 +30,10 @@ STILL = "the score doesn't change, whatever is removed"
 NO_AGAIN = "the method can't be run again (pass explainer=)"
 NOT_SAME = "the map comes out otherwise when it is made again (another seed, window or precision? pass explainer=)"
 ALONE = "there is no other method to compare with"
+NO_MASKS, EMPTY_MASK = "no masks were given", "the mask is empty"
+EMPTY_ANATOMY, NO_BOX = "the anatomy's mask is empty", "the image has no box"
 _GIVEN = {
-    "masks": "no masks were given",
+    "masks": NO_MASKS,
     "boxes": "no boxes were given (pass masks=Truth(boxes=...))",
     "anatomy": "no anatomy was given (pass masks=Truth(anatomy=...))",
 }
@@ -42,8 +44,8 @@ WHOLE_SET = frozenset({"all maps", "all classes"})
 class Network:
     """The readings of rows: the explained class's probability, its logit, and the index of the largest logit."""
 
-    def __init__(self, model: nn.Module, target: Tensor, batch_size: int, multi_label: bool) -> None:
-        self.model, self.target, self.batch_size, self.multi_label = model, target, batch_size, multi_label
+    def __init__(self, model: nn.Module, batch_size: int, multi_label: bool) -> None:
+        self.model, self.batch_size, self.multi_label = model, batch_size, multi_label
         self.device = device_of(model)
         self._run = LayerRun(model, "", [], batch_size)
 
@@ -89,7 +91,6 @@ class Cells:
     bank: Tensor | None
     changed_bytes: int
     kept: Kept
-    classes: dict[int, int] = field(default_factory=dict)  # of a sample, the class with the largest logit
 
     @cached_property
     def model_key(self) -> str:
@@ -246,9 +247,8 @@ class Block:
                 return [_GIVEN[need]] * count, ~everyone
             if need == "boxes":
                 there = torch.tensor([len(each) > 0 for each in given[self.part]])
-                return ["the image has no box"] * count, there
-            name = "mask" if need == "masks" else "anatomy's mask"
-            return [f"the {name} is empty"] * count, given[self.part].flatten(1).any(dim=1)
+                return [NO_BOX] * count, there
+            return [EMPTY_MASK if need == "masks" else EMPTY_ANATOMY] * count, given[self.part].flatten(1).any(dim=1)
         if need == "again":
             if not explains(self.cells.explainer, method):
                 return [NO_AGAIN] * count, ~everyone

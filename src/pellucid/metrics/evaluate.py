@@ -21,7 +21,7 @@ from pellucid.attribution.run import device_of
 from pellucid.attribution.scorer import ScoringFunction, as_model
 from pellucid.errors import expected
 from pellucid.metrics.again import Explainer
-from pellucid.metrics.block import Block, Cells, Network
+from pellucid.metrics.block import EMPTY_MASK, NO_MASKS, Block, Cells, Network
 from pellucid.metrics.draws import sample_seeds
 from pellucid.metrics.explainer import explainer_of
 from pellucid.metrics.families import METRICS, Metric
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DEFAULT_METRICS = ("road", "pointing-game", "energy-pointing")
-NO_MASKS, EMPTY_MASK = "no masks were given", "the mask is empty"
 _BLOCK_BYTES = 64 << 20  # of images, maps and maps made again that lie on the device at once
 _COPIES = 24  # of an image's maps that metrics which explain again hold
 _SAME = 1e-4  # two scores of one image differ by no more, relative to them or to 1
@@ -122,7 +121,7 @@ def evaluate(
     found: list[dict[tuple[str, str], Value]] = []
     with Kept(keep) as kept, borrowed(model), torch.no_grad():
         rows = checked_rows(_Trial(model, images), batch_size, None if max_memory is None else max_memory // 2)
-        network = Network(model, explanation.target, rows, multi_label)
+        network = Network(model, rows, multi_label)
         block_bytes = _BLOCK_BYTES if max_memory is None else min(_BLOCK_BYTES, max(max_memory // 8, 1))
         cells = Cells(
             network=network,

@@ -33,7 +33,6 @@ METRICS: Registry[Metric] = Registry("metric")
 SHARE = (0.0, 1.0)
 CORRELATION = (-1.0, 1.0)
 ABOVE_ZERO = (0.0, math.inf)
-ANY = (-math.inf, math.inf)
 
 
 # whether the score follows the map as pixels go: f(scores, maps (B, *S)) -> values (B,)

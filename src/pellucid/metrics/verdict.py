@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -284,7 +284,7 @@ def default_calibration() -> Calibration:
     return read_calibration(json.loads(file.read_text(encoding="utf-8")))
 
 
-def read_calibration(content: Mapping[str, object]) -> Calibration:
+def read_calibration(content: Mapping[str, Any]) -> Calibration:
     """A calibration from what `dataclasses.asdict` made of it."""
-    thresholds = {name: Threshold(**limits) for name, limits in content["thresholds"].items()}  # type: ignore[attr-defined]
-    return Calibration(**(dict(content) | {"thresholds": thresholds}))  # type: ignore[arg-type]
+    thresholds = {name: Threshold(**limits) for name, limits in content["thresholds"].items()}
+    return Calibration(**(dict(content) | {"thresholds": thresholds}))

@@ -21,7 +21,7 @@ from pellucid.data.images import read_image
 from pellucid.data.transforms import Normalisation, prepare
 from pellucid.errors import InputError, UnreadableFileError, expected
 from pellucid.files import write_json, write_table
-from pellucid.metrics.evaluate import EMPTY_MASK
+from pellucid.metrics.block import EMPTY_ANATOMY, EMPTY_MASK, NO_BOX
 from pellucid.models.checkpoints import ModelCard, digest
 from pellucid.progress import Advance, progress
 from pellucid.study.environment import environment
@@ -311,9 +311,9 @@ def _rows(values: Values, known: Sequence[KnownImage] | None, first: int) -> lis
         missing = {} if known is None else known[row].missing
         if reason == EMPTY_MASK:
             reason = missing.get("mask", reason)
-        elif reason == "the anatomy's mask is empty":
+        elif reason == EMPTY_ANATOMY:
             reason = missing.get("anatomy", reason)
-        elif reason == "the image has no box":
+        elif reason == NO_BOX:
             reason = missing.get("boxes", reason)
         rows.append((first + row, method, metric, value, reason))
     return rows
