@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from references.pages import Page
 from sklearn.metrics import balanced_accuracy_score
 
 from pellucid.errors import InputError
 from pellucid.files import write_text
 from pellucid.report.paper import build_paper
 from pellucid.report.paper_numbers import balanced_accuracy
+from references.pages import Page
 
 CLASSES = {
     "brain": ("glioma", "meningioma", "notumor"),

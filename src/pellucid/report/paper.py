@@ -21,7 +21,6 @@ from pellucid.report.paper_numbers import (
     NETWORKS,
     PUBLISHED_CONFIDENCE,
     beside_paper,
-    network_of,
     paper_sheets,
 )
 from pellucid.report.read import DatasetResult, StudyResult, read_study
@@ -99,7 +98,7 @@ def _intro(datasets: Sequence[DatasetResult]) -> str:
 
 def _alarms(accuracy: pd.DataFrame) -> list[str]:
     """A warning for each network that isn't better than chance, and for test images that are copies."""
-    told = []
+    told = [] if len(accuracy) else ["No network is finished yet."]
     for _, row in accuracy[accuracy["at_chance"].astype(bool)].iterrows():
         where = "" if row["images"] == "all" else " without the copies"
         told.append(
@@ -128,7 +127,7 @@ def beside_table(sheets: Sheets) -> Table | None:
     rows = []
     for (claim, published), part in found.groupby(["finding", "published"], sort=False):
         known = {row["network"]: row for _, row in part.iterrows()}
-        rows.append([Cell(claim), Cell(published), *(_said(known.get(name)) for name in networks)])
+        rows.append([Cell(str(claim)), Cell(str(published)), *(_said(known.get(name)) for name in networks)])
     return Table(
         "Beside the paper",
         ["Finding", "The paper", *(f"Here: {name}’s family" for name in networks)],
@@ -245,7 +244,7 @@ def accuracy_table(accuracy: pd.DataFrame, datasets: Sequence[DatasetResult]) ->
                 Cell(str(row["model"]), f"{sizes[row['task'], row['model']] / 1e6:.1f} M, {row['network'] or 'none'}"),
                 Cell(str(row["images"])),
                 Cell(str(row["n"])),
-                interval_percent(row["accuracy"], row["accuracy_low"], row["accuracy_high"]),
+                _share(row["accuracy"], row["accuracy_low"], row["accuracy_high"]),
                 Cell(percent(row["commonest_class"]), "at chance" if chance else "", strong=chance),
                 Cell(percent(row["balanced_accuracy"])),
                 Cell(percent(row["one_over_classes"])),
@@ -272,7 +271,7 @@ def accuracy_table(accuracy: pd.DataFrame, datasets: Sequence[DatasetResult]) ->
     )
 
 
-def interval_percent(value: float, low: float, high: float) -> Cell:
+def _share(value: float, low: float, high: float) -> Cell:
     """A share over its interval."""
     bounds = f"{number(100 * low, 1)} to {number(100 * high, 1)}" if np.isfinite(low) and np.isfinite(high) else ""
     return Cell(percent(value), bounds)
@@ -294,8 +293,8 @@ def _task_part(task: str, study: StudyResult, dataset: DatasetResult, sheets: Sh
         replace(times, caption="Time per image and method") if times else None,
     ]
     best = of("accuracy")
-    best = best[best["images"] == "all"]
-    shown = str(best.loc[best["accuracy"].idxmax(), "model"]) if len(best) else ""
+    best = best[best["images"] == "all"].sort_values("accuracy", ascending=False, kind="stable")
+    shown = str(best["model"].iloc[0]) if len(best) else ""
     return TaskPart(
         name=name,
         link=f"{task}/report/index.html",
@@ -382,7 +381,7 @@ def controls_table(increase: pd.DataFrame, tests: pd.DataFrame) -> Table | None:
     for model in models:
         controls = increase[(increase["model"] == model) & increase["control"].astype(bool) & increase["mean"].notna()]
         if len(controls):
-            best[model] = str(controls.loc[controls["mean"].idxmax(), "method"])
+            best[model] = str(controls.sort_values("mean", kind="stable")["method"].iloc[-1])
     if not best or tests.empty:
         return None
     known = {(row["model"], row["a"], row["b"]): row for _, row in tests.iterrows()}
