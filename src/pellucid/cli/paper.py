@@ -23,6 +23,7 @@ def paper(
     ] = None,
     device: Device = "auto",
     strict: Strict = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compute anew what was finished from other settings.")] = False,
 ) -> None:
     """Redo arXiv 2503.08420: four CNNs on three tasks, explained, scored, compared; its tables beside its numbers.
 
@@ -33,7 +34,12 @@ def paper(
     from pellucid.study.paper import paper_studies, run_paper
 
     chosen = paper_studies(data, task or (), quick=quick, folder=studies)
-    for name, _ in run_paper(chosen, output, device=device, strict=strict, progress=True):
+    failures = []
+    for name, study in run_paper(chosen, output, device=device, strict=strict, fresh=fresh, progress=True):
         build_report(output / name, show_progress=True)
         page = build_paper(output)
+        failures += [f"{name} / {row.model} / fold {row.fold}: {row.reason}" for row in study.failures.itertuples()]
     typer.echo(f"page: {page}")
+    if failures:
+        typer.echo("\n".join(f"failed: {each}" for each in failures), err=True)
+        raise typer.Exit(1)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from time import monotonic
 
 from pellucid.data.images import IMAGE_ENDINGS
 from pellucid.errors import MissingWeightsError, expected, unknown_name
+from pellucid.progress import duration
 from pellucid.study.config import PHANTOM, DatasetSettings, StudyConfig, parse_config, read_config
+from pellucid.study.plan import plan
 from pellucid.study.runner import Study, run_study
 
 log = logging.getLogger(__name__)
@@ -57,6 +59,7 @@ def run_paper(
     *,
     device: str = "auto",
     strict: bool = False,
+    fresh: bool = False,
     progress: bool = False,
 ) -> Iterator[tuple[str, Study]]:
     """Run each study in `output`/TASK, and yield it when it is done; what is done already isn't computed again.
@@ -66,19 +69,19 @@ def run_paper(
     Raises what `run_study` raises.
     """
     work = {task: _work(config) for task, config in studies.items()}
-    started, done = time.monotonic(), 0
+    started, done = monotonic(), 0
     for number, (task, config) in enumerate(studies.items(), start=1):
         if progress:
             log.info("task %d of %d: %s", number, len(studies), task)
         try:
-            study = run_study(config, output / task, device=device, strict=strict, progress=progress)
+            study = run_study(config, output / task, device=device, strict=strict, fresh=fresh, progress=progress)
         except MissingWeightsError as error:
             raise MissingWeightsError(f"{error} {_WAYS_ON}") from error
         yield task, study
         done += work[task]
-        spent, left = time.monotonic() - started, sum(work.values()) - done
+        spent, left = monotonic() - started, sum(work.values()) - done
         if progress and left:
-            log.info("%s after %.0f min; about %.0f min left", task, spent / 60, spent * left / done / 60)
+            log.info("%s done after %s; about %s left", task, duration(spent), duration(spent * left / done))
 
 
 def _read(path: Path, data: Path | None) -> StudyConfig:
@@ -113,8 +116,8 @@ def _check_data(studies: Mapping[str, StudyConfig], data: Path | None) -> None:
 
 def _work(config: StudyConfig) -> int:
     """Images that training passes over, for the time left."""
-    images = sum(_images(dataset) for dataset in config.datasets)
-    return images * config.folds * sum(model.epochs or config.training.epochs for model in config.models)
+    images = {dataset.name: _images(dataset) for dataset in config.datasets}
+    return sum(images[cell.dataset.name] * (cell.model.epochs or config.training.epochs) for cell in plan(config))
 
 
 def _images(dataset: DatasetSettings) -> int:
