@@ -232,31 +232,31 @@ def median(image: FloatArray, *, size: int = 3) -> FloatArray:
 def bias_correction(
     image: FloatArray, *, foreground: float = 0.1, levels: int = 3, fwhm: float = 0.15, noise: float = 0.01
 ) -> FloatArray:
-    """Smooth shading divided out of all channels alike, so that colour is kept; the maximum stays what it was.
+    """Smooth shading divided out of all channels alike; the 99th percentile of luminance stays what it was.
 
     The log of the shading is made of cubic B-splines of 1, 2, 4, … spans per axis, in so many `levels`, fitted to what
     sharpening the histogram of log luminance moves. Only the foreground counts, luminance above the `foreground` share
-    of its 99th percentile; outside of it the field is continued within its range. `fwhm` of the Gaussian taken out of
+    of that percentile; outside of it the field is continued within its range. `fwhm` of the Gaussian taken out of
     the histogram is in log units, `noise` the Wiener filter's.
     """
     if not 0 < _number("foreground", foreground) < 1:
         raise expected("foreground", "a share between 0 and 1", foreground)
     rounds, width, damping = _whole("levels", levels, 1), _above_zero("fwhm", fwhm), _above_zero("noise", noise)
     bright = _luminance(image)
-    field = log_bias_field(bright, bright > foreground * np.percentile(bright, 99), rounds, width, damping)
+    top = np.percentile(bright, 99)
+    if top <= 0:  # next to nothing is in the image
+        return image.copy()
+    field = log_bias_field(bright, bright > foreground * top, rounds, width, damping)
     if not field.any():
         return image.copy()
     corrected: FloatArray = image * np.exp(-field)
-    corrected *= image.max() / corrected.max()
-    return corrected
+    corrected *= top / np.percentile(_luminance(corrected), 99)
+    return _with_luminance(corrected, np.minimum(_luminance(corrected), 1))
 
 
 def _luminance(image: FloatArray) -> FloatArray:
-    """Luminance (*S) in [0, 1]."""
-    if len(image) == 1:
-        grey: FloatArray = image[0]
-        return grey
-    bright: FloatArray = np.clip(np.tensordot(np.array(LUMINANCE), image, axes=1), 0, 1)
+    """Luminance (*S), in [0, 1] but for rounding where the image is."""
+    bright: FloatArray = image[0] if len(image) == 1 else np.tensordot(np.array(LUMINANCE), image, axes=1)
     return bright
 
 
