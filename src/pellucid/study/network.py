@@ -104,6 +104,7 @@ def _train(
         normalisation=normalisation.origin,
         intensity=cell.dataset.intensity,
         output_stride=cell.model.output_stride,
+        enhancement=cell.enhancement,
     )
     pretrained = cell.model.pretrained
     with torch.random.fork_rng(devices=[]):
