@@ -255,6 +255,9 @@ def _cell(
         {
             "dataset": dataset,
             "model": model,
+            "network": model,
+            "enhancement": "none",
+            "seed": 0,
             "fold": fold,
             "classes": list(made.classes),
             "image_size": 64,
