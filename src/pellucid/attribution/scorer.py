@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pellucid.attribution.families import METHODS, Method
 from pellucid.errors import expected
+from pellucid.models.boosting import BoostedFeatures
 from pellucid.registry import Choice
 
 ScoringFunction = Callable[[Tensor], Any]
@@ -77,6 +78,8 @@ def _limits(model: object) -> tuple[str, frozenset[str]] | None:
     """What a model is that can't be looked into, and the needs of methods that it meets; None for other networks."""
     if not isinstance(model, nn.Module):
         return "a bare function", SCORES_ALONE
+    if isinstance(model, BoostedFeatures):
+        return "trees boosted on frozen features, which have no gradient", SCORES_ALONE
     if isinstance(model, torch.jit.ScriptModule):
         return "scripted or traced by torch.jit", SCORES_ALONE
     quantised = [(name, type(module)) for name, module in model.named_modules() if _is_quantised(type(module))]
