@@ -40,8 +40,8 @@ class ModelCard:
 
     `mean` and `std` are per channel, in units of an image scaled to [0, 1]; `normalisation` says where they
     come from ("imagenet", "data-set" or "none"), `intensity` how pixels were scaled ("dtype": by the range of their
-    type, "image": from the image's own minimum to its maximum). `image_size` is the side of square pictures in
-    pixels, or (D, H, W) in voxels where the network takes volumes.
+    type, "image": from the image's own minimum to its maximum), `enhancement` by which label they were then enhanced.
+    `image_size` is the side of square pictures in pixels, or (D, H, W) in voxels where the network takes volumes.
 
     A network made of several has their cards in `members`; `vote` says how they are one: "soft", "weighted" and
     "accuracy" are votes, named by how their weights were found; "sum" adds logits up; "boosting" grows trees of the
@@ -57,6 +57,7 @@ class ModelCard:
     normalisation: str
     intensity: Literal["dtype", "image"] = "dtype"
     output_stride: int | None = None
+    enhancement: str = "none"
     members: tuple[ModelCard, ...] = ()
     vote: Literal["", "soft", "weighted", "accuracy", "sum", "boosting"] = ""
     trees: TreeShape | None = None
@@ -95,13 +96,13 @@ def combined(
     """The card of several networks as one, to which images come as to the first of them.
 
     Raises:
-        InputError: no network, or networks of other classes, channels or scaling of pixels.
+        InputError: no network, or networks of other classes, channels, scaling of pixels or enhancement.
     """
     if not members:
         raise expected("members", "at least one network", "none")
     first = members[0]
     for other in members[1:]:
-        for name in ("classes", "channels", "intensity", "axes"):
+        for name in ("classes", "channels", "intensity", "enhancement", "axes"):
             if getattr(other, name) != getattr(first, name):
                 raise expected("members", f"the same {name}, {getattr(first, name)}", getattr(other, name))
     joined = " + ".join(card.architecture for card in members)

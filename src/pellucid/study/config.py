@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from pellucid.attribution import METHODS
+from pellucid.data.enhancements import enhancement_label
 from pellucid.data.phantoms import TASKS
 from pellucid.errors import InputError, unknown_name
 from pellucid.metrics import METRICS
@@ -278,6 +279,14 @@ class StudyConfig(_Section):
         """The seeds from which each network is trained."""
         return self.seeds or (self.seed,)
 
+    @field_validator("enhancements", mode="before")
+    @classmethod
+    def _one_spelling(cls, enhancements: Any) -> Any:
+        """An enhancement may be given by its name, with options in brackets, or as a table of name and options."""
+        if isinstance(enhancements, (list, tuple)):
+            return [enhancement_label(each) if isinstance(each, (str, dict)) else each for each in enhancements]
+        return enhancements
+
     @field_validator("models", mode="before")
     @classmethod
     def _bare_names(cls, models: Any) -> Any:
@@ -327,6 +336,14 @@ def _refuse_twice(kind: str, names: Sequence[Any]) -> None:
     if twice:
         word = "name " if isinstance(twice[0], str) else ""
         raise ValueError(f"{kind}: the {word}{twice[0]!r} is given twice; they must differ.")
+
+
+def published(config: StudyConfig) -> tuple[str, ...]:
+    """The networks whose published weights a study needs."""
+    networks: list[ModelSettings | FeatureNetwork] = []
+    for model in config.models:
+        networks += [model] if isinstance(model, ModelSettings) else getattr(model, "features", ())
+    return tuple(dict.fromkeys(network.name for network in networks if network.pretrained is True))
 
 
 def read_config(path: Path, data: Mapping[str, str] | None = None) -> StudyConfig:
