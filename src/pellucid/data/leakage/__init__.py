@@ -1,4 +1,4 @@
-"""What lets a test score look better than it is: copies, parted patients and lesions, and classes told by their source."""
+"""What flatters a test score: copies, parted patients and lesions, and classes that their source tells."""
 
 from pellucid.data.leakage.check import LeakageReport, check_leakage
 from pellucid.data.leakage.exact import COPY_COLUMNS, CopyCounts, copy_in_train, count_copies, find_copies

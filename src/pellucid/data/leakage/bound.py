@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from pellucid.data.leakage.finding import LeakageFinding, conflicts, counted, number_groups
+from pellucid.data.leakage.finding import LeakageFinding, Severity, conflicts, counted, number_groups
 
 
 def findings(table: pd.DataFrame) -> list[LeakageFinding]:
@@ -32,7 +32,7 @@ def findings(table: pd.DataFrame) -> list[LeakageFinding]:
             sentence = f"{counted(count, noun)} {has} images of more than one class: {conflicts(rows)}."
             if noun == "lesion":
                 sentence += " A lesion has one diagnosis at a time."
-            severity = "note" if noun == "patient" else "warning"
+            severity: Severity = "note" if noun == "patient" else "warning"
             found.append(LeakageFinding(f"{noun}s-in-classes", severity, count, sentence, rows))
     return found + _unknown_patients(table)
 

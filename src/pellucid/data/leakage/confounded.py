@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from pellucid.data.leakage.confounding import PEOPLE, associations
+from pellucid.data.leakage.confounding import FEWEST, PEOPLE, associations
 from pellucid.data.leakage.finding import LeakageFinding, counted, joined
 from pellucid.data.manifest import Manifest
 
@@ -25,17 +25,17 @@ def findings(manifest: Manifest) -> list[LeakageFinding]:
     sources = found[~found["column"].isin(PEOPLE)]
     results = []
     grave = sources[sources["balanced_accuracy"] >= TELLING]
-    for kind, severity, rows in (
-        ("confounded", "alarm", grave),
-        ("hinted", "warning", sources[(sources["balanced_accuracy"] >= HINTING) & ~sources.index.isin(grave.index)]),
+    for kind, rows in (
+        ("confounded", grave),
+        ("hinted", sources[(sources["balanced_accuracy"] >= HINTING) & ~sources.index.isin(grave.index)]),
     ):
         if len(rows):
-            results.append(_finding(kind, severity, rows.reset_index(drop=True)))
+            results.append(_finding(kind, rows.reset_index(drop=True)))
     people = found[found["column"].isin(PEOPLE) & (found["balanced_accuracy"] >= HINTING)]
     return results + _people(manifest.table, people.reset_index(drop=True))
 
 
-def _finding(kind: str, severity: str, rows: pd.DataFrame) -> LeakageFinding:
+def _finding(kind: str, rows: pd.DataFrame) -> LeakageFinding:
     told = [
         f"{row.column} for {row.label} ({row.balanced_accuracy:.2f}; mostly {row.value})"
         for row in rows.drop_duplicates("column").head(_SHOWN).itertuples()
@@ -58,28 +58,24 @@ def _finding(kind: str, severity: str, rows: pd.DataFrame) -> LeakageFinding:
 def _people(table: pd.DataFrame, told: pd.DataFrame) -> list[LeakageFinding]:
     """How age and sex differ between classes: facts, which may be the disease's own."""
     parts, rows = [], []
-    ages = table.dropna(subset="age").groupby("label")["age"].agg(["mean", "count"])
-    ages = ages[ages["count"] >= 5]
-    if len(ages) > 1:
-        low, high = ages["mean"].idxmin(), ages["mean"].idxmax()
+    ages = table.dropna(subset="age")
+    if (means := _means(ages["age"], ages["label"], "mean age")) is not None:
+        low, high = means.iloc[0], means.iloc[-1]
         parts.append(
-            f"the mean age runs from {ages['mean'][low]:.0f} years ({low}) to {ages['mean'][high]:.0f} ({high})"
+            f"the mean age runs from {low['value']:.0f} years ({low['label']}) to {high['value']:.0f} ({high['label']})"
         )
-        rows += [("age", label, row["mean"], int(row["count"])) for label, row in ages.iterrows()]
+        rows.append(means)
     known = table[table["sex"] != ""]
     if known["sex"].nunique() > 1:
-        first = str(known["sex"].value_counts().sort_index().index[0])
-        shares = known.assign(first=known["sex"] == first).groupby("label")["first"].agg(["mean", "count"])
-        shares = shares[shares["count"] >= 5]
-        if len(shares) > 1:
-            low, high = shares["mean"].idxmin(), shares["mean"].idxmax()
+        first = min(known["sex"])
+        means = _means((known["sex"] == first).astype(float), known["label"], f"share of sex {first}")
+        if means is not None:
+            low, high = means.iloc[0], means.iloc[-1]
             parts.append(
-                f"the share of sex {first} from {100 * shares['mean'][low]:.0f} % ({low}) to "
-                f"{100 * shares['mean'][high]:.0f} % ({high})"
+                f"the share of sex {first} from {100 * low['value']:.0f} % ({low['label']}) to "
+                f"{100 * high['value']:.0f} % ({high['label']})"
             )
-            rows += [
-                (f"share of sex {first}", label, row["mean"], int(row["count"])) for label, row in shares.iterrows()
-            ]
+            rows.append(means)
     if not parts:
         return []
     sentence = f"Between classes {joined(parts)}, where they are known."
@@ -88,5 +84,13 @@ def _people(table: pd.DataFrame, told: pd.DataFrame) -> list[LeakageFinding]:
         given = "whether it is given tells" if row["value"] == "none given" else "it tells"
         sentence += f" Of {column}, {given} {row['label']} (balanced accuracy {row['balanced_accuracy']:.2f})."
     sentence += " That may be the disease's own."
-    table_ = pd.DataFrame(rows, columns=["column", "label", "value", "images"])
-    return [LeakageFinding("age-and-sex", "note", len(parts), sentence, table_)]
+    return [LeakageFinding("age-and-sex", "note", len(parts), sentence, pd.concat(rows, ignore_index=True))]
+
+
+def _means(values: pd.Series, labels: pd.Series, column: str) -> pd.DataFrame | None:
+    """Mean of each class with enough images, the lowest first; None for fewer than two classes."""
+    counts = labels.value_counts()
+    classes = sorted(str(label) for label in counts.index[counts >= FEWEST])
+    rows = [(column, label, float(values[labels == label].mean()), int(counts[label])) for label in classes]
+    means = pd.DataFrame(rows, columns=["column", "label", "value", "images"])
+    return means.sort_values("value", kind="stable", ignore_index=True) if len(means) > 1 else None

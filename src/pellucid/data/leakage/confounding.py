@@ -81,7 +81,7 @@ def cramers_v(first: np.ndarray, second: np.ndarray) -> float:
 def _columns(manifest: Manifest) -> dict[str, pd.Series]:
     table = manifest.table
     known = ("split", "patient_id", "mask", "pixel_hash")
-    columns = {name: table[name] for name in table if name not in known and not _NOT_SOURCES.search(str(name))}
+    columns = {str(name): table[name] for name in table if name not in known and not _NOT_SOURCES.search(str(name))}
     columns["file format"] = pd.Series([Path(sample).suffix.lower() for sample in table["sample"]], table.index)
     if {"width", "height"} <= set(table):
         columns["proportions"] = (table["width"] / table["height"]).round(3)

@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from pellucid.data.leakage.finding import LeakageFinding, Severity, conflicts, counted, joined, number_groups, share
+from pellucid.data.leakage.finding import (
+    ROW_COLUMNS,
+    LeakageFinding,
+    Severity,
+    conflicts,
+    counted,
+    joined,
+    number_groups,
+    share,
+)
 from pellucid.data.leakage.near import copy_kind, near_groups
 
 _PARTS = {"test": "test", "val": "validation"}
@@ -86,20 +95,19 @@ def _alike(table: pd.DataFrame, pairs: pd.DataFrame) -> list[LeakageFinding]:
     crossing = int((splits[0] != splits[1]).sum())
     severity: Severity = "warning" if crossing else "note"
     sentence = (
-        f"{counted(len(pairs), 'further pair')} of images {'is' if len(pairs) == 1 else 'are'} as alike as neighbouring "
-        "slices of one patient or two pictures of one lesion, of which nothing else tells"
+        f"{counted(len(pairs), 'further pair')} of images {'is' if len(pairs) == 1 else 'are'} as alike as "
+        "neighbouring slices of one patient or two pictures of one lesion, of which nothing else tells"
         + (f"; {crossing} of them lie in different parts." if crossing else ".")
     )
     order = np.lexsort((-pairs["similarity"].to_numpy(), splits[0] == splits[1]))
-    rows = []
-    for group, pair in enumerate(pairs.iloc[order].itertuples(), start=1):
-        for sample, transform in ((pair.sample, ""), (pair.other, pair.transform)):
-            row = known.loc[sample]
-            rows.append(
-                (group, sample, row["split"], row["label"], transform, pair.similarity if transform else np.nan)
-            )
-    columns = ["group", "sample", "split", "label", "transform", "similarity"]
-    return [LeakageFinding("alike", severity, len(pairs), sentence, pd.DataFrame(rows, columns=columns))]
+    ordered = pairs.iloc[order].reset_index(drop=True)
+    ends = [
+        pd.DataFrame({"sample": ordered["sample"], "turn": 0, "transform": "", "similarity": np.nan}),
+        pd.DataFrame({"sample": ordered["other"], "turn": 1, **ordered[["transform", "similarity"]]}),
+    ]
+    rows = pd.concat([end.assign(group=ordered.index + 1) for end in ends]).sort_values(["group", "turn"])
+    rows = rows.merge(table[["sample", "split", "label"]], on="sample", how="left")
+    return [LeakageFinding("alike", severity, len(pairs), sentence, rows[list(ROW_COLUMNS)])]
 
 
 def _kept(rows: pd.DataFrame, wanted: pd.Series) -> pd.DataFrame:

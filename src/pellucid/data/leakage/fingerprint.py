@@ -128,7 +128,7 @@ def _prints(pictures: np.ndarray) -> np.ndarray:
 def _parities(prints: np.ndarray) -> list[np.ndarray]:
     """Coefficients whose row and column number are even and even, odd and even, even and odd, odd and odd."""
     parts = [prints[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
-    return [np.ascontiguousarray(part.reshape(len(prints), -1)) for part in parts]
+    return [np.ascontiguousarray(part.reshape(len(prints), (COEFFICIENTS // 2) ** 2)) for part in parts]
 
 
 def _candidates(

@@ -84,7 +84,7 @@ def _thumbnail(path: Path) -> tuple[np.ndarray, float, float] | str:
 def _grey(pixels: np.ndarray) -> np.ndarray:
     """Pixels (1 or 3, H, W) as (H, W) float32."""
     if len(pixels) == 1:
-        return pixels[0].astype(np.float32)
+        return np.asarray(pixels[0], dtype=np.float32)
     grey = np.zeros(pixels.shape[1:], np.float32)
     for channel, share in zip(pixels, _LUMA, strict=True):
         grey += np.float32(share) * channel
