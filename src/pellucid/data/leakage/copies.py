@@ -86,9 +86,8 @@ def _alike(table: pd.DataFrame, pairs: pd.DataFrame) -> list[LeakageFinding]:
     """Pairs that fall short of copies, as neighbouring slices do."""
     pairs = pairs[pairs["kind"] == "alike"]
     known = table.set_index("sample")
-    if len(pairs) and (known["patient_id"] != "").any():  # one patient's images may well be alike
-        patients = [known["patient_id"].reindex(pairs[end]).to_numpy() for end in ("sample", "other")]
-        pairs = pairs[(patients[0] == "") | (patients[0] != patients[1])]
+    owners = [known["patient_id"].reindex(pairs[end]).to_numpy(str) for end in ("sample", "other")]
+    pairs = pairs[(owners[0] == "") | (owners[1] == "")]  # of known patients, ids tell more than looks
     if pairs.empty:
         return []
     splits = [known["split"].reindex(pairs[end]).to_numpy() for end in ("sample", "other")]
