@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pellucid.errors import expected, unknown_name
 from pellucid.statistics.bootstrap import RESAMPLES, Estimate, WeightStatistic, bootstrap
-from pellucid.statistics.units import FloatArray, UnitIds, numbers, units_of
+from pellucid.statistics.units import FloatArray, UnitIds, Units, numbers, units_of
 
 SCORES = ("accuracy", "macro-f1", "auroc", "kappa")
 
@@ -142,7 +142,7 @@ def classification_scores(answers: Predictions) -> dict[str, Score]:
 
 def classification_intervals(
     answers: Predictions,
-    patients: UnitIds | str = "image",
+    patients: UnitIds | Units | str = "image",
     *,
     resamples: int = RESAMPLES,
     confidence: float = 0.95,
