@@ -22,7 +22,9 @@ CHANGES: Mapping[str, tuple[Callable[[Image.Image], Image.Image], str, str]] = {
     "brighter": (lambda image: ImageEnhance.Brightness(image).enhance(1.15), ".png", "brightness"),
     "flatter": (lambda image: ImageEnhance.Contrast(image).enhance(0.8), ".png", "contrast"),
     "all": (
-        lambda image: ImageEnhance.Brightness(image.transpose(Image.Transpose.ROTATE_180).resize((96, 96))).enhance(0.9),
+        lambda image: ImageEnhance.Brightness(image.transpose(Image.Transpose.ROTATE_180).resize((96, 96))).enhance(
+            0.9
+        ),
         ".jpg",
         "rotated by 180°, resized, brightness",
     ),
@@ -32,7 +34,9 @@ CHANGES: Mapping[str, tuple[Callable[[Image.Image], Image.Image], str, str]] = {
 @pytest.fixture(scope="session")
 def phantoms() -> Mapping[str, list[np.ndarray]]:
     """Twelve pictures of each task, from different patients."""
-    return {task: [draw_phantom(task, index, size=128).image for index in range(12)] for task in ("brain", "skin", "chest")}
+    return {
+        task: [draw_phantom(task, index, size=128).image for index in range(12)] for task in ("brain", "skin", "chest")
+    }
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from pellucid.data.leakage.check import LeakageReport, check_leakage
 from pellucid.data.leakage.exact import COPY_COLUMNS, CopyCounts, copy_in_train, count_copies, find_copies
 from pellucid.data.leakage.finding import LeakageFinding
-from pellucid.data.leakage.near import ALIKE, NEAR, NEAR_COLUMNS, copy_kind, find_near, near_groups
+from pellucid.data.leakage.near import ALIKE, NEAR, NEAR_COLUMNS, copy_groups, copy_kind, find_near, near_groups
 from pellucid.data.leakage.thumbnails import Thumbnails, read_thumbnails
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "LeakageReport",
     "Thumbnails",
     "check_leakage",
+    "copy_groups",
     "copy_in_train",
     "copy_kind",
     "count_copies",

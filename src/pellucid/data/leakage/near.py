@@ -102,8 +102,22 @@ def near_groups(table: pd.DataFrame, pairs: pd.DataFrame) -> np.ndarray:
     return numbers
 
 
+def copy_groups(table: pd.DataFrame, pairs: pd.DataFrame | None) -> pd.Series:
+    """A word per image that pixel-identical copies share, and near ones if `pairs` are given.
+
+    >>> pairs = pd.DataFrame({"kind": ["near"], "pixel_hash": ["a"], "other_hash": ["c"]})
+    >>> copy_groups(pd.DataFrame({"pixel_hash": ["a", "b", "c", "b"]}), pairs).tolist()
+    ['near 0', 'b', 'near 0', 'b']
+    """
+    hashes = table["pixel_hash"].astype(str)
+    if pairs is None:
+        return hashes
+    groups = near_groups(table, pairs)
+    return hashes.where(groups < 0, [f"near {group}" for group in groups])
+
+
 def copy_kind(pixel_hash: pd.Series, split: pd.Series, pairs: pd.DataFrame | None = None) -> pd.Series:
-    """What each image outside of the training part is to one in it: "exact", "near" or "" for no copy.
+    """What each image outside of the training part is to one in it: "exact", "near" or "" for no copy or excluded.
 
     >>> pairs = pd.DataFrame({"kind": ["near"], "pixel_hash": ["a"], "other_hash": ["c"]})
     >>> copy_kind(pd.Series(["a", "a", "b", "c"]), pd.Series(["train", "test", "test", "test"]), pairs).tolist()
@@ -122,6 +136,7 @@ def copy_kind(pixel_hash: pd.Series, split: pd.Series, pairs: pd.DataFrame | Non
         }
         kinds[pixel_hash.isin(seen) & outside] = "near"
     kinds[copy_in_train(pixel_hash, split)] = "exact"
+    kinds[split == "excluded"] = ""
     return kinds
 
 
