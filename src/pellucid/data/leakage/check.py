@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from pellucid.data.leakage import between, bound, confounded, copies
-from pellucid.data.leakage.finding import LeakageFinding
+from pellucid.data.leakage.finding import LeakageFinding, joined
 from pellucid.data.leakage.near import ALIKE, NEAR, NEAR_COLUMNS, find_near
 from pellucid.data.leakage.thumbnails import Thumbnails, read_thumbnails
 from pellucid.data.manifest import Manifest
@@ -66,31 +67,43 @@ def check_leakage(
 
     An image that can no longer be read is told of, and the rest is checked.
     """
-    pairs, thumbnails, across = pd.DataFrame(columns=list(NEAR_COLUMNS)), None, None
-    if near is not None:
-        thumbnails = _thumbnails(manifest, show_progress)
-        alike = min(alike, near)
-        pairs = find_near(manifest, thumbnails, near=near, alike_from=alike, show_progress=show_progress)
-        if against is not None:
-            other = (against, _thumbnails(against, show_progress))
-            across = find_near(
-                manifest, thumbnails, near=near, alike_from=alike, against=other, show_progress=show_progress
-            )
+    if near is None:
+        others = [] if against is None else [(against, pd.DataFrame(columns=list(NEAR_COLUMNS)))]
+        return report_leakage(manifest, pd.DataFrame(columns=list(NEAR_COLUMNS)), others)
+    alike = min(alike, near)
+    thumbnails = _thumbnails(manifest, show_progress)
+    pairs = find_near(manifest, thumbnails, near=near, alike_from=alike, show_progress=show_progress)
+    others = []
+    if against is not None:
+        theirs = (against, _thumbnails(against, show_progress))
+        across = find_near(
+            manifest, thumbnails, near=near, alike_from=alike, against=theirs, show_progress=show_progress
+        )
+        others = [(against, across)]
+    problems = zip(manifest.table["sample"], thumbnails.problems, strict=True)
+    lost = tuple((str(sample), problem) for sample, problem in problems if problem)
+    return report_leakage(replace(manifest, unreadable=(*manifest.unreadable, *lost)), pairs, others)
+
+
+def report_leakage(
+    manifest: Manifest, pairs: pd.DataFrame, others: Sequence[tuple[Manifest, pd.DataFrame]] = ()
+) -> LeakageReport:
+    """The same from near copies found before: `pairs` within the data set, and with each other set those across."""
     found = [
         *copies.findings(manifest.table, pairs),
         *bound.findings(manifest.table),
         *confounded.findings(manifest),
-        *_unread(manifest, thumbnails),
+        *_unread(manifest),
     ]
-    if against is not None:
-        found += between.findings(manifest, against, pairs.iloc[:0] if across is None else across)
+    for other, across in others:
+        found += between.findings(manifest, other, across)
     return LeakageReport(
         name=manifest.name,
         images=len(manifest.table),
         parts={str(part): int(count) for part, count in manifest.table["split"].value_counts().sort_index().items()},
         findings=tuple(sorted(found, key=lambda each: SEVERITIES.index(each.severity))),
         pairs=pairs,
-        against="" if against is None else against.name,
+        against=joined([other.name for other, _ in others]),
     )
 
 
@@ -98,11 +111,10 @@ def _thumbnails(manifest: Manifest, show_progress: bool) -> Thumbnails:
     return read_thumbnails([manifest.root / sample for sample in manifest.table["sample"]], show_progress=show_progress)
 
 
-def _unread(manifest: Manifest, thumbnails: Thumbnails | None) -> list[LeakageFinding]:
-    later = () if thumbnails is None else zip(manifest.table["sample"], thumbnails.problems, strict=True)
-    unread = [*manifest.unreadable, *((str(sample), problem) for sample, problem in later if problem)]
-    if not unread:
+def _unread(manifest: Manifest) -> list[LeakageFinding]:
+    if not manifest.unreadable:
         return []
-    are = "image couldn't be read and wasn't" if len(unread) == 1 else "images couldn't be read and weren't"
-    rows = pd.DataFrame(unread, columns=["sample", "reason"])
-    return [LeakageFinding("unreadable", "note", len(unread), f"{len(unread)} {are} checked.", rows)]
+    count = len(manifest.unreadable)
+    are = "image couldn't be read and wasn't" if count == 1 else "images couldn't be read and weren't"
+    rows = pd.DataFrame(list(manifest.unreadable), columns=["sample", "reason"])
+    return [LeakageFinding("unreadable", "note", count, f"{count} {are} checked.", rows)]
