@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics
 
+from pellucid.statistics import units_of
 from pellucid.study.classified import MEASURE_COLUMNS, measured_rows
 from references.classified import made_up
 
@@ -15,6 +16,7 @@ def answers(n: int, k: int, seed: int, split: str, fold: int = 0) -> pd.DataFram
     made = made_up(n, k, seed)
     table = pd.DataFrame(
         {
+            "seed": 0,
             "fold": fold,
             "split": split,
             "patient_id": [f"p{fold}{split}{row // 2}" for row in range(n)],
@@ -27,6 +29,11 @@ def answers(n: int, k: int, seed: int, split: str, fold: int = 0) -> pd.DataFram
     return table
 
 
+def rows_of(test: pd.DataFrame, validation: pd.DataFrame) -> list[dict]:
+    units = units_of(list(test["patient_id"]), len(test))
+    return measured_rows(test, validation, units, resamples=20, confidence=0.95)
+
+
 def of(rows: list[dict], metric: str, label: str = "", rule: str | None = None) -> dict:
     (found,) = [row for row in rows if (row["metric"], row["class"]) == (metric, label) and rule in (None, row["rule"])]
     return found
@@ -34,7 +41,7 @@ def of(rows: list[dict], metric: str, label: str = "", rule: str | None = None) 
 
 def test_thresholds_come_from_validation_and_values_from_test():
     test, validation = answers(60, 3, 1, "test"), answers(40, 3, 2, "val")
-    rows = measured_rows(test, validation, resamples=30, confidence=0.95)
+    rows = rows_of(test, validation)
     assert set(rows[0]) == set(MEASURE_COLUMNS)
     for name in ("class 0", "class 1", "class 2"):
         positive, scores = validation["label"] == name, validation[f"prob_{name}"]
@@ -55,8 +62,10 @@ def test_thresholds_come_from_validation_and_values_from_test():
         )
     assert of(rows, "mcc")["value"] == pytest.approx(metrics.matthews_corrcoef(test["label"], test["predicted"]))
     assert of(rows, "mcc")["clusters"] == 30
+    assert of(rows, "auroc", "class 1")["positives"] == (test["label"] == "class 1").sum()
+    assert of(rows, "auroc")["positives"] is None
     changed = validation.assign(label="class 0", predicted="class 0")  # what validation says changes thresholds alone
-    others = measured_rows(test, changed, resamples=30, confidence=0.95)
+    others = rows_of(test, changed)
     assert of(others, "mcc") == of(rows, "mcc")
     assert of(others, "sensitivity", "class 1", "youden")["value"] is None
     assert "validation part has no sample" in of(others, "sensitivity", "class 1", "youden")["note"]
@@ -65,11 +74,11 @@ def test_thresholds_come_from_validation_and_values_from_test():
 def test_each_fold_has_its_own_thresholds():
     test = pd.concat([answers(30, 2, 1, "test", 0), answers(30, 2, 2, "test", 1)])
     validation = pd.concat([answers(25, 2, 3, "val", 0), answers(25, 2, 4, "val", 1)])
-    pooled = of(measured_rows(test, validation, resamples=20, confidence=0.95), "sensitivity", "class 1", "youden")
+    pooled = of(rows_of(test, validation), "sensitivity", "class 1", "youden")
     alone = []
     for fold in (0, 1):
         parts = [table[table["fold"] == fold] for table in (test, validation)]
-        alone.append(of(measured_rows(*parts, resamples=20, confidence=0.95), "sensitivity", "class 1", "youden"))
+        alone.append(of(rows_of(*parts), "sensitivity", "class 1", "youden"))
     limits = [row["threshold_low"] for row in alone]
     assert limits[0] != limits[1]
     assert (pooled["threshold_low"], pooled["threshold_high"]) == (min(limits), max(limits))
@@ -79,7 +88,7 @@ def test_each_fold_has_its_own_thresholds():
 
 
 def test_two_classes_have_a_stated_threshold_too():
-    rows = measured_rows(answers(40, 2, 1, "test"), answers(30, 2, 2, "val"), resamples=20, confidence=0.95)
+    rows = rows_of(answers(40, 2, 1, "test"), answers(30, 2, 2, "val"))
     assert {row["rule"] for row in rows} == {"argmax", "fixed", "youden", "sensitivity-0.9", ""}
     assert of(rows, "npv", "class 1", "fixed")["threshold_high"] == 0.5
 
@@ -88,13 +97,15 @@ def test_several_labels_are_measured_as_such():
     generator = np.random.default_rng(0)
     tables = []
     for split, n in (("test", 50), ("val", 40)):
-        table = pd.DataFrame({"fold": 0, "split": split, "patient_id": [f"{split}{row}" for row in range(n)]})
+        table = pd.DataFrame(
+            {"seed": 0, "fold": 0, "split": split, "patient_id": [f"{split}{row}" for row in range(n)]}
+        )
         truth = generator.random((n, 2)) < 0.4
         for c, name in enumerate(("edema", "nodule")):
             table[f"prob_{name}"] = np.clip(generator.normal(0.4 + 0.2 * truth[:, c], 0.2), 0, 1)
             table[f"label_{name}"] = truth[:, c]
         tables.append(table)
-    rows = measured_rows(*tables, resamples=20, confidence=0.95)
+    rows = rows_of(*tables)
     test = tables[0]
     truth = test[["label_edema", "label_nodule"]].to_numpy()
     scores = test[["prob_edema", "prob_nodule"]].to_numpy()
@@ -107,12 +118,12 @@ def test_several_labels_are_measured_as_such():
 
 def test_without_validation_no_threshold_is_chosen():
     test = answers(40, 3, 1, "test")
-    rows = measured_rows(test, test.iloc[:0], resamples=20, confidence=0.95)
+    rows = rows_of(test, test.iloc[:0])
     assert of(rows, "f1", "class 0", "youden")["value"] is None
     assert of(rows, "f1", "class 0", "argmax")["value"] is not None
 
 
 def test_another_data_sets_classes_are_passed_over():
     test = answers(40, 2, 1, "test").assign(prob_other=np.nan)
-    rows = measured_rows(test, answers(30, 2, 2, "val").assign(prob_other=np.nan), resamples=20, confidence=0.95)
+    rows = rows_of(test, answers(30, 2, 2, "val").assign(prob_other=np.nan))
     assert {row["class"] for row in rows} == {"", "class 0", "class 1"}

@@ -59,6 +59,7 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
         channels: int,
         size: int,
         intensity: Intensity = "dtype",
+        enhancement: str = "none",
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         if len(paths) != len(labels):

@@ -42,7 +42,6 @@ from pellucid.report.scores import (
 from pellucid.report.sheets import sheets
 from pellucid.report.tables import (
     Table,
-    class_shares,
     confusion_table,
     counts_table,
     folds_table,
@@ -192,22 +191,13 @@ def _dataset_part(study: StudyResult, dataset: DatasetResult) -> DatasetPart:
         curves=[curve for model in dataset.models for curve in learning_curves(dataset.of_model(model))],
         models=[table for table in tables if table is not None],
         measures=[
-            each
-            for model in dataset.models
-            for images in IMAGE_SETS
-            if (each := _measures(study, dataset, model, images)) is not None
+            measures(_title(str(model), str(images)), rows, study.confidence)
+            for (model, images), rows in models[models["fold"] == "all"].groupby(["model", "images"], sort=False)
         ],
         confusions=[table for table in confusions if table is not None],
         explanations=[_model_part(study, dataset, model) for model in dataset.models],
         times=times_table(dataset),
     )
-
-
-def _measures(study: StudyResult, dataset: DatasetResult, model: str, images: str) -> Measures | None:
-    rows = study.table("models", dataset.name, model, images)
-    pooled = rows[rows["fold"] == "all"]
-    shares = class_shares(dataset.of_model(model), dataset.classes, images)
-    return measures(_title(model, images), pooled, shares, study.confidence) if len(pooled) else None
 
 
 def _model_part(study: StudyResult, dataset: DatasetResult, model: str) -> ModelPart:

@@ -25,18 +25,17 @@ class Measures:
     tables: Sequence[Table]
 
 
-def measures(title: str, models: pd.DataFrame, shares: Mapping[str, float], confidence: float) -> Measures | None:
+def measures(title: str, models: pd.DataFrame, confidence: float) -> Measures:
     """All measures of one model on one set of test images.
 
     Args:
         title: the model, and the images where they aren't all.
         models: rows of `models.csv` of this model, images and fold.
-        shares: share of the test images that are of each class, in the order of the classes.
         confidence: of the intervals.
     """
-    if models.empty:
-        return None
     of_classes = models[models["class"] != ""]
+    firsts = of_classes.drop_duplicates("class")
+    shares = {str(row["class"]): float(row["positives"]) / float(row["n"]) for _, row in firsts.iterrows()}
     tables = [_overall(models[models["class"] == ""], confidence), _ranked(of_classes, shares)]
     tables += [_decided(name, of_classes[of_classes["class"] == name], shares[name]) for name in shares]
     return Measures(title, [table for table in tables if table is not None])

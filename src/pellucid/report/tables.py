@@ -207,16 +207,6 @@ def confusion_table(cells: Sequence[CellResult], classes: Sequence[str], images:
     )
 
 
-def class_shares(cells: Sequence[CellResult], classes: Sequence[str], images: str) -> dict[str, float]:
-    """Share of a model's test images that are of each class, over all folds."""
-    test = pd.concat([cell.test for cell in cells], ignore_index=True)
-    if images != "all":
-        test = test[~test["copy_in_train"].astype(bool)]
-    if all(f"label_{label}" in test for label in classes):
-        return {label: float(test[f"label_{label}"].mean()) for label in classes}
-    return {label: float((test["label"] == label).mean()) for label in classes}
-
-
 def confusion(test: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
     """Counts (true, predicted) in the order of `classes`."""
     position = {label: index for index, label in enumerate(classes)}
@@ -235,7 +225,7 @@ def training_table(dataset: DatasetResult) -> Table | None:
         mean, std = (", ".join(number(value) for value in card["normalisation"][part]) for part in ("mean", "std"))
         rows.append(
             [
-                Cell(cell.model, f"fold {cell.fold}" if len(dataset.of_model(cell.model)) > 1 else ""),
+                Cell(cell.model, cell.place if len(dataset.of_model(cell.model)) > 1 else ""),
                 Cell(f"{card['parameters'] / 1e6:.2f} M"),
                 Cell(f"{card['channels']} × {card['image_size']} × {card['image_size']}"),
                 Cell(str(card["normalisation"]["origin"]), f"mean {mean}; sd {std}"),

@@ -14,7 +14,7 @@ from pellucid.statistics.bootstrap import RESAMPLES, ColumnStatistic, Estimate
 from pellucid.statistics.class_metrics import CLASS_METRICS, SCORE_METRICS, Measure
 from pellucid.statistics.measured import Column, Measured, class_columns, class_values, measured
 from pellucid.statistics.thresholds import BoolArray, Decision, argmax_decision
-from pellucid.statistics.units import FloatArray, UnitIds, numbers, units_of
+from pellucid.statistics.units import FloatArray, UnitIds, Units, numbers, units_of
 
 SCORES = SCORE_METRICS.names()
 """Names of the measures of all classes together; `CLASS_METRICS` has those of one class against the rest."""
@@ -120,7 +120,7 @@ def classification_scores(answers: Predictions) -> dict[str, Score]:
 
 def classification_intervals(
     answers: Predictions,
-    patients: UnitIds | str = "image",
+    patients: UnitIds | Units | str = "image",
     *,
     resamples: int = RESAMPLES,
     confidence: float = 0.95,
@@ -137,7 +137,7 @@ def classification_intervals(
 
 def measure(
     answers: Predictions,
-    patients: UnitIds | str = "image",
+    patients: UnitIds | Units | str = "image",
     decisions: Sequence[Decision] = (),
     *,
     resamples: int = RESAMPLES,

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from pellucid.errors import expected, unknown_name
 from pellucid.statistics.corrections import adjust, adjusted_label, check_correction
 from pellucid.statistics.paired import TestResult, corrected_resampled_t, paired_t
-from pellucid.statistics.units import UnitIds, numbers
+from pellucid.statistics.units import UnitIds, Units, numbers
 from pellucid.statistics.wording import count, number, p_value, span
 
 TESTS = ("paired-t", "corrected-resampled-t")
@@ -70,7 +70,7 @@ class Comparison:
 
 def compare_all(
     scores: Mapping[str, ArrayLike],
-    units: UnitIds | str = "image",
+    units: UnitIds | Units | str = "image",
     test: str = "paired-t",
     correction: str = "holm",
     *,

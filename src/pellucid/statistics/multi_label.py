@@ -21,7 +21,7 @@ from pellucid.statistics.measured import (
     pooled_ranking,
 )
 from pellucid.statistics.thresholds import BoolArray, Decision, decide
-from pellucid.statistics.units import FloatArray, UnitIds, numbers, units_of
+from pellucid.statistics.units import FloatArray, UnitIds, Units, numbers, units_of
 
 _AVERAGES = ("macro", "micro")
 
@@ -72,7 +72,7 @@ def label_predictions(truth: ArrayLike, probabilities: ArrayLike, names: Sequenc
 
 def measure_labels(
     answers: LabelPredictions,
-    patients: UnitIds | str = "image",
+    patients: UnitIds | Units | str = "image",
     decisions: Sequence[Decision] = (),
     *,
     resamples: int = RESAMPLES,

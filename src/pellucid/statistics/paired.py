@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from scipy import optimize, special, stats
 
 from pellucid.errors import expected
-from pellucid.statistics.units import FloatArray, UnitIds, by_unit, numbers, units_of
+from pellucid.statistics.units import FloatArray, UnitIds, Units, by_unit, numbers, units_of
 from pellucid.statistics.wording import count
 
 ROUNDING = 1e-6
@@ -53,7 +53,7 @@ class TestResult:
 def paired_t(
     a: ArrayLike,
     b: ArrayLike,
-    units: UnitIds | str = "image",
+    units: UnitIds | Units | str = "image",
     *,
     confidence: float = 0.95,
 ) -> TestResult:
@@ -87,7 +87,7 @@ def corrected_resampled_t(
     b: ArrayLike,
     n_train: float,
     n_test: float,
-    units: UnitIds | str = "fold",
+    units: UnitIds | Units | str = "fold",
     *,
     confidence: float = 0.95,
 ) -> TestResult:
@@ -121,7 +121,7 @@ def corrected_resampled_t(
 
 
 def _paired(
-    name: str, a: ArrayLike, b: ArrayLike, units: UnitIds | str, confidence: float, overlap: float
+    name: str, a: ArrayLike, b: ArrayLike, units: UnitIds | Units | str, confidence: float, overlap: float
 ) -> TestResult:
     if not 0 < confidence < 1:
         raise expected("confidence", "a share between 0 and 1", confidence, do="Give 0.95 for a 95 % interval.")
@@ -185,7 +185,7 @@ def _paired(
     )
 
 
-def _pairs(a: ArrayLike, b: ArrayLike, units: UnitIds | str) -> tuple[FloatArray, str, int, str]:
+def _pairs(a: ArrayLike, b: ArrayLike, units: UnitIds | Units | str) -> tuple[FloatArray, str, int, str]:
     """Both sides (U, 2) averaged within units, what a unit is, rows left out, and a note on the units."""
     left, right = numbers("a", a), numbers("b", b)
     if left.ndim != 1 or left.shape != right.shape:
@@ -193,8 +193,7 @@ def _pairs(a: ArrayLike, b: ArrayLike, units: UnitIds | str) -> tuple[FloatArray
     both = np.column_stack([left, right])
     present = np.isfinite(both).all(axis=1)
     kept = units_of(units, len(both)).take(np.flatnonzero(present))
-    ids = kept.row_ids.tolist() if any(kept.ids) else kept.unit
-    means, found = by_unit(both[present], ids)
+    means, found = by_unit(both[present], kept)
     return means, found.unit, int((~present).sum()), found.note
 
 

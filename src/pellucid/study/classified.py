@@ -12,6 +12,7 @@ from pellucid.statistics import (
     THRESHOLD_RULES,
     Decision,
     Measured,
+    Units,
     choose_thresholds,
     decide,
     label_predictions,
@@ -21,17 +22,19 @@ from pellucid.statistics import (
 )
 
 MEASURE_COLUMNS = (
-    "metric", "class", "rule", "threshold_low", "threshold_high", "value", "low", "high", "n", "clusters", "unit",
-    "note",
+    "metric", "class", "rule", "threshold_low", "threshold_high", "value", "low", "high", "n", "positives", "clusters",
+    "unit", "note",
 )  # fmt: skip
+NETWORK = ("seed", "fold")
+"""What tells the networks of one model apart, each of which has thresholds of its own."""
 STATED_THRESHOLD = 0.5
 
 
 def measured_rows(
     test: pd.DataFrame,
     validation: pd.DataFrame,
+    units: Units,
     *,
-    networks: Sequence[str] = ("fold",),
     resamples: int,
     confidence: float,
 ) -> list[dict[str, Any]]:
@@ -40,31 +43,31 @@ def measured_rows(
     Args:
         test: rows of `predictions.parquet` of the test part.
         validation: those of the validation part, of the same networks: thresholds are chosen here, never on `test`.
-        networks: columns that tell the networks apart; each has thresholds of its own.
-        resamples, confidence: of the intervals, which resample patients.
+        units: the patients of the rows of `test`, which the intervals resample.
+        resamples, confidence: of the intervals.
 
     Returns:
         A row per measure with `MEASURE_COLUMNS`: "class" is "" for all classes together; "rule" is "argmax", "fixed",
         a name in `THRESHOLD_RULES`, or "" where no decision enters; the thresholds are the smallest and the largest of
-        the pooled networks.
+        the pooled networks; "positives" are the class's images.
     """
     classes = classes_of(test)
     several = label_columns(test, classes)
     probabilities = _columns(test, "prob_", classes)
-    patients = list(test["patient_id"])
     generator = np.random.default_rng(0)
-    decisions = [_chosen(rule, test, validation, classes, several, networks) for rule in THRESHOLD_RULES.names()]
+    decisions = [_chosen(rule, test, validation, classes, several) for rule in THRESHOLD_RULES.names()]
     if several or len(classes) == 2:
         decisions.insert(0, decide("fixed", probabilities, STATED_THRESHOLD))
     if several:
         answers = label_predictions(_truth(test, classes, several), probabilities, classes)
         found = measure_labels(
-            answers, patients, decisions, resamples=resamples, confidence=confidence, generator=generator
+            answers, units, decisions, resamples=resamples, confidence=confidence, generator=generator
         )
     else:
         said = predictions(list(test["label"]), list(test["predicted"]), probabilities, classes)
-        found = measure(said, patients, decisions, resamples=resamples, confidence=confidence, generator=generator)
-    return [_row(each) for each in found]
+        found = measure(said, units, decisions, resamples=resamples, confidence=confidence, generator=generator)
+    positives = dict(zip(classes, _truth(test, classes, several).sum(axis=0).tolist(), strict=True))
+    return [_row(each, positives.get(each.label)) for each in found]
 
 
 def classes_of(answers: pd.DataFrame) -> list[str]:
@@ -88,12 +91,11 @@ def _chosen(
     validation: pd.DataFrame,
     classes: Sequence[str],
     several: bool,
-    networks: Sequence[str],
 ) -> Decision:
     """Decisions on the test images, each by the thresholds of its own network."""
     limits = np.full((len(test), len(classes)), np.nan)
     why = [""] * len(classes)
-    trained, asked = _network(validation, networks), _network(test, networks)
+    trained, asked = _network(validation), _network(test)
     for network in np.unique(asked):
         own = validation[trained == network]
         truth = _truth(own, classes, several)
@@ -103,9 +105,9 @@ def _chosen(
     return decide(rule, _columns(test, "prob_", classes), limits, why)
 
 
-def _network(answers: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
+def _network(answers: pd.DataFrame) -> np.ndarray:
     """(N,) which network each row is of."""
-    return np.array(["/".join(map(str, key)) for key in answers[list(columns)].itertuples(index=False)], dtype=str)
+    return np.array(["/".join(map(str, key)) for key in answers[list(NETWORK)].itertuples(index=False)], dtype=str)
 
 
 def _truth(answers: pd.DataFrame, classes: Sequence[str], several: bool) -> np.ndarray:
@@ -119,7 +121,7 @@ def _columns(answers: pd.DataFrame, prefix: str, classes: Sequence[str]) -> np.n
     return answers[[prefix + name for name in classes]].to_numpy(float)
 
 
-def _row(each: Measured) -> dict[str, Any]:
+def _row(each: Measured, positives: int | None) -> dict[str, Any]:
     low, high = each.thresholds or (None, None)
     estimate = each.estimate
     return {
@@ -132,6 +134,7 @@ def _row(each: Measured) -> dict[str, Any]:
         "low": estimate.low,
         "high": estimate.high,
         "n": estimate.n,
+        "positives": positives,
         "clusters": estimate.units,
         "unit": estimate.unit,
         "note": estimate.note,
