@@ -12,6 +12,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pellucid.attribution import METHODS
+from pellucid.data.enhancements import enhancement_label
 from pellucid.data.phantoms import TASKS
 from pellucid.errors import InputError, unknown_name
 from pellucid.metrics import METRICS
@@ -192,6 +193,14 @@ class StudyConfig(_Section):
     def training_seeds(self) -> tuple[int, ...]:
         """The seeds from which each network is trained."""
         return self.seeds or (self.seed,)
+
+    @field_validator("enhancements", mode="before")
+    @classmethod
+    def _one_spelling(cls, enhancements: Any) -> Any:
+        """An enhancement may be given by its name, with options in brackets, or as a table of name and options."""
+        if isinstance(enhancements, (list, tuple)):
+            return [enhancement_label(each) if isinstance(each, (str, dict)) else each for each in enhancements]
+        return enhancements
 
     @field_validator("models", mode="before")
     @classmethod
