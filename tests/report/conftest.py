@@ -96,7 +96,7 @@ def _dataset(output: Path, made: Made, name: str) -> pd.DataFrame:
     splits = []
     for fold in range(made.folds):
         test = _test_rows(made, fold, draws)
-        splits.append(test.assign(dataset=name, fold=fold, split="test"))
+        splits += [test.assign(dataset=name, fold=fold, split=split) for split in ("test", "train", "val")]
         chosen = test.iloc[: made.explained].reset_index(drop=True)
         images, masks = _pictures(chosen, made, draws)
         if made.pictures and len(chosen):
@@ -117,7 +117,7 @@ def _dataset(output: Path, made: Made, name: str) -> pd.DataFrame:
                     draws,
                 )
     rows = pd.concat(splits, ignore_index=True)
-    _facts(output / "data", made, name, rows)
+    _facts(output / "data", made, name, rows[rows["split"] == "test"])
     return rows
 
 

@@ -19,6 +19,7 @@ from pellucid.report.about import (
     method_terms,
     shown_config,
 )
+from pellucid.report.classifier import Measures, measures
 from pellucid.report.figures import Drawn, drawn, learning_curves
 from pellucid.report.findings_of import IMAGE_SETS, DatasetFindings, dataset_findings, model_accuracies
 from pellucid.report.gallery import Gallery, Group, duplicates, examples, gallery
@@ -80,6 +81,7 @@ class DatasetPart:
     duplicates: Sequence[Group]
     curves: Sequence[Drawn]
     models: Sequence[Table]
+    measures: Sequence[Measures]
     confusions: Sequence[Table]
     explanations: Sequence[ModelPart]
     times: Table | None
@@ -122,7 +124,7 @@ def render(study: StudyResult, *, show_progress: bool = False) -> str:
         protocol=PROTOCOL,
         road=ROAD,
         methods=method_terms(methods),
-        glossary=glossary(metrics),
+        glossary=glossary(metrics, set(study.statistics["models"]["metric"]), set(study.statistics["models"]["rule"])),
         share_scale=drawn(colour_bar(MATRIX), "Colour scale from 0 to 100 % of the true class", exact=True),
     )
 
@@ -188,6 +190,10 @@ def _dataset_part(study: StudyResult, dataset: DatasetResult) -> DatasetPart:
         duplicates=duplicates(dataset),
         curves=[curve for model in dataset.models for curve in learning_curves(dataset.of_model(model))],
         models=[table for table in tables if table is not None],
+        measures=[
+            measures(_title(str(model), str(images)), rows, study.confidence)
+            for (model, images), rows in models[models["fold"] == "all"].groupby(["model", "images"], sort=False)
+        ],
         confusions=[table for table in confusions if table is not None],
         explanations=[_model_part(study, dataset, model) for model in dataset.models],
         times=times_table(dataset),

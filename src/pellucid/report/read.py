@@ -28,7 +28,8 @@ CELL_COLUMNS = {
 }  # fmt: skip
 STATISTICS_COLUMNS = {
     "models": [
-        "dataset", "model", "fold", "images", "metric", "value", "low", "high", "n", "clusters", "unit", "note",
+        "dataset", "model", "fold", "images", "metric", "class", "rule", "threshold_low", "threshold_high", "value",
+        "low", "high", "n", "positives", "clusters", "unit", "note",
     ],
     "model_tests": [
         "dataset", "model", "images", "test", "metric", "a", "b", "mean_difference", "low", "high", "statistic", "df",
@@ -50,6 +51,8 @@ _WORDS = (
     "fold",
     "images",
     "metric",
+    "class",
+    "rule",
     "unit",
     "note",
     "test",

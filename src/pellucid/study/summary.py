@@ -18,13 +18,12 @@ from pellucid.statistics import (
     Estimate,
     Units,
     bootstrap,
-    classification_intervals,
     compare_all,
     correct_family,
     mean_of,
-    predictions,
     units_of,
 )
+from pellucid.study.classified import MEASURE_COLUMNS, measured_rows
 from pellucid.study.config import StatisticsSettings, StudyConfig, read_config
 from pellucid.study.plan import arm_folder, cell_folders
 from pellucid.study.ranking import MethodScore, MetricRanking, corrected, rank_methods
@@ -35,20 +34,7 @@ COMPARED_METRIC = "road"
 _EXPLAINED = ["seed", "fold", "sample"]
 """What tells an explained image of one network from the others."""
 
-_MODEL_COLUMNS = [
-    "dataset",
-    "model",
-    "fold",
-    "images",
-    "metric",
-    "value",
-    "low",
-    "high",
-    "n",
-    "clusters",
-    "unit",
-    "note",
-]
+_MODEL_COLUMNS = ["dataset", "model", "fold", "images", *MEASURE_COLUMNS]
 _SCORE_COLUMNS = [
     "dataset", "model", "images", "method", "metric", "label", "correct", "mean", "low", "high", "n", "missing",
 ]  # fmt: skip
@@ -66,8 +52,9 @@ _RANK_COLUMNS = [
 def summarise_study(config: StudyConfig, output: Path, *, show_progress: bool = False) -> None:
     """Write `statistics/*.csv` from the cells that are finished: models, scores, and the tests between them.
 
-    - `models.csv`: accuracy, macro F1, AUROC and kappa on the test images, with intervals that resample patients,
-      per fold and over all folds, on all images and without the copies of training images; and on each external set.
+    - `models.csv`: every measure of the classifiers on the test images, of all classes and of each, at thresholds
+      chosen on the validation part too, with intervals that resample patients, per fold and over all folds, on all
+      images and without the copies of training images; and on each external set.
     - `model_tests.csv`: every pair of models on each data set, corrected over the study.
     - `scores.csv`: mean of each metric per method and class, right and wrong predictions apart; likewise on both sets
       of images.
@@ -123,20 +110,10 @@ def _units(rows: pd.DataFrame) -> Units:
 def _models(answers: pd.DataFrame, elsewhere: pd.DataFrame, settings: StatisticsSettings) -> pd.DataFrame:
     rows = []
     for dataset, model, fold, images, part in [*_test_parts(answers), *_test_parts(elsewhere)]:
-        for metric, estimate in _classified(part, settings).items():
-            rows.append(
-                {
-                    "dataset": dataset,
-                    "model": model,
-                    "fold": fold,
-                    "images": images,
-                    "metric": metric.replace("-", "_"),
-                    **_columns(estimate, "value"),
-                    "clusters": estimate.units,
-                    "unit": estimate.unit,
-                    "note": estimate.note,
-                }
-            )
+        held = answers[(answers["split"] == "val") & (answers["dataset"] == dataset) & (answers["model"] == model)]
+        found = measured_rows(part, held, _units(part), resamples=settings.resamples, confidence=settings.confidence)
+        where = {"dataset": dataset, "model": model, "fold": fold, "images": images}
+        rows += [{**where, **row} for row in found]
     return pd.DataFrame(rows, columns=_MODEL_COLUMNS)
 
 
@@ -155,20 +132,6 @@ def _test_parts(answers: pd.DataFrame) -> Iterable[tuple[str, str, str, str, pd.
             clean = rows[~rows["copy_in_train"]]
             if 0 < len(clean) < len(rows):
                 yield str(dataset), str(model), fold, f"{name}without copies", clean
-
-
-def _classified(part: pd.DataFrame, settings: StatisticsSettings) -> Mapping[str, Estimate]:
-    # tables of several data sets are joined, so another data set's classes are empty columns here
-    columns = [name for name in part.columns if name.startswith("prob_") and part[name].notna().all()]
-    classes = [name.removeprefix("prob_") for name in columns]
-    said = predictions(list(part["label"]), list(part["predicted"]), part[columns].to_numpy(float), classes)
-    return classification_intervals(
-        said,
-        _units(part),
-        resamples=settings.resamples,
-        confidence=settings.confidence,
-        generator=np.random.default_rng(0),
-    )
 
 
 def _model_tests(answers: pd.DataFrame, sizes: Mapping[str, tuple[float, float]], config: StudyConfig) -> pd.DataFrame:
