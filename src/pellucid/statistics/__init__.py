@@ -16,7 +16,8 @@ from pellucid.statistics.classification import (
 from pellucid.statistics.compare import Comparison, compare_all, correct_family
 from pellucid.statistics.corrections import Adjusted, adjust
 from pellucid.statistics.friedman import MethodRanks, critical_difference, friedman, groups_within
-from pellucid.statistics.paired import TestResult, corrected_resampled_t, paired_t
+from pellucid.statistics.paired import corrected_resampled_t, paired_t
+from pellucid.statistics.results import MarginResult, PowerResult, TestResult
 from pellucid.statistics.units import Units, by_unit, units_of
 
 __all__ = [

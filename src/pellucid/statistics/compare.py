@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 
 from pellucid.errors import expected, unknown_name
 from pellucid.statistics.corrections import adjust, adjusted_label, check_correction
-from pellucid.statistics.paired import TestResult, corrected_resampled_t, paired_t
+from pellucid.statistics.paired import corrected_resampled_t, paired_t
+from pellucid.statistics.results import TestResult
 from pellucid.statistics.units import UnitIds, numbers
 from pellucid.statistics.wording import count, number, p_value, span
 
