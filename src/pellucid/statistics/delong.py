@@ -12,6 +12,7 @@ from scipy import stats
 
 from pellucid.errors import expected
 from pellucid.statistics.mcnemar import refuse_clusters
+from pellucid.statistics.registry import comparison
 from pellucid.statistics.results import TestResult, check_confidence
 from pellucid.statistics.units import FloatArray, UnitIds, Units, numbers, units_of
 from pellucid.statistics.wording import count
@@ -49,6 +50,7 @@ def placements(positive: NDArray[np.bool_], scores: FloatArray) -> Placements:
     return Placements(float(cases.mean()), cases, controls)
 
 
+@comparison("delong", needs=("labels", "probabilities", "units"), source="DeLong et al. 1988; Sun & Xu 2014")
 def delong(
     labels: ArrayLike,
     a: ArrayLike,
@@ -87,6 +89,7 @@ def delong(
     return _compared("delong", labels, a, b, units, positive, confidence)
 
 
+@comparison("delong-clustered", needs=("labels", "probabilities", "units"), source="Obuchowski 1997")
 def delong_clustered(
     labels: ArrayLike,
     a: ArrayLike,
@@ -108,7 +111,7 @@ def delong_clustered(
     >>> patients = ["p", "q", "q", "r", "r", "s"]
     >>> a, b = [0.1, 0.4, 0.3, 0.6, 0.35, 0.8], [0.2, 0.5, 0.3, 0.4, 0.1, 0.9]
     >>> round(delong_clustered([0, 0, 0, 1, 1, 1], a, b, patients).p_value, 3)
-    0.317
+    0.134
     """
     return _compared("delong-clustered", labels, a, b, units, positive, confidence)
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from numpy.typing import ArrayLike
 from scipy import stats
 
 from pellucid.errors import expected
 from pellucid.statistics.paired import dz, standard_error
+from pellucid.statistics.registry import comparison
 from pellucid.statistics.results import MarginResult, check_confidence, sides_of
 from pellucid.statistics.units import UnitIds
 
 
+@comparison(
+    "non-inferiority",
+    family="non-inferiority",
+    needs=("scores", "margin", "units", "overlap"),
+    source="Piaggio et al. 2012",
+)
 def non_inferiority(
     a: ArrayLike,
     b: ArrayLike,
@@ -46,6 +55,9 @@ def non_inferiority(
     return _within("non-inferiority", a, b, margin, units, overlap, confidence)
 
 
+@comparison(
+    "equivalence", family="equivalence", needs=("scores", "margin", "units", "overlap"), source="Schuirmann 1987"
+)
 def equivalence(
     a: ArrayLike,
     b: ArrayLike,
@@ -76,7 +88,7 @@ def _within(
     if confidence <= 0.5:
         raise expected("confidence", "a share above 0.5, 1 less the one-sided level", confidence)
     sides, inner = sides_of(a, b, units), round(2 * confidence - 1, 12)
-    kind = {"margin": margin, "both_sides": name == "equivalence"}
+    kind: dict[str, Any] = {"margin": margin, "both_sides": name == "equivalence"}
     answer = sides.unanswerable() or ({"reason": sides.no_spread()} if sides.constant else None)
     if answer:
         return MarginResult(**sides.fields(name, inner, **{**answer, "p_value": None}, **kind))

@@ -10,6 +10,7 @@ from scipy import optimize, stats
 
 from pellucid.errors import InputError, expected, unknown_name
 from pellucid.statistics.paired import noncentrality_interval
+from pellucid.statistics.registry import comparison
 from pellucid.statistics.results import Sides, TestResult, check_confidence, sides_of
 from pellucid.statistics.units import FloatArray, UnitIds, numbers, units_of
 from pellucid.statistics.wording import count
@@ -17,6 +18,7 @@ from pellucid.statistics.wording import count
 METHODS = ("exact", "asymptotic")
 
 
+@comparison("mcnemar", needs=("answers", "units"), source="McNemar 1947")
 def mcnemar(
     a: ArrayLike,
     b: ArrayLike,
@@ -80,6 +82,7 @@ def mcnemar(
     )
 
 
+@comparison("mcnemar-clustered", needs=("answers", "units"), source="Durkalski et al. 2003")
 def mcnemar_clustered(
     a: ArrayLike, b: ArrayLike, units: UnitIds | str = "image", *, confidence: float = 0.95
 ) -> TestResult:
@@ -170,7 +173,8 @@ def tango_interval(ours: int, theirs: int, n: int, confidence: float) -> tuple[f
     def bound(target: float, far: float) -> float:
         if abs(middle - far) < 1e-9 or (score(far) - target) * (score(middle) - target) > 0:
             return float(np.sign(far))
-        return float(optimize.brentq(lambda delta: max(-1e6, min(1e6, score(delta))) - target, *sorted((middle, far))))
+        low, high = min(middle, far), max(middle, far)
+        return float(optimize.brentq(lambda delta: max(-1e6, min(1e6, score(delta))) - target, low, high))
 
     return bound(z, -edge), bound(-z, edge)
 

@@ -9,12 +9,14 @@ from numpy.typing import ArrayLike
 from scipy import optimize, special, stats
 
 from pellucid.errors import expected
+from pellucid.statistics.registry import comparison
 from pellucid.statistics.results import Sides, TestResult, check_confidence, sides_of
 from pellucid.statistics.units import UnitIds
 
 _LARGE_T = 1e4  # beyond it the normal part of the noncentral t is lost beside the chi part
 
 
+@comparison("paired-t", source="Student 1908; arXiv 2503.08420")
 def paired_t(
     a: ArrayLike,
     b: ArrayLike,
@@ -47,6 +49,7 @@ def paired_t(
     return _paired("paired-t", a, b, units, confidence, overlap=0.0)
 
 
+@comparison("corrected-resampled-t", needs=("scores", "sizes", "units"), source="Nadeau & Bengio 2003")
 def corrected_resampled_t(
     a: ArrayLike,
     b: ArrayLike,
@@ -59,7 +62,8 @@ def corrected_resampled_t(
     """The paired t-test for scores of folds or repeated splits, whose training sets overlap.
 
     The variance of the mean difference is s² (1/n + n_test/n_train) in place of s²/n. The interval of dz uses the
-    same factor and is approximate.
+    same factor and is approximate. Over r repeats of k folds, all r · k scores and shares (k − 1, 1) make it the
+    corrected repeated k-fold cross-validation test.
 
     Args:
         a, b: (n,) scores of the two sides, one per fold or split; NaN is missing.
@@ -73,7 +77,8 @@ def corrected_resampled_t(
     Raises:
         InputError: for shapes that don't fit, infinite scores, or sizes that aren't positive.
 
-    Source: Nadeau & Bengio 2003, Inference for the generalization error, Machine Learning 52.
+    Source: Nadeau & Bengio 2003, Inference for the generalization error, Machine Learning 52; repeats: Bouckaert &
+        Frank 2004, Evaluating the replicability of significance tests, PAKDD.
 
     >>> a, b = [0.9, 0.8, 0.7, 0.9, 0.8], [0.8, 0.8, 0.5, 0.6, 0.7]
     >>> round(paired_t(a, b, "fold").statistic / corrected_resampled_t(a, b, 4, 1).statistic, 6)

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from pellucid.errors import expected
 from pellucid.statistics.paired import dz
+from pellucid.statistics.registry import comparison
 from pellucid.statistics.results import TestResult, check_confidence, sides_of
 from pellucid.statistics.units import FloatArray, UnitIds
 from pellucid.statistics.wording import count
@@ -18,6 +19,7 @@ EXACT_UNITS = 15  # up to which all 2^n ways are gone through
 _CHUNK = 2_000_000  # signs held at a time
 
 
+@comparison("permutation", source="Fisher 1935; Phipson & Smyth 2010")
 def permutation(
     a: ArrayLike,
     b: ArrayLike,

@@ -8,6 +8,7 @@ from scipy import optimize, special, stats
 
 from pellucid.errors import expected
 from pellucid.statistics.paired import dz, standard_error
+from pellucid.statistics.registry import comparison
 from pellucid.statistics.results import PowerResult, check_confidence, sides_of
 from pellucid.statistics.units import UnitIds
 
@@ -27,6 +28,7 @@ def power_of_t(df: float, noncentrality: float, level: float) -> float:
     return upper + (lower if np.isfinite(lower) else 0.0)
 
 
+@comparison("power", family="power", needs=("scores", "units", "overlap"), source="Cohen 1988, section 2.3")
 def detectable_difference(
     a: ArrayLike,
     b: ArrayLike,

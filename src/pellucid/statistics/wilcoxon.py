@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from pellucid.errors import unknown_name
+from pellucid.statistics.registry import comparison
 from pellucid.statistics.results import Sides, TestResult, check_confidence, sides_of
 from pellucid.statistics.units import FloatArray, UnitIds
 from pellucid.statistics.wording import count
@@ -18,6 +19,7 @@ _EXACT = 50  # units up to which the null distribution is counted out, as SciPy 
 _HALVINGS = 200
 
 
+@comparison("wilcoxon", source="Wilcoxon 1945; Pratt 1959")
 def wilcoxon(
     a: ArrayLike,
     b: ArrayLike,
@@ -157,7 +159,9 @@ def _pair_mean(ordered: FloatArray, rank: int) -> float:
         if middle in (low, high):
             break
         low, high = (low, middle) if reached(middle) else (middle, high)
-    return high
+    partners = np.searchsorted(ordered, 2 * high - ordered).clip(max=len(ordered) - 1)
+    near = np.concatenate([ordered + ordered[partners], ordered + ordered[np.maximum(partners - 1, 0)]]) / 2
+    return float(near[np.abs(near - high).argmin()])  # the mean itself, without what halving left
 
 
 def _effect_interval(effect: float, ranks: FloatArray, confidence: float) -> tuple[float, float]:
