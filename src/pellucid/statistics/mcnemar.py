@@ -16,6 +16,7 @@ from pellucid.statistics.units import FloatArray, UnitIds, numbers, units_of
 from pellucid.statistics.wording import count
 
 METHODS = ("exact", "asymptotic")
+_FAR = 1e6  # standard errors, where there is no spread at all
 
 
 @comparison("mcnemar", needs=("answers", "units"), source="McNemar 1947")
@@ -166,7 +167,9 @@ def tango_interval(ours: int, theirs: int, n: int, confidence: float) -> tuple[f
         share = (np.sqrt(max(0.0, linear**2 - 8 * n * rest)) - linear) / (4 * n)  # theirs / n, were delta true
         spread = n * (2 * share + delta * (1 - delta))
         above = ours - theirs - n * delta
-        return float(above / np.sqrt(spread)) if spread > 0 else float(np.sign(above) * np.inf)
+        if spread > 1e-12:
+            return float(above / np.sqrt(spread))
+        return 0.0 if abs(above) < 1e-9 else float(np.copysign(_FAR, above))
 
     middle, edge = (ours - theirs) / n, 1 - 1e-12
 
@@ -174,7 +177,7 @@ def tango_interval(ours: int, theirs: int, n: int, confidence: float) -> tuple[f
         if abs(middle - far) < 1e-9 or (score(far) - target) * (score(middle) - target) > 0:
             return float(np.sign(far))
         low, high = min(middle, far), max(middle, far)
-        return float(optimize.brentq(lambda delta: max(-1e6, min(1e6, score(delta))) - target, low, high))
+        return float(optimize.brentq(lambda delta: score(delta) - target, low, high))
 
     return bound(z, -edge), bound(-z, edge)
 

@@ -129,7 +129,7 @@ def _typical_interval(differences: FloatArray, unit: str, confidence: float) -> 
     else:
         rank = max(1, round(total / 2 - stats.norm.isf(tail) * np.sqrt(total * (2 * n + 1) / 12)))
     ordered = np.sort(differences)
-    return _pair_mean(ordered, rank), -_pair_mean(np.sort(-differences), rank), ""
+    return _pair_mean(ordered, rank), 0.0 - _pair_mean(np.sort(-differences), rank), ""
 
 
 def _signed_rank_chances(n: int) -> FloatArray:
