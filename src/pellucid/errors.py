@@ -25,6 +25,10 @@ class UnreadableFileError(PellucidError):
     """A file that can't be read; names the file and the reason."""
 
 
+class StorageError(PellucidError):
+    """A file that can't be written; whatever else is computed would be lost as well."""
+
+
 class MissingWeightsError(PellucidError):
     """Pretrained weights that can't be had, with the ways on."""
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pellucid.errors import InputError, PellucidError
+from pellucid.errors import InputError, StorageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,9 +69,9 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def cannot_write(path: Path, reason: str) -> PellucidError:
+def cannot_write(path: Path, reason: str) -> StorageError:
     """The error of a file that can't be written, with the way on."""
-    return PellucidError(
+    return StorageError(
         f"can't write {path}: {reason}. What was finished before is kept: "
         "make room or choose another --output, then run the same command to go on."
     )

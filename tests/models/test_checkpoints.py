@@ -1,5 +1,5 @@
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +47,16 @@ def test_weights_come_back_with_all_that_is_needed_to_use_them(tmp_path: Path, n
     images = torch.randn(2, 1, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(loaded(images), network.eval()(images), rtol=0, atol=0)
+
+
+def test_the_enhancement_comes_back_and_older_cards_have_none(tmp_path: Path, network: nn.Module) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_weights(path, network, replace(CARD, enhancement="gamma[gamma=0.7]"))
+    assert read_card(path).enhancement == "gamma[gamma=0.7]"
+    older = {name: value for name, value in asdict(CARD).items() if name != "enhancement"}
+    safetensors.torch.save_file(network.state_dict(), path, metadata={"pellucid": json.dumps(older)})
+    assert read_card(path) == CARD
+    assert CARD.enhancement == "none"
 
 
 def test_the_output_stride_comes_back_with_the_weights(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import zarr
 
 from pellucid.attribution.engine import explain
 from pellucid.data.transforms import Normalisation
+from pellucid.errors import InputError
 from pellucid.models.checkpoints import load_weights
 from pellucid.study import cell as module
 from pellucid.study.cell import prediction_table
@@ -98,12 +99,16 @@ def test_a_changed_explanation_keeps_the_weights_and_a_changed_training_does_not
     text = small_study.read_text().replace('"resnet10t"', "").replace('"test_resnet", ', '"test_resnet"')
     fewer = tmp_path / "fewer.toml"
     fewer.write_text(text.replace("images = 20", "images = 6"))
-    run_study(fewer, output, device="cpu")
+    with pytest.raises(InputError, match=r"explain.images was 20 and is 6. 1 cell would be explained anew"):
+        run_study(fewer, output, device="cpu")
+    run_study(fewer, output, device="cpu", fresh=True)
     assert weights.stat().st_mtime_ns == before
     assert len(pd.read_parquet(output / CELL / "explained.parquet")) == 6
     longer = tmp_path / "longer.toml"
     longer.write_text(text.replace("images = 20", "images = 6").replace("epochs = 2", "epochs = 3"))
-    run_study(longer, output, device="cpu")
+    with pytest.raises(InputError, match=r"training.epochs was 2 and is 3. 1 cell would be trained anew"):
+        run_study(longer, output, device="cpu")
+    run_study(longer, output, device="cpu", fresh=True)
     assert weights.stat().st_mtime_ns != before
     assert len(pd.read_parquet(output / CELL / "history.parquet")) == 3
 

@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import connected_components
 
 from pellucid.data.leakage import copy_in_train
 from pellucid.data.manifest import Manifest
-from pellucid.errors import expected
+from pellucid.errors import expected, unknown_name
 
 SPLIT_COLUMNS = ("sample", "label", "fold", "split", "copy_in_train", "patient_id")
 _GROUPING = ("patient_id", "pixel_hash", "lesion_id")
@@ -28,6 +28,8 @@ def assign_splits(
     test: float = 0.2,
     validation: float = 0.15,
     folds: int = 1,
+    repeats: int = 1,
+    leave_out: str | None = None,
     seed: int = 0,
     split: Literal["auto", "given", "random"] = "auto",
 ) -> pd.DataFrame:
@@ -36,44 +38,94 @@ def assign_splits(
     Images of one patient, of one lesion (column lesion_id) and pixel-identical copies stay together; labels are
     stratified, and each part holds each class. A given test part stays as it is. Where no validation part is given,
     it is drawn from the training part, and images bound to a test image (copies, lesions) aren't drawn, so that the
-    choice of weights never sees the test. With several folds each image is tested once. The result depends on the
-    seed and on what the rows hold, not on their order.
+    choice of weights never sees the test. With several folds each image is tested once. With several repeats the
+    same is drawn so often, the folds numbered on. With `leave_out`, each value of that column is the test part of one
+    fold, in their sorted order; images elsewhere that are bound to it are "excluded" from that fold. The result
+    depends on the seed and on what the rows hold, not on their order.
 
     Arguments:
         manifest: the data set.
         test: share of all images, where no test part is given and `folds` is 1.
         validation: share of what isn't tested.
         folds: 1, or the number of folds, at least 2.
+        repeats: how many times the images are parted anew.
+        leave_out: a column of the manifest, such as "site"; `test`, `folds`, `repeats` and `split` have no say then.
         seed: of the draws.
         split: "auto" honours a given split where there is one, "given" insists on one, "random" pools all images.
 
-    Raises InputError when a patient is in two given parts, a class is too small to be in each part, or several
-    folds are asked of a given split.
+    Raises InputError when a patient is in two given parts, a class is too small to be in each part, several folds
+    or repeats are asked of a given split, or the column to leave out by isn't there, has gaps or one value.
     """
     for name, share in (("test", test), ("validation", validation)):
         if not 0 < share < 1:
             raise expected(name, "a share between 0 and 1", share)
-    if folds < 1:
-        raise expected("folds", "1 or more", folds)
+    for name, count in (("folds", folds), ("repeats", repeats)):
+        if count < 1:
+            raise expected(name, "1 or more", count)
     table = manifest.table.sort_values("sample", ignore_index=True)
-    images = _Images(table["label"].to_numpy(str), independent_groups(table), seed)
-    if _is_given(table, split):
-        if folds > 1:
-            raise expected(
-                "folds", "1 where the data set gives a split", folds,
-                do='Choose the split "random" to pool all images, or folds = 1.',
-            )  # fmt: skip
+    images = _Images(table["label"].to_numpy(str), independent_groups(table), (seed,))
+    if leave_out is not None:
+        parts = _leave_out(table, images, leave_out, validation)
+    elif _is_given(table, split):
+        for name, count in (("folds", folds), ("repeats", repeats)):
+            if count > 1:
+                raise expected(
+                    name, "1 where the data set gives a split", count,
+                    do=f'Choose the split "random" to pool all images, or {name} = 1.',
+                )  # fmt: skip
         parts = [_honour(table, images, test, validation)]
-    elif folds == 1:
-        parts = [_hold_out(images, test, validation)]
     else:
-        parts = _fold(images, folds, validation)
+        parts = []
+        for repeat in range(repeats):
+            drawn = _Images(images.labels, images.groups, (seed, repeat) if repeat else (seed,))
+            parts += [_hold_out(drawn, test, validation)] if folds == 1 else _fold(drawn, folds, validation)
     frames = []
     for fold, part in enumerate(parts):
         assigned = pd.Series(part, table.index, dtype="str")
         seen = copy_in_train(table["pixel_hash"], assigned)
         frames.append(table.assign(fold=fold, split=assigned, copy_in_train=seen)[list(SPLIT_COLUMNS)])
     return pd.concat(frames, ignore_index=True)
+
+
+def inner_folds(table: pd.DataFrame, folds: int, seed: int) -> list[pd.Series]:
+    """Part rows once more for nested cross-validation: per fold, which of them validate; groups stay together.
+
+    Arguments:
+        table: rows of a manifest (label, patient_id, pixel_hash …).
+        folds: how many, at least 2.
+        seed: of the draws.
+
+    Raises InputError when a class has fewer independent groups than there are folds.
+    """
+    images = _Images(table["label"].to_numpy(str), independent_groups(table), (seed, 0xF01D))
+    images.require(folds, f"{folds} inner folds")
+    remaining, parts = np.arange(len(table)), []
+    for fold in range(folds):
+        later = folds - 1 - fold
+        chosen = images.take(remaining, 1 / (later + 1), stage=fold, keep=later) if later else remaining
+        chosen = _found(chosen, f"{folds} inner folds")
+        remaining = np.setdiff1d(remaining, chosen)
+        parts.append(pd.Series(np.isin(np.arange(len(table)), chosen), table.index))
+    return parts
+
+
+def left_out_values(table: pd.DataFrame, column: str) -> tuple[str, ...]:
+    """The values of a column by which folds are left out, sorted.
+
+    Raises InputError when the column isn't there, lacks a value somewhere, or has one value only.
+    """
+    if column not in table:
+        raise unknown_name("column to leave out by", column, [str(name) for name in table if name not in SPLIT_COLUMNS])
+    values = table[column].astype(object).where(table[column].notna(), "").astype(str)
+    if gaps := int((values == "").sum()):
+        raise expected(
+            "leave_out", f"a value of {column!r} for each image", f"{gaps} images without",
+            do="Fill the column, or leave those images out.",
+        )  # fmt: skip
+    found = tuple(sorted(set(values)))
+    if len(found) < 2:
+        raise expected("leave_out", f"two or more values of {column!r}", f"only {found[0]!r}")
+    return found
 
 
 def independent_groups(table: pd.DataFrame) -> np.ndarray:
@@ -163,6 +215,22 @@ def _hold_out(images: _Images, test: float, validation: float) -> np.ndarray:
     return parts
 
 
+def _leave_out(table: pd.DataFrame, images: _Images, column: str, validation: float) -> list[np.ndarray]:
+    values = left_out_values(table, column)
+    all_parts = []
+    for fold, value in enumerate(values):
+        parts = np.full(len(images.labels), "train", dtype=object)
+        tested = table[column].astype(str).to_numpy() == value
+        parts[np.isin(images.groups, images.groups[tested])] = "excluded"
+        parts[tested] = "test"
+        wanted = f"training and validation without {column} {value!r}"
+        images.require(2, wanted, parts == "train")
+        chosen = images.take(np.flatnonzero(parts == "train"), validation, stage=fold, keep=1)
+        parts[_found(chosen, wanted)] = "val"
+        all_parts.append(parts)
+    return all_parts
+
+
 def _fold(images: _Images, folds: int, validation: float) -> list[np.ndarray]:
     # with two folds, what one fold tests must hold a group to train on and one to validate with for the other
     least = 2 if folds == 2 else 1
@@ -189,7 +257,7 @@ class _Images:
 
     labels: np.ndarray
     groups: np.ndarray
-    seed: int
+    seed: tuple[int, ...]
 
     def require(self, needed: int, parts: str, pool: np.ndarray | None = None) -> None:
         """Refuse a class with fewer independent groups than there are parts."""
@@ -221,7 +289,7 @@ class _Images:
         if free is not None:
             may[members[~free]] = False
         for attempt in range(_ATTEMPTS):
-            generator = np.random.default_rng(np.random.SeedSequence((self.seed, stage, attempt)))
+            generator = np.random.default_rng(np.random.SeedSequence((*self.seed, stage, attempt)))
             taken = _draw(counts, share, keep, least, may, generator)
             if taken is not None:
                 chosen: np.ndarray = rows[taken[members]]

@@ -38,8 +38,8 @@ class ModelCard:
 
     `mean` and `std` are per channel, in units of an image scaled to [0, 1]; `normalisation` says where they
     come from ("imagenet", "data-set" or "none"), `intensity` how pixels were scaled ("dtype": by the range of their
-    type, "image": from the image's own minimum to its maximum). `image_size` is the side of square pictures in
-    pixels, or (D, H, W) in voxels where the network takes volumes.
+    type, "image": from the image's own minimum to its maximum), `enhancement` by which label they were then enhanced.
+    `image_size` is the side of square pictures in pixels, or (D, H, W) in voxels where the network takes volumes.
     """
 
     architecture: str
@@ -51,6 +51,7 @@ class ModelCard:
     normalisation: str
     intensity: Literal["dtype", "image"] = "dtype"
     output_stride: int | None = None
+    enhancement: str = "none"
 
     @property
     def axes(self) -> int:

@@ -22,6 +22,7 @@ from pellucid.report.findings import (
     training_finding,
 )
 from pellucid.report.names import counted, listed
+from pellucid.report.privacy import hide_in_prose
 from pellucid.report.read import CellResult, DatasetResult, StudyResult
 from pellucid.report.scores import lesion_share
 from pellucid.report.tables import confusion
@@ -79,7 +80,11 @@ def _missing(dataset: DatasetResult) -> Finding | None:
     isn_t = "isn’t" if len(dataset.missing) == 1 else "aren’t"
     return Finding(
         f"Not finished: {listed(list(dataset.missing))} {isn_t} in this report. "
-        "The same command again goes on where the run stopped.",
+        "The same command again goes on where the run stopped."
+        + "".join(
+            f" {title} failed: {hide_in_prose(reason, set(dataset.patient_ids.values()))}"
+            for title, reason in dataset.failures.items()
+        ),
         "alarm",
     )
 

@@ -14,6 +14,8 @@ import zarr
 
 from pellucid.errors import InputError
 from pellucid.files import read_json
+from pellucid.study.config import read_config
+from pellucid.study.plan import Cell, stored_plan
 from pellucid.study.store import CellStore
 
 CELL_COLUMNS = {
@@ -65,7 +67,10 @@ class CellResult:
 
     dataset: str
     model: str
+    """What is compared: the network, with its enhancement where there is one."""
     fold: int
+    place: str
+    """The fold in words, with the seed where there are several."""
     store: CellStore
     card: Mapping[str, Any]
     times: Mapping[str, Any]
@@ -89,7 +94,9 @@ class DatasetResult:
     patient_ids: Mapping[str, str]
     parts: Mapping[str, str]
     cells: tuple[CellResult, ...]
-    missing: tuple[str, ...]
+    planned: tuple[Cell, ...]
+    failures: Mapping[str, str]
+    """Why a cell that isn't there isn't, by its title, where that is known."""
     folder: Path
 
     @property
@@ -97,6 +104,14 @@ class DatasetResult:
         if "classes" in self.facts:
             return tuple(self.facts["classes"])
         return tuple(self.cells[0].card["classes"]) if self.cells else ()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What isn't finished: the network, and its fold and seed where there are several."""
+        several = len({cell.place for cell in self.planned}) > 1
+        done = {(cell.model, cell.place) for cell in self.cells}
+        left = [cell for cell in self.planned if (cell.arm, cell.place) not in done]
+        return tuple(f"{cell.arm}, {cell.place}" if several else cell.arm for cell in left)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -126,7 +141,8 @@ class StudyResult:
 
     @property
     def folds(self) -> int:
-        return int(self.config.get("folds", 1))
+        """The most folds that a data set has."""
+        return max((cell.fold + 1 for dataset in self.datasets for cell in dataset.planned), default=1)
 
     @property
     def confidence(self) -> float:
@@ -152,8 +168,7 @@ def read_study(output: Path) -> StudyResult:
     if not path.is_file():
         raise InputError(f"output: expected the folder of a study, got {str(output)!r}, which has no study.toml.")
     config = tomllib.loads(path.read_text(encoding="utf-8"))
-    models = [model if isinstance(model, str) else model["name"] for model in config.get("models", ())]
-    folds = int(config.get("folds", 1))
+    cells = stored_plan(read_config(path), output)
     patients, parts = _images(output / "splits.parquet")
     return StudyResult(
         output=output,
@@ -163,8 +178,7 @@ def read_study(output: Path) -> StudyResult:
             _read_dataset(
                 output,
                 settings,
-                models,
-                folds,
+                tuple(cell for cell in cells if cell.dataset.name == settings["name"]),
                 patients.get(settings["name"], {}),
                 parts.get(settings["name"], {}),
             )
@@ -187,42 +201,36 @@ def open_pictures(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | 
 def _read_dataset(
     output: Path,
     settings: Mapping[str, Any],
-    models: Sequence[str],
-    folds: int,
+    planned: tuple[Cell, ...],
     patient_ids: Mapping[str, str],
     parts: Mapping[str, str],
 ) -> DatasetResult:
-    name = str(settings["name"])
-    folder = output / "data"
-    cells, missing = [], []
-    for model in models:
-        for fold in range(folds):
-            store = CellStore(output / name / model / f"fold-{fold}")
-            if store.finished:
-                cells.append(_read_cell(store, name, model, fold))
-            else:
-                missing.append(f"{model}, fold {fold}" if folds > 1 else model)
-    duplicates = _csv(folder / f"{name}_duplicates.csv", ["group", "kind", "sample", "split", "label"])
+    name, folder = str(settings["name"]), output / "data"
+    stores = {cell: CellStore(cell.folder(output)) for cell in planned}
+    cells = tuple(_read_cell(cell, store) for cell, store in stores.items() if store.finished)
+    failed = {cell: _json(store.failure) for cell, store in stores.items() if not store.finished}
     return DatasetResult(
         name=name,
         settings=settings,
         facts=_json(folder / f"{name}.json"),
-        duplicates=duplicates,
+        duplicates=_csv(folder / f"{name}_duplicates.csv", ["group", "kind", "sample", "split", "label"]),
         patient_ids=patient_ids,
         parts=parts,
-        cells=tuple(cells),
-        missing=tuple(missing),
+        cells=cells,
+        planned=planned,
+        failures={f"{cell.arm}, {cell.place}": str(found["reason"]) for cell, found in failed.items() if found},
         folder=folder,
     )
 
 
-def _read_cell(store: CellStore, dataset: str, model: str, fold: int) -> CellResult:
+def _read_cell(cell: Cell, store: CellStore) -> CellResult:
     tables = {
         "history": _parquet(store.history, CELL_COLUMNS["history"]),
         "predictions": _parquet(store.predictions, CELL_COLUMNS["predictions"]),
         "explained": _parquet(store.explained, CELL_COLUMNS["explained"]),
     }
-    return CellResult(dataset, model, fold, store, _json(store.card), _json(store.times), **tables)
+    card, times = _json(store.card), _json(store.times)
+    return CellResult(cell.dataset.name, cell.arm, cell.fold, cell.place, store, card, times, **tables)
 
 
 def _images(path: Path) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:

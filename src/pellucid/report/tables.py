@@ -221,7 +221,7 @@ def training_table(dataset: DatasetResult) -> Table | None:
         mean, std = (", ".join(number(value) for value in card["normalisation"][part]) for part in ("mean", "std"))
         rows.append(
             [
-                Cell(cell.model, f"fold {cell.fold}" if len(dataset.of_model(cell.model)) > 1 else ""),
+                Cell(cell.model, cell.place if len(dataset.of_model(cell.model)) > 1 else ""),
                 Cell(f"{card['parameters'] / 1e6:.2f} M"),
                 Cell(f"{card['channels']} × {card['image_size']} × {card['image_size']}"),
                 Cell(str(card["normalisation"]["origin"]), f"mean {mean}; sd {std}"),

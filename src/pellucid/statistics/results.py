@@ -166,8 +166,7 @@ def sides_of(a: ArrayLike, b: ArrayLike, units: UnitIds | str) -> Sides:
     both = np.column_stack([left, right])
     present = np.isfinite(both).all(axis=1)
     kept = units_of(units, len(both)).take(np.flatnonzero(present))
-    ids = kept.row_ids.tolist() if any(kept.ids) else kept.unit
-    means, found = by_unit(both[present], ids)
+    means, found = by_unit(both[present], kept)
     return Sides(means, found.unit, int((~present).sum()), found.note)
 
 

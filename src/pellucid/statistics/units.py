@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 from pellucid.errors import expected
 
 FloatArray: TypeAlias = NDArray[np.float64]
-UnitIds: TypeAlias = Sequence[str] | Sequence[int] | NDArray[np.generic]
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Units:
         ids = self.row_ids[rows]
         if (ids == "").all():
             return units_of("image" if self.unit == "patient" else self.unit, len(rows))
-        return units_of(ids.tolist(), len(rows))
+        return replace(units_of(ids.tolist(), len(rows)), unit=self.unit)
 
     def order(self, *columns: ArrayLike) -> NDArray[np.intp]:
         """(N,) an order of the rows by id, then content, so that a result can't depend on the order they came in."""
@@ -57,12 +56,16 @@ class Units:
         return f"{self.unknown} of {len(self.codes)} rows have no {self.unit} id and count as a {self.unit} each."
 
 
+UnitIds: TypeAlias = Sequence[str] | Sequence[int] | NDArray[np.generic] | Units
+"""An id per row, or units that were found before."""
+
+
 def units_of(units: UnitIds | str, n: int) -> Units:
     """Find the units of `n` rows.
 
     Args:
         units: an id per row (text or whole numbers; "" means unknown, and such a row is a unit of its own),
-            or a word for what each row is by itself ("image", "fold").
+            a word for what each row is by itself ("image", "fold"), or units that were found before.
         n: number of rows.
 
     Returns:
@@ -76,6 +79,10 @@ def units_of(units: UnitIds | str, n: int) -> Units:
     """
     if isinstance(units, str):
         return Units(np.arange(n), ("",) * n, units, 0)
+    if isinstance(units, Units):
+        if len(units.codes) != n:
+            raise expected("units", f"one for each of {n} rows", f"units of {len(units.codes)} rows")
+        return units
     ids = np.array([_id(value) for value in units], dtype=str)
     if ids.shape != (n,):
         raise expected("units", f"one id for each of {n} rows", f"{len(ids)} ids")

@@ -17,19 +17,20 @@ from torch.utils.data import DataLoader
 from pellucid.attribution.engine import GridWarning, explain
 from pellucid.attribution.explanation import Explanation
 from pellucid.attribution.run import device_of
-from pellucid.data.dataset import EpochSampler, ImageDataset, class_weights
-from pellucid.data.transforms import Augmentation, Normalisation, dataset_normalisation
+from pellucid.data.dataset import ImageDataset
+from pellucid.data.transforms import Normalisation
 from pellucid.devices import clock
 from pellucid.files import read_table, write_json, write_table
 from pellucid.metrics.evaluate import MissingValuesWarning, evaluate
 from pellucid.models.checkpoints import ModelCard, load_weights
-from pellucid.models.zoo import count_parameters, create_model, pretrained_normalisation
+from pellucid.models.zoo import count_parameters
 from pellucid.progress import progress
 from pellucid.study.config import StudyConfig
-from pellucid.study.plan import Cell
-from pellucid.study.prepare import Prepared, choose_explained
+from pellucid.study.network import chosen_candidate, obtain_network
+from pellucid.study.plan import Cell, cell_seed
+from pellucid.study.prepare import Prepared, choose_explained, manifest_fingerprint
 from pellucid.study.store import SHARD, CellStore, fingerprint
-from pellucid.training.fit import Fitted, fit
+from pellucid.training.fit import Fitted
 from pellucid.training.predict import predict
 
 _TARGET_COLUMNS = {"predicted": "predicted", "true": "label"}
@@ -47,10 +48,22 @@ def run_cell(
     """Train, predict, explain and score one cell; what is done already isn't computed again."""
     store = CellStore(cell.folder(output))
     store.accept(cell_inputs(cell, prepared, config))
-    if store.finished:
-        store.drop_shards()  # a kill may have come between the card and this
-        return
-    fitted = train_cell(cell, prepared, config, store, device=device, show_progress=show_progress)
+    if not store.finished:
+        _compute(cell, prepared, config, store, device, show_progress)
+    store.drop_shards()  # a kill may have come between the card and this
+    if prepared.external and not store.external.exists():
+        network, card = load_weights(store.weights, device)
+        tables = [
+            _predicted(network, card, prepared, cell, prepared.external_rows(name), name, show_progress)
+            for name in prepared.external
+        ]
+        write_table(store.external, pd.concat(tables, ignore_index=True))
+
+
+def _compute(
+    cell: Cell, prepared: Prepared, config: StudyConfig, store: CellStore, device: torch.device, show_progress: bool
+) -> None:
+    fitted = obtain_network(cell, prepared, config, store, device=device, show_progress=show_progress)
     network, card = load_weights(store.weights, device)
     if not store.predictions.exists():
         table = predict_cell(network, card, prepared, cell, show_progress=show_progress)
@@ -59,76 +72,25 @@ def run_cell(
     _finish(network, card, cell, config, store, fitted, device)
 
 
-def train_cell(
-    cell: Cell,
-    prepared: Prepared,
-    config: StudyConfig,
-    store: CellStore,
-    *,
-    device: torch.device,
-    show_progress: bool = False,
-) -> Fitted:
-    """Train the cell's network and leave its weights and history."""
-    own = cell.model.model_dump(include={"learning_rate", "epochs"}, exclude_none=True)
-    settings = config.training.model_copy(update=own)
-    train_rows, val_rows = prepared.rows(cell.fold, "train"), prepared.rows(cell.fold, "val")
-    train, validation = prepared.images(train_rows), prepared.images(val_rows)
-    normalisation = _normalisation(cell, train)
-    size, channels = cell.dataset.image_size, cell.dataset.channels
-    card = ModelCard(
-        architecture=cell.model.name,
-        image_size=size,
-        channels=channels,
-        classes=prepared.manifest.classes,
-        mean=normalisation.mean,
-        std=normalisation.std,
-        normalisation=normalisation.origin,
-        intensity=cell.dataset.intensity,
-        output_stride=cell.model.output_stride,
-    )
-    seed = _seed(config.seed, cell)
-    pretrained = cell.model.pretrained
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = create_model(
-            cell.model.name,
-            classes=len(card.classes),
-            channels=channels,
-            size=size,
-            pretrained=Path(pretrained) if isinstance(pretrained, str) else pretrained,
-            output_stride=card.output_stride,
-        )
-    labels = torch.tensor([card.classes.index(label) for label in train_rows["label"]])
-    balance = settings.balance
-    train = train.with_transform(normalisation, Augmentation(**settings.augmentation.model_dump()), seed=seed)
-    sampler = EpochSampler(labels, seed=seed, balanced=balance == "sampling")
-    return fit(
-        network,
-        DataLoader(
-            train,
-            batch_size=settings.batch_size,
-            sampler=sampler,
-            num_workers=settings.workers,
-            # a batch of one has no variance, and batch normalisation refuses it
-            drop_last=len(train) % settings.batch_size == 1 and len(train) > settings.batch_size,
-        ),
-        DataLoader(validation.with_transform(normalisation), batch_size=settings.batch_size, num_workers=0),
-        folder=store.folder,
-        card=card,
-        settings=settings,
-        class_weights=class_weights(labels, len(card.classes)) if balance == "weights" else None,
-        seed=seed,
-        device=device,
-        show_progress=show_progress,
-    )
-
-
 def predict_cell(
     network: nn.Module, card: ModelCard, prepared: Prepared, cell: Cell, *, show_progress: bool = False
 ) -> pd.DataFrame:
     """A row per validation and test image: label, prediction and the probability of each class."""
     rows = pd.concat([prepared.rows(cell.fold, split) for split in ("val", "test")], ignore_index=True)
-    dataset = prepared.images(rows).with_transform(card_normalisation(card))
+    return _predicted(network, card, prepared, cell, rows, None, show_progress)
+
+
+def _predicted(
+    network: nn.Module,
+    card: ModelCard,
+    prepared: Prepared,
+    cell: Cell,
+    rows: pd.DataFrame,
+    external: str | None,
+    show_progress: bool,
+) -> pd.DataFrame:
+    images = prepared.images(rows, enhancement=cell.enhancement, external=external)
+    dataset = images.with_transform(card_normalisation(card))
     probabilities = predict(network, DataLoader(dataset, batch_size=64), show_progress=show_progress)
     return prediction_table(rows, probabilities, card.classes)
 
@@ -163,7 +125,8 @@ def _explain_cell(
     predicted = read_table(store.predictions).set_index("sample")["predicted"]
     rows["predicted"] = [predicted[sample] for sample in rows["sample"]]
     shards = math.ceil(len(rows) / SHARD)
-    dataset = prepared.images(rows).with_transform(card_normalisation(card))
+    images = prepared.images(rows, enhancement=cell.enhancement)
+    dataset = images.with_transform(card_normalisation(card))
     title = f"explaining {cell.model.name}"
     with progress(title, len(rows), show=show_progress) as advance:
         for shard in range(shards):
@@ -189,7 +152,7 @@ def _explain_shard(
     images = torch.stack([dataset[position][0] for position in range(start, start + len(part))])
     target = torch.tensor([card.classes.index(name) for name in part[_TARGET_COLUMNS[config.explain.target]]])
     masks, has_mask = prepared.masks(part)
-    seed = _seed(config.seed, cell, shard, with_model=False)  # controls are the same for every model
+    seed = cell_seed(config.seed, cell, shard, with_model=False)  # controls are the same for every model
     with warnings.catch_warnings():
         for told_by_the_report in (GridWarning, MissingValuesWarning):
             warnings.simplefilter("ignore", told_by_the_report)
@@ -300,7 +263,10 @@ def _finish(
         store.card,
         {
             "dataset": cell.dataset.name,
-            "model": cell.model.name,
+            "model": cell.arm,
+            "network": cell.model.name,
+            "enhancement": cell.enhancement,
+            "seed": cell.seed,
             "fold": cell.fold,
             "classes": list(card.classes),
             "image_size": card.image_size,
@@ -310,6 +276,7 @@ def _finish(
             "layer": shards[0]["layer"] if shards else None,
             "grid": shards[0]["grid"] if shards else None,
             "coinciding": _coinciding([shard["coinciding"] for shard in shards]),
+            "tuned": config.tuning.candidates[chosen_candidate(store)] if config.tuning.candidates else None,
             "best_epoch": fitted.best_epoch,
             "epochs": len(fitted.history),
             "stopped_early": fitted.stopped_early,
@@ -321,7 +288,6 @@ def _finish(
             "chance": float(test["label"].value_counts(normalize=True).max()),
         },
     )
-    store.drop_shards()
 
 
 def _coinciding(shards: list[list[list[str]]]) -> list[list[str]]:
@@ -350,34 +316,28 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _normalisation(cell: Cell, train: ImageDataset) -> Normalisation:
-    choice = cell.model.normalisation
-    if choice == "imagenet" or (choice == "auto" and cell.model.pretrained is not False):
-        mean, std = pretrained_normalisation(cell.model.name)
-        if cell.dataset.channels == 1:
-            mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
-        return Normalisation(mean=mean, std=std, origin="imagenet")
-    return dataset_normalisation(train)
+def stale_stages(cell: Cell, prepared: Prepared, config: StudyConfig, output: Path) -> tuple[str, ...]:
+    """Finished stages of a cell that were made from other inputs than these."""
+    return CellStore(cell.folder(output)).stale(cell_inputs(cell, prepared, config))
 
 
 def cell_inputs(cell: Cell, prepared: Prepared, config: StudyConfig) -> dict[str, str]:
+    """What each stage of the cell is made from, in short."""
     training = fingerprint(
         cell.model.model_dump(),
-        cell.dataset.model_dump(exclude={"path", "name"}),
+        cell.dataset.model_dump(exclude={"path", "name", "external"}),
         prepared.fingerprint,
         config.training.model_dump(exclude={"workers"}),
-        config.seed,
+        config.tuning.model_dump() if config.tuning.candidates else None,
+        cell.enhancement,
+        cell.seed,
         cell.fold,
     )
     explaining = fingerprint(
         training,
+        config.seed,
         config.explain.model_dump(exclude={"batch_size"}),
         config.evaluate.model_dump(exclude={"batch_size"}),
     )
-    return {"training": training, "explaining": explaining}
-
-
-def _seed(seed: int, cell: Cell, *parts: int, with_model: bool = True) -> int:
-    """A seed that belongs to the cell, so that no cell's draws depend on which others were run."""
-    name = cell.model.name if with_model else ""
-    return int(fingerprint(seed, cell.dataset.name, name, cell.fold, *parts), 16) % 2**31
+    others = {name: manifest_fingerprint(other) for name, other in prepared.external.items()}
+    return {"training": training, "explaining": explaining, "external": fingerprint(training, others)}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pellucid.attribution import METHODS
+from pellucid.data.enhancements import enhancement_label
 from pellucid.data.phantoms import TASKS
 from pellucid.errors import InputError, unknown_name
 from pellucid.metrics import METRICS
@@ -19,6 +21,7 @@ from pellucid.models.zoo import check_architecture
 from pellucid.training.settings import TrainingSettings
 
 PHANTOM = "phantom:"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 
 
 class _Section(BaseModel):
@@ -26,23 +29,45 @@ class _Section(BaseModel):
 
 
 class SplitSettings(_Section):
-    """How images are parted. `use`: the given split where there is one ("auto", "given"), or a random one."""
+    """How images are parted. `use`: the given split where there is one ("auto", "given"), or a random one.
+
+    `leave_out` names a column, such as site: each of its values is the test part of one fold, whatever `folds` says.
+    """
 
     use: Literal["auto", "given", "random"] = "auto"
     test: float = Field(0.2, gt=0, lt=1)
     validation: float = Field(0.15, gt=0, lt=1)
+    leave_out: str | None = Field(None, min_length=1)
+
+
+class ExternalSettings(_Section):
+    """Images of another origin that no training touches; every network of the data set predicts them.
+
+    `labels` says what a class is called in the data set where the two differ: `{cancer = "malignant"}`.
+    """
+
+    name: str = Field(pattern=NAME)
+    path: str
+    labels: dict[str, str] = {}
 
 
 class DatasetSettings(_Section):
     """One data set: an image folder, a manifest file, or `phantom:NAME` for a built-in one."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    name: str = Field(pattern=NAME)
     path: str
     image_size: int = Field(224, ge=32)
     channels: Literal[1, 3] = 3
     intensity: Literal["dtype", "image"] = "dtype"
     images: int = Field(400, ge=40, description="how many images a phantom has; ignored for files")
     split: SplitSettings = SplitSettings()
+    external: tuple[ExternalSettings, ...] = ()
+
+    @field_validator("external")
+    @classmethod
+    def _distinct(cls, external: tuple[ExternalSettings, ...]) -> tuple[ExternalSettings, ...]:
+        _refuse_twice("external", [each.name for each in external])
+        return external
 
     @model_validator(mode="after")
     def _known_phantom(self) -> DatasetSettings:
@@ -74,6 +99,28 @@ class ModelSettings(_Section):
                 f"expected a network of pictures, which studies are made on, got {name!r}, one of volumes."
             )
         return name
+
+
+class TuningSettings(_Section):
+    """Settings chosen anew in each fold by cross-validation within what isn't tested: nested cross-validation.
+
+    Every combination of the values listed is trained on `folds` inner folds; that of the lowest mean validation loss
+    trains the fold's network.
+    """
+
+    folds: int = Field(3, ge=2)
+    learning_rate: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    weight_decay: tuple[Annotated[float, Field(ge=0)], ...] = ()
+    epochs: tuple[Annotated[int, Field(ge=1)], ...] = ()
+
+    @property
+    def candidates(self) -> tuple[dict[str, Any], ...]:
+        """Every combination, the first listed value of each setting first."""
+        listed = {name: getattr(self, name) for name in ("learning_rate", "weight_decay", "epochs")}
+        listed = {name: values for name, values in listed.items() if values}
+        if not listed:
+            return ()
+        return tuple(dict(zip(listed, values, strict=True)) for values in itertools.product(*listed.values()))
 
 
 class ExplainSettings(_Section):
@@ -122,17 +169,38 @@ class StatisticsSettings(_Section):
 
 
 class StudyConfig(_Section):
-    """A whole study: data sets × models × folds."""
+    """A whole study: data sets × models × enhancements × seeds × folds.
+
+    `seed` parts the images, chooses those that are explained and, unless `seeds` lists several, starts the training.
+    With `repeats`, the parting is drawn so many times: repeated cross-validation, or repeated hold-out.
+    """
 
     name: str = "study"
     seed: int = Field(0, ge=0)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = ()
     folds: int = Field(1, ge=1)
+    repeats: int = Field(1, ge=1)
+    enhancements: tuple[str, ...] = Field(("none",), min_length=1)
     datasets: tuple[DatasetSettings, ...] = Field(min_length=1)
     models: tuple[ModelSettings, ...] = Field(min_length=1)
     training: TrainingSettings = TrainingSettings()
     explain: ExplainSettings = ExplainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     statistics: StatisticsSettings = StatisticsSettings()
+    tuning: TuningSettings = TuningSettings()
+
+    @property
+    def training_seeds(self) -> tuple[int, ...]:
+        """The seeds from which each network is trained."""
+        return self.seeds or (self.seed,)
+
+    @field_validator("enhancements", mode="before")
+    @classmethod
+    def _one_spelling(cls, enhancements: Any) -> Any:
+        """An enhancement may be given by its name, with options in brackets, or as a table of name and options."""
+        if isinstance(enhancements, (list, tuple)):
+            return [enhancement_label(each) if isinstance(each, (str, dict)) else each for each in enhancements]
+        return enhancements
 
     @field_validator("models", mode="before")
     @classmethod
@@ -144,11 +212,18 @@ class StudyConfig(_Section):
 
     @model_validator(mode="after")
     def _distinct(self) -> StudyConfig:
-        for kind, names in (("datasets", [d.name for d in self.datasets]), ("models", [m.name for m in self.models])):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            if twice:
-                raise ValueError(f"{kind}: the name {twice[0]!r} is given twice; names must differ.")
+        _refuse_twice("datasets", [dataset.name for dataset in self.datasets])
+        _refuse_twice("models", [model.name for model in self.models])
+        _refuse_twice("enhancements", self.enhancements)
+        _refuse_twice("seeds", self.seeds)
         return self
+
+
+def _refuse_twice(kind: str, names: Sequence[Any]) -> None:
+    twice = [name for position, name in enumerate(names) if name in names[:position]]
+    if twice:
+        word = "name " if isinstance(twice[0], str) else ""
+        raise ValueError(f"{kind}: the {word}{twice[0]!r} is given twice; they must differ.")
 
 
 def read_config(path: Path, data: Mapping[str, str] | None = None) -> StudyConfig:
@@ -200,9 +275,14 @@ def _located(datasets: tuple[DatasetSettings, ...], base: Path, data: dict[str, 
         elif dataset.path.startswith(PHANTOM):
             path = dataset.path
         else:
-            path = str((base / Path(dataset.path).expanduser()).resolve())
-        located.append(dataset.model_copy(update={"path": path}))
+            path = _absolute(dataset.path, base)
+        external = tuple(each.model_copy(update={"path": _absolute(each.path, base)}) for each in dataset.external)
+        located.append(dataset.model_copy(update={"path": path, "external": external}))
     return tuple(located)
+
+
+def _absolute(path: str, base: Path) -> str:
+    return str((base / Path(path).expanduser()).resolve())
 
 
 def _validated(fields: dict[str, Any], where: str) -> StudyConfig:

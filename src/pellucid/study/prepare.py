@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,15 @@ from pellucid.data.dataset import ImageDataset
 from pellucid.data.leakage import find_copies
 from pellucid.data.manifest import Manifest, load_manifest
 from pellucid.data.phantoms import write_phantoms
-from pellucid.data.splits import assign_splits, split_notes
+from pellucid.data.splits import assign_splits, left_out_values, split_notes
 from pellucid.data.transforms import prepare_mask
+from pellucid.errors import expected
 from pellucid.files import read_json, write_json, write_table
-from pellucid.study.config import PHANTOM, DatasetSettings, ExplainSettings, StudyConfig
+from pellucid.study.config import PHANTOM, DatasetSettings, ExplainSettings, ExternalSettings, StudyConfig
 from pellucid.study.store import fingerprint, table_fingerprint, write_pictures
 
+EXTERNAL = "external "
+"""What the part of an external set begins with, in tables of predictions."""
 EXAMPLES_PER_CLASS = 4
 DUPLICATE_GROUPS_SHOWN = 12
 
@@ -32,6 +36,12 @@ class Prepared:
     manifest: Manifest
     splits: pd.DataFrame
     fingerprint: str
+    external: Mapping[str, Manifest] = field(default_factory=dict)
+    """Sets of other origin by name, their labels in this data set's words."""
+
+    @property
+    def folds(self) -> int:
+        return int(self.splits["fold"].max()) + 1
 
     def rows(self, fold: int, split: str) -> pd.DataFrame:
         """The manifest's rows of one part of one fold, in the order of their sample names."""
@@ -39,15 +49,23 @@ class Prepared:
         table = self.manifest.table.drop(columns="split").merge(part[["sample", "split", "copy_in_train"]], on="sample")
         return table.sort_values("sample", ignore_index=True)
 
-    def images(self, rows: pd.DataFrame) -> ImageDataset:
-        """The images of some rows, scaled to [0, 1], not yet normalised."""
+    def external_rows(self, name: str) -> pd.DataFrame:
+        """The same of an external set, all of it its own part of the split: "external NAME"."""
+        table = self.external[name].table.sort_values("sample", ignore_index=True)
+        known = table["pixel_hash"].isin(self.manifest.table["pixel_hash"])
+        return table.assign(split=f"{EXTERNAL}{name}", copy_in_train=known)
+
+    def images(self, rows: pd.DataFrame, *, enhancement: str = "none", external: str | None = None) -> ImageDataset:
+        """The images of some rows, scaled to [0, 1] and enhanced, not yet normalised."""
         settings = self.settings
+        root = self.manifest.root if external is None else self.external[external].root
         return ImageDataset(
-            [self.manifest.root / sample for sample in rows["sample"]],
+            [root / sample for sample in rows["sample"]],
             [self.manifest.classes.index(label) for label in rows["label"]],
             channels=settings.channels,
             size=settings.image_size,
             intensity=settings.intensity,
+            enhancement=enhancement,
         )
 
     def masks(self, rows: pd.DataFrame) -> tuple[Tensor, Tensor]:
@@ -65,10 +83,18 @@ class Prepared:
 def prepare_dataset(
     settings: DatasetSettings, config: StudyConfig, output: Path, *, strict: bool = False, show_progress: bool = False
 ) -> Prepared:
-    """Read and part one data set and write down what was found.
+    """Read and part one data set and write down what was found."""
+    prepared = read_dataset(settings, config, output, strict=strict, show_progress=show_progress)
+    describe_dataset(prepared, config, output, show_progress=show_progress)
+    return prepared
 
-    Leaves `data/NAME.json`, `data/NAME_duplicates.csv` and, for the report, small pictures of examples,
-    duplicates and of the images to explain.
+
+def read_dataset(
+    settings: DatasetSettings, config: StudyConfig, output: Path, *, strict: bool = False, show_progress: bool = False
+) -> Prepared:
+    """Read and part one data set; only phantoms, which must be drawn first, leave files in `output`.
+
+    Raises InputError when an external set has a class that the data set doesn't.
     """
     manifest = load_manifest(
         _locate(settings, config.seed, output, show_progress),
@@ -78,13 +104,40 @@ def prepare_dataset(
     )
     split = settings.split
     splits = assign_splits(
-        manifest, test=split.test, validation=split.validation, folds=config.folds, seed=config.seed, split=split.use
+        manifest,
+        test=split.test,
+        validation=split.validation,
+        folds=config.folds,
+        repeats=config.repeats,
+        leave_out=split.leave_out,
+        seed=config.seed,
+        split=split.use,
     )
-    columns = ["sample", "label", "patient_id", "pixel_hash", "mask"]
-    key = fingerprint(table_fingerprint(manifest.table[columns]), table_fingerprint(splits))
-    prepared = Prepared(settings, manifest, splits, key)
-    _describe(prepared, config, output / "data", show_progress)
-    return prepared
+    key = fingerprint(manifest_fingerprint(manifest), table_fingerprint(splits))
+    external = {
+        each.name: _read_external(each, manifest, strict=strict, show_progress=show_progress)
+        for each in settings.external
+    }
+    return Prepared(settings, manifest, splits, key, external)
+
+
+def manifest_fingerprint(manifest: Manifest) -> str:
+    """A hash of what a data set holds, wherever it stands."""
+    return table_fingerprint(manifest.table[["sample", "label", "patient_id", "pixel_hash", "mask"]])
+
+
+def _read_external(settings: ExternalSettings, manifest: Manifest, *, strict: bool, show_progress: bool) -> Manifest:
+    found = load_manifest(Path(settings.path), name=settings.name, strict=strict, show_progress=show_progress)
+    table = found.table.assign(label=found.table["label"].replace(settings.labels))
+    others = sorted(set(table["label"]) - set(manifest.classes))
+    if others:
+        raise expected(
+            f"external set {settings.name!r}",
+            f"the classes of {manifest.name!r} ({', '.join(manifest.classes)})",
+            f"also {', '.join(others)}",
+            do=f'Name them alike, e.g. labels = {{"{others[0]}" = "{manifest.classes[0]}"}}, or leave them out.',
+        )
+    return replace(found, table=table, classes=manifest.classes)
 
 
 def choose_explained(test: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
@@ -106,10 +159,15 @@ def _locate(settings: DatasetSettings, seed: int, output: Path, show_progress: b
     )
 
 
-def _describe(prepared: Prepared, config: StudyConfig, folder: Path, show_progress: bool) -> None:
-    """Write the facts and pictures of a data set, unless they stand there for the same data already."""
-    manifest, name = prepared.manifest, prepared.settings.name
-    key = fingerprint(prepared.fingerprint, prepared.settings.model_dump(), config.explain.images, config.seed)
+def describe_dataset(prepared: Prepared, config: StudyConfig, output: Path, *, show_progress: bool = False) -> None:
+    """Write the facts and pictures of a data set, unless they stand there for the same data already.
+
+    Leaves `data/NAME.json`, `data/NAME_duplicates.csv` and, for the report, small pictures of examples,
+    duplicates and of the images to explain.
+    """
+    folder, manifest, name = output / "data", prepared.manifest, prepared.settings.name
+    others = {name: manifest_fingerprint(other) for name, other in prepared.external.items()}
+    key = fingerprint(prepared.fingerprint, prepared.settings.model_dump(), others, config.explain.images, config.seed)
     facts_path = folder / f"{name}.json"
     if facts_path.exists() and read_json(facts_path).get("key") == key:
         return
@@ -117,7 +175,7 @@ def _describe(prepared: Prepared, config: StudyConfig, folder: Path, show_progre
     write_table(folder / f"{name}_duplicates.csv", copies)
     _write_examples(prepared, folder)
     _write_duplicates(prepared, copies, folder)
-    for fold in range(config.folds):
+    for fold in range(prepared.folds):
         _write_explained(prepared, config.explain, config.seed, fold, folder)
     counts = prepared.splits.groupby(["fold", "split", "label"]).size().rename("images").reset_index()
     test = prepared.splits[prepared.splits["split"] == "test"]
@@ -133,6 +191,17 @@ def _describe(prepared: Prepared, config: StudyConfig, folder: Path, show_progre
             "unreadable": [list(entry) for entry in manifest.unreadable],
             "mask_problems": [list(entry) for entry in manifest.mask_problems],
             "notes": [*manifest.notes, *split_notes(manifest, prepared.splits)],
+            "folds": list(_fold_titles(prepared)),
+            "external": {
+                name: {
+                    "images": len(other.table),
+                    "patients": int(other.table["patient_id"].replace("", np.nan).nunique()),
+                    "counts": other.table["label"].value_counts().sort_index().to_dict(),
+                    "copies": int(prepared.external_rows(name)["copy_in_train"].sum()),
+                    "unreadable": [list(entry) for entry in other.unreadable],
+                }
+                for name, other in prepared.external.items()
+            },
             "given_split": bool((manifest.table["split"] != "").any() and prepared.settings.split.use != "random"),
             "image_size": prepared.settings.image_size,
             "channels": prepared.settings.channels,
@@ -146,6 +215,13 @@ def _describe(prepared: Prepared, config: StudyConfig, folder: Path, show_progre
             },
         },
     )
+
+
+def _fold_titles(prepared: Prepared) -> tuple[str, ...]:
+    column = prepared.settings.split.leave_out
+    if column is not None:
+        return tuple(f"{column} {value}" for value in left_out_values(prepared.manifest.table, column))
+    return tuple(f"fold {fold}" for fold in range(prepared.folds))
 
 
 def _write_examples(prepared: Prepared, folder: Path) -> None:

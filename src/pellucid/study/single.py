@@ -8,8 +8,9 @@ from pellucid.devices import pick_device
 from pellucid.files import write_table, write_text
 from pellucid.models.checkpoints import load_weights
 from pellucid.models.zoo import fetch_weights
-from pellucid.study.cell import cell_inputs, predict_cell, train_cell
+from pellucid.study.cell import cell_inputs, predict_cell
 from pellucid.study.config import StudyConfig, write_config
+from pellucid.study.network import obtain_network
 from pellucid.study.plan import plan
 from pellucid.study.prepare import prepare_dataset
 from pellucid.study.store import CellStore
@@ -27,7 +28,7 @@ def train_single(
     store = CellStore(output)
     store.accept(cell_inputs(cell, prepared, config))
     write_text(output / "study.toml", write_config(config))
-    fitted = train_cell(cell, prepared, config, store, device=where, show_progress=show_progress)
+    fitted = obtain_network(cell, prepared, config, store, device=where, show_progress=show_progress)
     network, card = load_weights(store.weights, where)
     predictions = predict_cell(network, card, prepared, cell, show_progress=show_progress)
     write_table(store.predictions, predictions)

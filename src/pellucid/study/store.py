@@ -38,11 +38,13 @@ class CellStore:
         self.weights = folder / "weights.safetensors"
         self.history = folder / "history.parquet"
         self.predictions = folder / "predictions.parquet"
+        self.external = folder / "external.parquet"
         self.maps = folder / "maps.zarr"
         self.scores = folder / "scores.parquet"
         self.explained = folder / "explained.parquet"
         self.card = folder / "cell.json"
         self.times = folder / "times.json"
+        self.failure = folder / "failure.json"
         self._inputs = folder / "inputs.json"
         self._shards = folder / "shards"
 
@@ -50,22 +52,40 @@ class CellStore:
     def finished(self) -> bool:
         return self.card.exists()
 
+    def stale(self, inputs: Mapping[str, str]) -> tuple[str, ...]:
+        """Which finished stages `accept` would drop: "training", "explaining", "external"."""
+        known = read_json(self._inputs) if self._inputs.exists() else {}
+        left = {"training": self.history, "explaining": self.card, "external": self.external}
+        return tuple(stage for stage, path in left.items() if path.exists() and known.get(stage) != inputs.get(stage))
+
     def accept(self, inputs: Mapping[str, str]) -> None:
         """Drop what was made from other inputs than these; what was made from the same ones stays.
 
-        `inputs` has the fingerprints "training" and "explaining"; the second depends on the first.
+        `inputs` has the fingerprints "training", "explaining" and "external"; the others depend on the first.
         """
-        known = read_json(self._inputs) if self._inputs.exists() else None
+        known = read_json(self._inputs) if self._inputs.exists() else {}
         if known == dict(inputs):
             return
-        stale = [self.card, self.times, self.scores, self.explained]
-        if known is None or known["training"] != inputs["training"]:
-            stale += [self.folder / "resume.ckpt", self.history, self.weights, self.predictions]
+        changed = {stage for stage in inputs if known.get(stage) != inputs[stage]}
+        if "training" in changed:
+            changed |= {"explaining", "external"}
+        stale: list[Path] = [self.failure]
+        if "training" in changed:
+            stale += [self.folder / "resume.ckpt", self.history, self.weights, self.predictions, self.tuning]
+        if "explaining" in changed:
+            stale += [self.card, self.times, self.scores, self.explained]
+            for tree in (self.maps, self._shards):
+                shutil.rmtree(tree, ignore_errors=True)
+        if "external" in changed:
+            stale.append(self.external)
         for path in stale:
             path.unlink(missing_ok=True)
-        for tree in (self.maps, self._shards):
-            shutil.rmtree(tree, ignore_errors=True)
         write_json(self._inputs, dict(inputs))
+
+    @property
+    def tuning(self) -> Path:
+        """The inner folds of nested cross-validation: a row per combination of settings."""
+        return self.folder / "tuning.parquet"
 
     def shard_done(self, shard: int) -> bool:
         return self._shard(shard).exists()
@@ -105,7 +125,11 @@ class CellStore:
 
 
 def read_cells(folders: Iterable[Path], name: str) -> pd.DataFrame:
-    """One table, such as "predictions", of every finished cell among `folders`, with dataset, model and fold."""
+    """One table, such as "predictions", of every finished cell among `folders`.
+
+    Each row says whose it is: dataset, model (what is compared: the network, with its enhancement where there is
+    one), network, enhancement, seed and fold.
+    """
     tables = []
     for folder in folders:
         store = CellStore(folder)
@@ -113,10 +137,17 @@ def read_cells(folders: Iterable[Path], name: str) -> pd.DataFrame:
         if store.finished and path.exists():
             card = read_json(store.card)
             table = read_table(path)
-            for position, key in enumerate(("dataset", "model", "fold")):
+            for position, key in enumerate(("dataset", "model", "network", "enhancement", "seed", "fold")):
                 table.insert(position, key, card[key])
             tables.append(table)
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def read_failures(folders: Iterable[Path]) -> pd.DataFrame:
+    """A row per cell that could not be computed: dataset, model, seed, fold and the reason."""
+    stores = [CellStore(folder) for folder in folders]
+    rows = [read_json(store.failure) for store in stores if store.failure.exists() and not store.finished]
+    return pd.DataFrame(rows, columns=["dataset", "model", "seed", "fold", "reason"])
 
 
 def write_pictures(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Sequence[Any]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import numpy as np
 import pandas as pd
 
 from pellucid.errors import InputError
-from pellucid.files import read_json, write_table
+from pellucid.files import read_json, read_table, write_table
 from pellucid.progress import progress
 from pellucid.statistics import (
     Comparison,
     Estimate,
+    Units,
     bootstrap,
     classification_intervals,
     compare_all,
@@ -24,12 +26,14 @@ from pellucid.statistics import (
     units_of,
 )
 from pellucid.study.config import StatisticsSettings, StudyConfig, read_config
-from pellucid.study.plan import cell_folders
+from pellucid.study.plan import arm_folder, cell_folders
 from pellucid.study.ranking import MethodScore, MetricRanking, corrected, rank_methods
 from pellucid.study.store import read_cells
 
 IMAGE_SETS = ("all", "without copies")
 COMPARED_METRIC = "road"
+_EXPLAINED = ["seed", "fold", "sample"]
+"""What tells an explained image of one network from the others."""
 
 _MODEL_COLUMNS = [
     "dataset",
@@ -63,7 +67,7 @@ def summarise_study(config: StudyConfig, output: Path, *, show_progress: bool = 
     """Write `statistics/*.csv` from the cells that are finished: models, scores, and the tests between them.
 
     - `models.csv`: accuracy, macro F1, AUROC and kappa on the test images, with intervals that resample patients,
-      per fold and over all folds, on all images and without the copies of training images.
+      per fold and over all folds, on all images and without the copies of training images; and on each external set.
     - `model_tests.csv`: every pair of models on each data set, corrected over the study.
     - `scores.csv`: mean of each metric per method and class, right and wrong predictions apart; likewise on both sets
       of images.
@@ -73,11 +77,12 @@ def summarise_study(config: StudyConfig, output: Path, *, show_progress: bool = 
     """
     folder, settings = output / "statistics", config.statistics
     folders = cell_folders(config, output)
-    answers = read_cells(folders, "predictions")
+    answers, elsewhere = read_cells(folders, "predictions"), read_cells(folders, "external")
+    sizes = fold_sizes(output)
     scored = _scored(folders)
     steps: list[tuple[str, Callable[[], pd.DataFrame]]] = [
-        ("models", lambda: _models(answers, settings)),
-        ("model_tests", lambda: _model_tests(answers, config)),
+        ("models", lambda: _models(answers, elsewhere, settings)),
+        ("model_tests", lambda: _model_tests(answers, sizes, config)),
         ("scores", lambda: _scores(scored, settings)),
         ("method_tests", lambda: _method_tests(scored, output, config)),
         ("method_ranks", lambda: _method_ranks(scored, output, settings)),
@@ -95,9 +100,29 @@ def summarise_stored(output: Path, *, show_progress: bool = False) -> None:
     summarise_study(read_config(output / "study.toml"), output, show_progress=show_progress)
 
 
-def _models(answers: pd.DataFrame, settings: StatisticsSettings) -> pd.DataFrame:
+def fold_sizes(output: Path) -> dict[str, tuple[float, float]]:
+    """Mean images of a fold outside of its test part and in it, by data set."""
+    splits = read_table(output / "splits.parquet")
+    sizes = {}
+    for name, rows in splits.groupby("dataset"):
+        counts = rows.groupby(["fold", "split"]).size().unstack("split", fill_value=0)
+        sizes[str(name)] = (float((counts["train"] + counts["val"]).mean()), float(counts["test"].mean()))
+    return sizes
+
+
+def _units(rows: pd.DataFrame) -> Units:
+    """Patients; where they aren't known images, which may be there once per fold and seed."""
+    patients, samples = rows["patient_id"].astype(str), rows["sample"].astype(str)
+    if not samples.duplicated().any() or not (patients == "").any():
+        return units_of(list(patients), len(rows))
+    if (patients == "").all():
+        return replace(units_of(list(samples), len(rows)), unit="image")
+    return units_of(list(patients.where(patients != "", "image " + samples)), len(rows))
+
+
+def _models(answers: pd.DataFrame, elsewhere: pd.DataFrame, settings: StatisticsSettings) -> pd.DataFrame:
     rows = []
-    for dataset, model, fold, images, part in _test_parts(answers):
+    for dataset, model, fold, images, part in [*_test_parts(answers), *_test_parts(elsewhere)]:
         for metric, estimate in _classified(part, settings).items():
             rows.append(
                 {
@@ -116,19 +141,20 @@ def _models(answers: pd.DataFrame, settings: StatisticsSettings) -> pd.DataFrame
 
 
 def _test_parts(answers: pd.DataFrame) -> Iterable[tuple[str, str, str, str, pd.DataFrame]]:
-    """Test predictions per data set, model, fold (and all folds pooled) and set of images."""
+    """Predictions per data set, model, fold (and all folds pooled) and set of images: the test part's, or external."""
     if answers.empty:
         return
-    test = answers[answers["split"] == "test"]
-    for (dataset, model), part in test.groupby(["dataset", "model"], sort=False):
+    tested = answers[answers["split"] != "val"]
+    for (dataset, model, split), part in tested.groupby(["dataset", "model", "split"], sort=False):
         folds = [("all", part)]
         if part["fold"].nunique() > 1:
             folds += [(str(fold), rows) for fold, rows in part.groupby("fold")]
+        name = "" if split == "test" else f"{split} "
         for fold, rows in folds:
-            yield str(dataset), str(model), fold, "all", rows
+            yield str(dataset), str(model), fold, name.rstrip() or "all", rows
             clean = rows[~rows["copy_in_train"]]
             if 0 < len(clean) < len(rows):
-                yield str(dataset), str(model), fold, "without copies", clean
+                yield str(dataset), str(model), fold, f"{name}without copies", clean
 
 
 def _classified(part: pd.DataFrame, settings: StatisticsSettings) -> Mapping[str, Estimate]:
@@ -138,14 +164,14 @@ def _classified(part: pd.DataFrame, settings: StatisticsSettings) -> Mapping[str
     said = predictions(list(part["label"]), list(part["predicted"]), part[columns].to_numpy(float), classes)
     return classification_intervals(
         said,
-        list(part["patient_id"]),
+        _units(part),
         resamples=settings.resamples,
         confidence=settings.confidence,
         generator=np.random.default_rng(0),
     )
 
 
-def _model_tests(answers: pd.DataFrame, config: StudyConfig) -> pd.DataFrame:
+def _model_tests(answers: pd.DataFrame, sizes: Mapping[str, tuple[float, float]], config: StudyConfig) -> pd.DataFrame:
     if answers.empty:
         return _joined([])
     test = answers[answers["split"] == "test"]
@@ -157,26 +183,27 @@ def _model_tests(answers: pd.DataFrame, config: StudyConfig) -> pd.DataFrame:
             rows = part if images == "all" else part[~part["copy_in_train"]]
             if images != "all" and len(rows) in (0, len(part)):
                 continue
-            for name, comparisons in _compared_models(rows, config).items():
+            for name, comparisons in _compared_models(rows, sizes[str(dataset)], config).items():
                 where = {"dataset": dataset, "model": "", "images": images, "test": name, "metric": "accuracy"}
                 families.setdefault(name, []).extend((where, comparison) for comparison in comparisons)
         tables += [_tests(family, correction) for family in families.values()]
     return _joined(tables)
 
 
-def _compared_models(rows: pd.DataFrame, config: StudyConfig) -> dict[str, tuple[Comparison, ...]]:
-    """By folds where there are several, else by patients."""
+def _compared_models(
+    rows: pd.DataFrame, sizes: tuple[float, float], config: StudyConfig
+) -> dict[str, tuple[Comparison, ...]]:
+    """By folds where there are several, else by patients; seeds are averaged before."""
     correction = config.statistics.correction
     models = list(dict.fromkeys(rows["model"]))
-    if config.folds > 1:
+    if rows["fold"].nunique() > 1:
         accuracy = rows.groupby(["fold", "model"])["correct"].mean().unstack("model")
         by_fold = {name: accuracy[name].to_numpy(float) for name in models}
-        shares = (config.folds - 1, 1)
         return {
-            "corrected-resampled-t": compare_all(by_fold, "fold", "corrected-resampled-t", correction, sizes=shares),
+            "corrected-resampled-t": compare_all(by_fold, "fold", "corrected-resampled-t", correction, sizes=sizes),
             "paired-t": compare_all(by_fold, "fold", "paired-t", correction),
         }
-    right = rows.pivot(index="sample", columns="model", values="correct").astype(float)
+    right = rows.assign(correct=rows["correct"].astype(float)).pivot_table("correct", "sample", "model")
     patients = rows.drop_duplicates("sample").set_index("sample")["patient_id"].loc[right.index]
     by_sample = {name: right[name].to_numpy() for name in models}
     return {"paired-t": compare_all(by_sample, list(patients), "paired-t", correction)}
@@ -187,8 +214,8 @@ def _scored(folders: Sequence[Path]) -> pd.DataFrame:
     scores, explained = read_cells(folders, "scores"), read_cells(folders, "explained")
     if scores.empty:
         return scores
-    known = ["dataset", "model", "fold", "sample", "patient_id", "label", "correct", "copy_in_train"]
-    return scores.merge(explained[known], on=["dataset", "model", "fold", "sample"], validate="many_to_one")
+    known = [*_EXPLAINED, "dataset", "model", "patient_id", "label", "correct", "copy_in_train"]
+    return scores.merge(explained[known], on=["dataset", "model", *_EXPLAINED], validate="many_to_one")
 
 
 def _scores(scored: pd.DataFrame, settings: StatisticsSettings) -> pd.DataFrame:
@@ -223,12 +250,11 @@ def _means(part: pd.DataFrame, settings: StatisticsSettings) -> Iterable[dict[st
         return []
     order = ["method", "metric"]
     pairs = list(part[order].drop_duplicates().itertuples(index=False, name=None))
-    values = part.pivot(index=["fold", "sample"], columns=order, values="value")
-    patients = part.drop_duplicates(["fold", "sample"]).set_index(["fold", "sample"])["patient_id"].loc[values.index]
+    values = part.pivot(index=_EXPLAINED, columns=order, values="value")
     columns = {pair: values[pair].to_numpy(float) for pair in pairs}
     estimates = bootstrap(
         {"\n".join(pair): mean_of(column) for pair, column in columns.items()},
-        units_of(list(patients), len(values)),
+        _units_of_explained(part, values.index),
         resamples=settings.resamples,
         confidence=settings.confidence,
         generator=np.random.default_rng(0),
@@ -242,6 +268,10 @@ def _means(part: pd.DataFrame, settings: StatisticsSettings) -> Iterable[dict[st
     return rows
 
 
+def _units_of_explained(scored: pd.DataFrame, index: pd.Index[Any]) -> Units:
+    return _units(scored.drop_duplicates(_EXPLAINED).set_index(_EXPLAINED)[["patient_id"]].loc[index].reset_index())
+
+
 def _method_tests(scored: pd.DataFrame, output: Path, config: StudyConfig) -> pd.DataFrame:
     if scored.empty or COMPARED_METRIC not in set(scored["metric"]):
         return _joined([])
@@ -249,11 +279,10 @@ def _method_tests(scored: pd.DataFrame, output: Path, config: StudyConfig) -> pd
     families: dict[str, list[tuple[dict[str, Any], Comparison]]] = {}
     for dataset, model, images, cell in _explained_parts(road):
         methods = list(dict.fromkeys(cell["method"]))
-        values = cell.pivot(index=["fold", "sample"], columns="method", values="value")
-        patients = cell.drop_duplicates(["fold", "sample"]).set_index(["fold", "sample"])["patient_id"]
+        values = cell.pivot(index=_EXPLAINED, columns="method", values="value")
         comparisons = compare_all(
             {name: values[name].to_numpy(float) for name in methods},
-            list(patients.loc[values.index]),
+            _units_of_explained(cell, values.index),
             correction=config.statistics.correction,
             coinciding=_coinciding(output, dataset, model),
         )
@@ -266,7 +295,11 @@ def _method_ranks(scored: pd.DataFrame, output: Path, settings: StatisticsSettin
     """Ranks over all images of each network, corrected over the study."""
     found: dict[str, list[tuple[str, str, MetricRanking]]] = {}
     for dataset, model, images, cell in _explained_parts(scored) if len(scored) else ():
-        named = cell.assign(sample=cell["fold"].astype(str) + "/" + cell["sample"].astype(str))
+        places = [cell[name].astype(str) for name in _EXPLAINED]
+        patients = cell["patient_id"].astype(str)
+        if cell.drop_duplicates(_EXPLAINED)["sample"].duplicated().any():  # one image several times
+            patients = patients.where(patients != "", "image " + cell["sample"].astype(str))
+        named = cell.assign(sample=places[0] + "/" + places[1] + "/" + places[2], patient_id=patients)
         rankings = rank_methods(
             named[["sample", "method", "metric", "value"]],
             named.drop_duplicates("sample")[["sample", "patient_id"]],
@@ -304,7 +337,7 @@ def _rank_row(ranking: MetricRanking, score: MethodScore) -> dict[str, Any]:
 
 def _coinciding(output: Path, dataset: str, model: str) -> list[list[str]]:
     """Groups of methods that gave the same map in every fold: those of the first fold that all others repeat."""
-    cards = [read_json(path) for path in sorted((output / dataset / model).glob("fold-*/cell.json"))]
+    cards = [read_json(path) for path in sorted(arm_folder(output, dataset, model).glob("fold-*/cell.json"))]
     groups = [card["coinciding"] for card in cards]
     return [group for group in groups[0] if all(group in other for other in groups[1:])]
 

@@ -1,0 +1,152 @@
+"""The network of a cell: trained on its fold, or taken up where a stop left it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader
+
+from pellucid.data.dataset import EpochSampler, ImageDataset, class_weights
+from pellucid.data.splits import inner_folds
+from pellucid.data.transforms import Augmentation, Normalisation, dataset_normalisation
+from pellucid.files import read_table, write_table
+from pellucid.models.checkpoints import ModelCard
+from pellucid.models.zoo import create_model, pretrained_normalisation
+from pellucid.study.config import StudyConfig
+from pellucid.study.plan import Cell, cell_seed
+from pellucid.study.prepare import Prepared
+from pellucid.study.store import CellStore
+from pellucid.training.fit import Fitted, fit
+from pellucid.training.settings import TrainingSettings
+
+
+def obtain_network(
+    cell: Cell,
+    prepared: Prepared,
+    config: StudyConfig,
+    store: CellStore,
+    *,
+    device: torch.device,
+    show_progress: bool = False,
+) -> Fitted:
+    """Train the cell's network, its settings tuned within the fold where the study asks for it.
+
+    Leaves the cell's weights, history and, when settings were tuned, `tuning.parquet`. What is there isn't made again.
+    """
+    task = _Task(cell, prepared, cell_seed(cell.seed, cell), device, show_progress)
+    own = cell.model.model_dump(include={"learning_rate", "epochs"}, exclude_none=True)
+    settings = config.training.model_copy(update=own)
+    train, validation = prepared.rows(cell.fold, "train"), prepared.rows(cell.fold, "val")
+    if config.tuning.candidates:
+        pool = pd.concat([train, validation], ignore_index=True).sort_values("sample", ignore_index=True)
+        settings = settings.model_copy(update=_tuned(task, pool, settings, config, store))
+    return _train(task, train, validation, settings, store.folder)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is the same for every training of a cell."""
+
+    cell: Cell
+    prepared: Prepared
+    seed: int
+    device: torch.device
+    show_progress: bool
+
+
+def _tuned(
+    task: _Task, pool: pd.DataFrame, settings: TrainingSettings, config: StudyConfig, store: CellStore
+) -> dict[str, Any]:
+    """The settings of the lowest mean validation loss over the inner folds; the first of equals."""
+    candidates = config.tuning.candidates
+    if not store.tuning.exists():
+        aside = store.folder / "tuning"
+        rows: list[dict[str, Any]] = []
+        for fold, validates in enumerate(inner_folds(pool, config.tuning.folds, config.seed)):
+            parts = pool[~validates].reset_index(drop=True), pool[validates].reset_index(drop=True)
+            for number, candidate in enumerate(candidates):
+                folder = aside / f"{fold}-{number}"
+                fitted = _train(task, *parts, settings.model_copy(update=candidate), folder)
+                (folder / "weights.safetensors").unlink(missing_ok=True)
+                best = fitted.history[fitted.history["best"]].iloc[0]
+                scores = {"val_loss": float(best["val_loss"]), "val_accuracy": float(best["val_accuracy"])}
+                rows.append({"candidate": number, "inner_fold": fold, **candidate, **scores})
+        write_table(store.tuning, pd.DataFrame(rows))
+        shutil.rmtree(aside)
+    return candidates[chosen_candidate(store)]
+
+
+def chosen_candidate(store: CellStore) -> int:
+    """The number of the combination of settings that the inner folds speak for."""
+    losses = read_table(store.tuning).groupby("candidate")["val_loss"].mean()
+    return int(losses.to_numpy().argmin())
+
+
+def _train(
+    task: _Task, train_rows: pd.DataFrame, val_rows: pd.DataFrame, settings: TrainingSettings, folder: Path
+) -> Fitted:
+    cell, prepared, seed = task.cell, task.prepared, task.seed
+    train = prepared.images(train_rows, enhancement=cell.enhancement)
+    validation = prepared.images(val_rows, enhancement=cell.enhancement)
+    normalisation = _normalisation(cell, train)
+    card = ModelCard(
+        architecture=cell.model.name,
+        image_size=cell.dataset.image_size,
+        channels=cell.dataset.channels,
+        classes=prepared.manifest.classes,
+        mean=normalisation.mean,
+        std=normalisation.std,
+        normalisation=normalisation.origin,
+        intensity=cell.dataset.intensity,
+        output_stride=cell.model.output_stride,
+        enhancement=cell.enhancement,
+    )
+    pretrained = cell.model.pretrained
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = create_model(
+            cell.model.name,
+            classes=len(card.classes),
+            channels=card.channels,
+            size=card.image_size,
+            pretrained=Path(pretrained) if isinstance(pretrained, str) else pretrained,
+            output_stride=card.output_stride,
+        )
+    labels = torch.tensor([card.classes.index(label) for label in train_rows["label"]])
+    balance = settings.balance
+    train = train.with_transform(normalisation, Augmentation(**settings.augmentation.model_dump()), seed=seed)
+    sampler = EpochSampler(labels, seed=seed, balanced=balance == "sampling")
+    return fit(
+        network,
+        DataLoader(
+            train,
+            batch_size=settings.batch_size,
+            sampler=sampler,
+            num_workers=settings.workers,
+            # a batch of one has no variance, and batch normalisation refuses it
+            drop_last=len(train) % settings.batch_size == 1 and len(train) > settings.batch_size,
+        ),
+        DataLoader(validation.with_transform(normalisation), batch_size=settings.batch_size, num_workers=0),
+        folder=folder,
+        card=card,
+        settings=settings,
+        class_weights=class_weights(labels, len(card.classes)) if balance == "weights" else None,
+        seed=seed,
+        device=task.device,
+        show_progress=task.show_progress,
+    )
+
+
+def _normalisation(cell: Cell, train: ImageDataset) -> Normalisation:
+    choice = cell.model.normalisation
+    if choice == "imagenet" or (choice == "auto" and cell.model.pretrained is not False):
+        mean, std = pretrained_normalisation(cell.model.name)
+        if cell.dataset.channels == 1:
+            mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
+        return Normalisation(mean=mean, std=std, origin="imagenet")
+    return dataset_normalisation(train)
