@@ -26,7 +26,7 @@ from pellucid.models.checkpoints import ModelCard, load_weights
 from pellucid.models.zoo import count_parameters
 from pellucid.progress import progress
 from pellucid.study.config import StudyConfig
-from pellucid.study.network import obtain_network
+from pellucid.study.network import chosen_candidate, obtain_network
 from pellucid.study.plan import Cell, cell_seed
 from pellucid.study.prepare import Prepared, choose_explained, manifest_fingerprint
 from pellucid.study.store import SHARD, CellStore, fingerprint
@@ -276,6 +276,7 @@ def _finish(
             "layer": shards[0]["layer"] if shards else None,
             "grid": shards[0]["grid"] if shards else None,
             "coinciding": _coinciding([shard["coinciding"] for shard in shards]),
+            "tuned": config.tuning.candidates[chosen_candidate(store)] if config.tuning.candidates else None,
             "best_epoch": fitted.best_epoch,
             "epochs": len(fitted.history),
             "stopped_early": fitted.stopped_early,

@@ -78,8 +78,13 @@ def _tuned(
                 rows.append({"candidate": number, "inner_fold": fold, **candidate, **scores})
         write_table(store.tuning, pd.DataFrame(rows))
         shutil.rmtree(aside)
+    return candidates[chosen_candidate(store)]
+
+
+def chosen_candidate(store: CellStore) -> int:
+    """The number of the combination of settings that the inner folds speak for."""
     losses = read_table(store.tuning).groupby("candidate")["val_loss"].mean()
-    return candidates[int(losses.to_numpy().argmin())]
+    return int(losses.to_numpy().argmin())
 
 
 def _train(
