@@ -18,18 +18,17 @@ ENHANCEMENTS = ("none", "clahe", "negative")
 def answers(folds: int, seeds: int = 1, images: int = 24, copies: int = 0) -> pd.DataFrame:
     """Predictions of two networks under each enhancement; image i of a fold is patient i // 2's."""
     generator = np.random.default_rng(3)
-    rows = []
-    for network, enhancement, fold, seed in product(("a", "b"), ENHANCEMENTS, range(folds), range(seeds)):
-        for image in range(images):
-            rows.append(
-                {
-                    "dataset": "d", "network": network, "enhancement": enhancement, "seed": seed, "fold": fold,
-                    "model": network if enhancement == "none" else f"{network} + {enhancement}",
-                    "sample": f"{fold}/{image}", "patient_id": f"{fold}-{image // 2}", "split": "test",
-                    "correct": bool(generator.random() < 0.6 + 0.2 * (enhancement == "clahe")),
-                    "copy_in_train": image < copies,
-                }
-            )  # fmt: skip
+    cells = product(("a", "b"), ENHANCEMENTS, range(folds), range(seeds), range(images))
+    rows = [
+        {
+            "dataset": "d", "network": network, "enhancement": enhancement, "seed": seed, "fold": fold,
+            "model": network if enhancement == "none" else f"{network} + {enhancement}",
+            "sample": f"{fold}/{image}", "patient_id": f"{fold}-{image // 2}", "split": "test",
+            "correct": bool(generator.random() < 0.6 + 0.2 * (enhancement == "clahe")),
+            "copy_in_train": image < copies,
+        }
+        for network, enhancement, fold, seed, image in cells
+    ]  # fmt: skip
     return pd.DataFrame(rows)
 
 
