@@ -10,6 +10,8 @@ __version__ = "0.1.0"
 # public name -> module that holds it; loaded on first use, so that `import pellucid` stays light
 _HOMES = {
     "Explanation": "pellucid.attribution.explanation",
+    "enhancement": "pellucid.data.enhancements",
+    "enhancements": "pellucid.data.enhancements",
     "explain": "pellucid.attribution.engine",
     "method": "pellucid.attribution",
     "methods": "pellucid.attribution",
@@ -23,6 +25,8 @@ _HOMES = {
 
 __all__ = [
     "Explanation",
+    "enhancement",
+    "enhancements",
     "evaluate",
     "explain",
     "method",
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
     from pellucid.attribution import method, methods
     from pellucid.attribution.engine import explain
     from pellucid.attribution.explanation import Explanation
+    from pellucid.data.enhancements import enhancement, enhancements
     from pellucid.data.images import read_image
     from pellucid.metrics import metric, metrics
     from pellucid.metrics.evaluate import evaluate

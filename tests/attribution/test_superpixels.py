@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from pellucid.attribution.superpixels import regions_of
-from pellucid.errors import InputError
 
 
 @pytest.mark.parametrize("shape", [(8, 7), (8, 7, 5)])
@@ -30,16 +29,9 @@ def test_a_function_may_draw_each_image_regions_of_its_own() -> None:
 
 @pytest.mark.parametrize("axes", [2, 3])
 def test_superpixels_follow_edges(axes: int) -> None:
-    pytest.importorskip("skimage")
     images = torch.zeros(1, 2, *(24,) * axes)
     images[:, :, 9:] = 3.0
     labels = regions_of(images, "slic")[0]
     assert labels.shape == (24,) * axes
     assert 10 < int(labels.max()) + 1 < 100
     assert not set(labels[:9].flatten().tolist()) & set(labels[9:].flatten().tolist())
-
-
-def test_superpixels_without_scikit_image_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "skimage.segmentation", None)
-    with pytest.raises(InputError, match="pip install scikit-image"):
-        regions_of(torch.zeros(1, 1, 8, 8), "slic")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,22 @@ def test_a_plain_state_dict_with_its_architecture_gives_the_same(images: Path, w
         assert {**record, "seconds": 0} == {**other, "seconds": 0}
         for file in (record["maps"], record["overlay"]):
             assert (tmp_path / "card" / file).read_bytes() == (tmp_path / "plain" / file).read_bytes()
+
+
+def test_the_card_s_enhancement_is_made_and_recorded(images: Path, weights: Path, tmp_path: Path) -> None:
+    network, card = load_weights(weights)
+    save_weights(tmp_path / "negative.safetensors", network, replace(card, enhancement="negative"))
+    for path in sorted(images.iterdir()):
+        (tmp_path / "negatives").mkdir(exist_ok=True)
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(tmp_path / "negatives" / path.name)
+    negative = ["--model", str(tmp_path / "negative.safetensors"), "--out", str(tmp_path / "a")]
+    assert main(["explain", str(images), *QUICK, *negative]) == 0
+    plain = ["--model", str(weights), "--out", str(tmp_path / "b")]
+    assert main(["explain", str(tmp_path / "negatives"), *QUICK, *plain]) == 0
+    for name, record in records(tmp_path / "a").items():
+        other = records(tmp_path / "b")[name]
+        assert (record["model"]["enhancement"], other["model"]["enhancement"]) == ("negative", "none")
+        assert record["score"] == pytest.approx(other["score"], abs=1e-4)
 
 
 def test_volumes_are_explained_by_a_plain_state_dict_of_a_3d_network(

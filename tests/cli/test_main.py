@@ -59,7 +59,16 @@ def test_import_is_light() -> None:
 def test_methods_lists_methods_and_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["methods"]) == 0
     listed = capsys.readouterr().out
-    for name in ("grad-cam-plus-plus", "ablation-cam", "sobel", "road-morf", "pointing-game", "-0.5 to", "noise=0.01"):
+    for name in (
+        "grad-cam-plus-plus",
+        "ablation-cam",
+        "sobel",
+        "road-morf",
+        "pointing-game",
+        "-0.5 to",
+        "noise=0.01",
+        "clahe",
+    ):
         assert name in listed
 
 

@@ -10,10 +10,12 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from pellucid.data import dataset as module
+from pellucid.data import transforms
 from pellucid.data.dataset import EpochSampler, ImageDataset, class_weights
+from pellucid.data.enhancements import enhance
 from pellucid.data.images import read_image
 from pellucid.data.transforms import Augmentation, Normalisation, augment, prepare
-from pellucid.errors import InputError, UnreadableFileError
+from pellucid.errors import InputError, UnknownNameError, UnreadableFileError
 
 NORMALISATION = Normalisation((0.4, 0.5, 0.6), (0.2, 0.3, 0.4), "data-set")
 
@@ -44,6 +46,29 @@ def test_items_are_the_prepared_images(paths: list[Path]) -> None:
             assert torch.equal(image, wanted)
             assert torch.equal(dataset.image(position), wanted)
             assert (label, found) == (position % 3, position)
+
+
+def test_an_enhancement_is_made_once_per_image_before_augmentation(
+    paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    label = "gamma[gamma=0.6]"
+    monkeypatch.setattr(
+        transforms, "enhance", lambda image, choice: (made.append(str(choice)), enhance(image, choice))[1]
+    )
+    dataset = ImageDataset(paths, [0] * 10, channels=3, size=8, enhancement=label)
+    settings = Augmentation(brightness=0.3)
+    changed = dataset.with_transform(NORMALISATION, settings, seed=4)
+    for epoch in range(3):
+        for position in range(10):
+            plain = prepare(read_image(paths[position]), channels=3, size=8)
+            wanted = NORMALISATION.normalise(augment(plain**0.6, settings, (4, epoch, position)))
+            torch.testing.assert_close(changed[position, epoch][0], wanted, atol=1e-4, rtol=0)
+    made = [each for each in made if each != "none"]
+    assert made == [label] * 10
+    assert torch.equal(dataset_of(paths)[3][0], ImageDataset(paths, [0] * 10, channels=3, size=8)[3][0])
+    with pytest.raises(UnknownNameError, match="unknown enhancement 'clae'"):
+        ImageDataset(paths, [0] * 10, channels=3, size=8, enhancement="clae")
 
 
 def test_transforms_are_augmentation_then_normalisation(paths: list[Path]) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pellucid.data.leakage import count_copies
 from pellucid.data.manifest import Manifest, load_manifest
-from pellucid.data.splits import SPLIT_COLUMNS, assign_splits, independent_groups, split_notes
+from pellucid.data.splits import SPLIT_COLUMNS, assign_splits, independent_groups, inner_folds, split_notes
 from pellucid.errors import InputError
 
 Build = Callable[..., Manifest]
@@ -299,7 +299,7 @@ def test_notes_tell_what_a_given_split_lacks(manifest_of: Build) -> None:
     assert notes == (
         "The given val part holds no image of b, c.",
         "The given test part holds no image of c.",
-        "1 images of the given validation part have a pixel-identical twin in training.",
+        "1 images of the given validation part have a copy in training.",
         "1 lesions have images in more than one part of the given split.",
     )
     assert split_notes(manifest_of("ab" * 20), assign_splits(manifest_of("ab" * 20))) == ()
@@ -324,3 +324,73 @@ def test_real_packs(shared_data: Path) -> None:
 
     chest = load_manifest(shared_data / "chest_xray")
     assert not crosses(chest, assign_splits(chest))
+
+
+def test_repeats_part_anew_and_begin_with_the_only_parting(manifest_of: Build) -> None:
+    manifest = manifest_of("ab" * 30)
+    once, thrice = (assign_splits(manifest, folds=3, repeats=repeats, split="random") for repeats in (1, 3))
+    pd.testing.assert_frame_equal(thrice[thrice["fold"] < 3], once)
+    assert set(thrice["fold"]) == set(range(9))
+    tested = thrice[thrice["split"] == "test"]
+    for repeat in range(3):
+        assert tested[tested["fold"] // 3 == repeat]["sample"].is_unique
+        assert (tested["fold"] // 3 == repeat).sum() == 60
+    folds = [frozenset(rows["sample"]) for _, rows in tested.groupby("fold")]
+    assert len(set(folds)) == 9
+    held_out = assign_splits(manifest, repeats=2)
+    first, second = (rows["split"].tolist() for _, rows in held_out.groupby("fold"))
+    assert first != second
+    assert counts(held_out[held_out["fold"] == 0]) == counts(held_out[held_out["fold"] == 1])
+
+
+def test_repeats_of_a_given_split_are_refused(manifest_of: Build) -> None:
+    manifest = manifest_of("ab" * 20, split=["train"] * 30 + ["test"] * 10)
+    with pytest.raises(InputError, match="repeats: expected 1 where the data set gives a split, got 2"):
+        assign_splits(manifest, repeats=2)
+
+
+def test_each_site_is_tested_once_by_networks_that_saw_none_of_its_patients(manifest_of: Build) -> None:
+    sites = ["leipzig"] * 20 + ["oslo"] * 20 + ["riga"] * 20
+    patients = [f"p{index}" for index in range(60)]
+    patients[0] = patients[59] = "moved"  # from Leipzig to Riga
+    manifest = manifest_of("ab" * 30, site=sites, patient_id=patients)
+    splits = assign_splits(manifest, leave_out="site")
+    assert set(splits["fold"]) == {0, 1, 2}
+    for fold, site in enumerate(("leipzig", "oslo", "riga")):
+        rows = splits[splits["fold"] == fold].set_index("sample")["split"].to_numpy()
+        assert ((rows == "test") == (np.array(sites) == site)).all()
+        assert set(rows) >= {"train", "val", "test"}
+    excluded = splits[splits["split"] == "excluded"]
+    assert excluded[["fold", "sample"]].to_numpy().tolist() == [[0, "0059.png"], [2, "0000.png"]]
+
+
+@pytest.mark.parametrize(
+    ("column", "told"),
+    [
+        ("scanner", r"unknown column to leave out by 'scanner'"),
+        ("site", r"a value of 'site' for each image, got 1 images without"),
+        ("one", r"two or more values of 'one', got only 'x'"),
+    ],
+)
+def test_sites_that_can_t_be_left_out(manifest_of: Build, column: str, told: str) -> None:
+    manifest = manifest_of("ab" * 10, site=["oslo"] * 10 + ["riga"] * 9 + [""], one=["x"] * 20)
+    with pytest.raises(InputError, match=told):
+        assign_splits(manifest, leave_out=column)
+
+
+def test_a_class_that_only_one_site_has_can_t_be_learnt_without_it(manifest_of: Build) -> None:
+    manifest = manifest_of("ab" * 10 + "c" * 5, site=["oslo"] * 10 + ["riga"] * 10 + ["bonn"] * 5)
+    with pytest.raises(InputError, match=r"training and validation without site 'bonn', got 0 of 'c'"):
+        assign_splits(manifest, leave_out="site")
+
+
+def test_inner_folds_validate_each_row_once_and_keep_patients_together(manifest_of: Build) -> None:
+    patients = [f"p{index // 2}" for index in range(60)]
+    table = manifest_of("aabb" * 15, patient_id=patients).table
+    parts = inner_folds(table, 3, seed=0)
+    assert sum(part.astype(int) for part in parts).tolist() == [1] * 60
+    for part in parts:
+        assert table[part].groupby("label").size().to_dict() == {"a": 10, "b": 10}
+        assert not set(table[part]["patient_id"]) & set(table[~part]["patient_id"])
+    with pytest.raises(InputError, match="40 inner folds"):
+        inner_folds(table, 40, seed=0)

@@ -264,7 +264,6 @@ def test_patches_are_about_as_many_at_any_size(shape: tuple[int, ...], patches: 
 
 
 def test_superpixels_are_made_once_for_all_maps(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("skimage")
     made: list[int] = []
 
     def counting(images: Tensor, regions: object) -> Tensor:
@@ -278,12 +277,6 @@ def test_superpixels_are_made_once_for_all_maps(monkeypatch: pytest.MonkeyPatch)
     assert made == [2]
     exact = irof(scores, drawn(2, 16, 16, seed=2), regions=lambda image: regions_of(image[None], "slic")[0])
     assert torch.equal(values[0], exact)
-
-
-def test_superpixels_without_their_package_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "skimage.segmentation", None)
-    with pytest.raises(InputError, match="scikit-image"):
-        irof(Scores(Recorder(), drawn(1, 1, 8, 8)), drawn(1, 8, 8))
 
 
 def test_a_score_of_zero_has_no_area_relative_to_it() -> None:

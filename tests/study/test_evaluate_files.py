@@ -152,6 +152,21 @@ def test_the_values_are_those_of_evaluate(images: Path, model: Model, tmp_path: 
         assert part[part["best"]]["method"].tolist() == [best]
 
 
+def test_the_card_s_enhancement_is_made_before_maps_are_made_and_scored(
+    images: Path, model: Model, tmp_path: Path
+) -> None:
+    for path in sorted(images.iterdir()):
+        (tmp_path / "negatives").mkdir(exist_ok=True)
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(tmp_path / "negatives" / path.name)
+    negative = (model[0], dataclasses.replace(model[1], enhancement="negative"))
+    ours = run(images, negative, tmp_path / "a", methods=("layer-cam",), metrics=(ROAD,)).scores
+    theirs = run(tmp_path / "negatives", model, tmp_path / "b", methods=("layer-cam",), metrics=(ROAD,)).scores
+    for method in ("layer-cam", "random"):  # but for a control that looks at the image
+        mine, other = (table.loc[table["method"] == method, "value"] for table in (ours, theirs))
+        np.testing.assert_allclose(mine, other, atol=1e-4)
+    assert json.loads((tmp_path / "a" / "evaluation.json").read_text())["model"]["enhancement"] == "negative"
+
+
 def test_a_stop_loses_nothing_and_the_same_call_ends_with_the_same_bytes(
     images: Path, model: Model, tmp_path: Path, register: Register
 ) -> None:

@@ -20,11 +20,11 @@ def regions_of(images: Tensor, regions: Regions) -> Tensor:
     Arguments:
         images: (B, C, *S).
         regions: the number of blocks along each axis, one for all or one per axis; "slic" for about 50 superpixels of
-            like values (Achanta et al. 2012; needs scikit-image); whole numbers (*S), shared by all images; or a
+            like values (Achanta et al. 2012); whole numbers (*S), shared by all images; or a
             function from an image (C, *S) to such numbers.
 
     Raises:
-        InputError: regions of another shape or kind, or superpixels without scikit-image.
+        InputError: regions of another shape or kind.
 
     >>> regions_of(torch.zeros(1, 1, 2, 4), 2).tolist()
     [[[0, 0, 1, 1], [2, 2, 3, 3]]]
@@ -64,15 +64,8 @@ def _numbered(labels: object, shape: torch.Size) -> Tensor:
 
 def _slic(image: Tensor) -> Tensor:
     """Superpixels (*S) of an image (C, *S), whose channels are scaled to [0, 1] together."""
-    try:
-        from skimage.segmentation import slic  # not needed for anything else
-    except ImportError:
-        raise expected(
-            "regions",
-            "scikit-image to be installed for 'slic'",
-            "an import that failed",
-            do="Run `pip install scikit-image`, or pass a number of blocks per axis.",
-        ) from None
+    from skimage.segmentation import slic  # takes a while to import, and nothing else here needs it
+
     values = image.detach().float().cpu()
     low, high = values.amin(), values.amax()
     scaled = ((values - low) / (high - low).clamp(min=torch.finfo(values.dtype).tiny)).movedim(0, -1).numpy()

@@ -92,18 +92,13 @@ def _images(paths: Sequence[Path], card: ModelCard) -> torch.Tensor:
     import torch
 
     from pellucid.data.images import read_image
-    from pellucid.data.transforms import Normalisation, prepare
+    from pellucid.training.predict import as_wanted
 
     if not paths:
         sides = card.image_size if isinstance(card.image_size, tuple) else (card.image_size,) * 2
         shape = (2, card.channels, *sides)
         return torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    normalisation = Normalisation(card.mean, card.std, card.normalisation)
-    prepared = [
-        prepare(read_image(path), channels=card.channels, size=card.image_size, intensity=card.intensity)
-        for path in paths
-    ]
-    return torch.stack([normalisation.normalise(each, card.axes) for each in prepared])
+    return torch.stack([as_wanted(read_image(path), card) for path in paths])
 
 
 def _summary(found: Examination, architecture: str) -> list[str]:

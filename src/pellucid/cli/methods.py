@@ -16,7 +16,7 @@ _WIDTH = 160  # where no terminal sets it
 
 
 def methods() -> None:
-    """List the attribution methods, the metrics and what they fill removed pixels with: families, needs and sources."""
+    """List attribution methods, metrics, what they fill removed pixels with, and enhancements of images."""
     from pellucid.metrics import FILLS
 
     console = Console() if Console().is_terminal else Console(width=_WIDTH)
@@ -24,6 +24,8 @@ def methods() -> None:
     shown = ["name", "family", "better", "range", "needs", "source"]
     console.print(_drawn("Metrics of explanations", pellucid.metrics(), shown))
     console.print(_drawn("Fills of removed pixels", FILLS.table(), ["name", "options", "needs", "source"]))
+    shown = ["name", "family", "options", "needs", "source"]
+    console.print(_drawn("Enhancements of images", pellucid.enhancements(), shown))
 
 
 def _drawn(title: str, table: pd.DataFrame, columns: list[str]) -> Table:

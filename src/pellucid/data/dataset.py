@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from pellucid.data.enhancements import ENHANCEMENTS, NONE, Enhancement
 from pellucid.data.images import read_image
 from pellucid.data.transforms import Augmentation, Intensity, Normalisation, augment, is_grey, prepare
 from pellucid.errors import expected
+from pellucid.registry import Choice
 
 CACHE_BYTES = 2 * 2**30
 
@@ -45,7 +47,8 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
     Arguments:
         paths: image files.
         labels: class index of each.
-        channels, size, intensity: as `prepare` takes them.
+        channels, size, intensity, enhancement: as `prepare` takes them; what comes after is augmentation and
+            normalisation.
         cache_bytes: bound on the memory of the cache, 2 GiB unless told; 0 keeps nothing.
 
     Raises UnreadableFileError when a file can't be read, at the time when it is asked for.
@@ -59,7 +62,7 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
         channels: int,
         size: int,
         intensity: Intensity = "dtype",
-        enhancement: str = "none",
+        enhancement: str | Choice[Enhancement] = NONE,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         if len(paths) != len(labels):
@@ -67,6 +70,7 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
         self.paths = [Path(path) for path in paths]
         self.labels = [int(label) for label in labels]
         self.channels, self.size, self.intensity = channels, size, intensity
+        self.enhancement = ENHANCEMENTS.resolve(enhancement)
         self._cache = _Cache(cache_bytes)
         self._normalisation: Normalisation | None = None
         self._augmentation: Augmentation | None = None
@@ -77,7 +81,13 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
     ) -> ImageDataset:
         """The same images, sharing the cache, augmented by (seed, epoch, position) and then normalised."""
         other = ImageDataset(
-            self.paths, self.labels, channels=self.channels, size=self.size, intensity=self.intensity, cache_bytes=0
+            self.paths,
+            self.labels,
+            channels=self.channels,
+            size=self.size,
+            intensity=self.intensity,
+            enhancement=self.enhancement,
+            cache_bytes=0,
         )
         other._cache = self._cache
         other._normalisation, other._augmentation, other._seed = normalisation, augmentation, seed
@@ -107,7 +117,13 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
         kept = self._cache.tensors.get(position)
         if kept is None:
             image = read_image(self.paths[position])
-            kept = prepare(image, channels=self.channels, size=self.size, intensity=self.intensity)
+            kept = prepare(
+                image,
+                channels=self.channels,
+                size=self.size,
+                intensity=self.intensity,
+                enhancement=self.enhancement,
+            )
             if is_grey(kept):
                 kept = kept[:1].clone()
             self._cache.add(position, kept)

@@ -14,20 +14,26 @@ from torch import Tensor
 from torch.nn import functional as nn_functional
 
 from pellucid import torchvision_schemas as torchvision_schemas  # before torchvision
+from pellucid.data.enhancements import LUMINANCE, NONE, Enhancement, enhance
 from pellucid.data.images import MedicalImage, read_image
 from pellucid.errors import expected
 from pellucid.progress import progress
+from pellucid.registry import Choice
 
 Intensity = Literal["dtype", "image"]
 
-_LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _LOSSY_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif")
 
 
 def prepare(
-    image: MedicalImage, *, channels: int, size: int | tuple[int, int, int], intensity: Intensity = "dtype"
+    image: MedicalImage,
+    *,
+    channels: int,
+    size: int | tuple[int, int, int],
+    intensity: Intensity = "dtype",
+    enhancement: str | Choice[Enhancement] = NONE,
 ) -> Tensor:
-    """Scale, convert and resize one image: float32 (channels, size, size) in [0, 1], or (channels, D, H, W).
+    """Scale, convert, resize and enhance one image: float32 (channels, size, size) in [0, 1], or (channels, D, H, W).
 
     Arguments:
         image: pixels (1 or 3, H, W), or (1 or 3, D, H, W) of a volume, whose axes stay as they are stored.
@@ -37,9 +43,11 @@ def prepare(
         intensity: "dtype" takes the range of the stored type to [0, 1] (8 bits: 0 to 255, 16 bits: 0 to 65,535, signed
             16 bits: −32,768 to 32,767; float must lie in [0, 1] already); "image" takes the image's own minimum and
             maximum, over all channels, to 0 and 1, and a constant image to 0.
+        enhancement: as `enhance` takes it. It comes last, at the network's size, so that tiles, cells and radii are the
+            same share of every image, and large files don't cost more.
 
-    Raises InputError for other channels, for a volume where a picture is wanted or the other way round, or for a float
-    image outside of [0, 1] with "dtype".
+    Raises InputError for other channels, for a volume where a picture is wanted or the other way round, for a float
+    image outside of [0, 1] with "dtype", or for an enhancement that can't be made.
     """
     if channels not in (1, 3):
         raise expected("channels", "1 or 3", channels)
@@ -52,9 +60,9 @@ def prepare(
     if is_grey(scaled):
         scaled = scaled[:1]  # as the same image in one channel, to the last bit
     if channels == 1 and len(scaled) == 3:
-        weights = scaled.new_tensor(_LUMINANCE).view(3, *(1,) * len(lengths))
+        weights = scaled.new_tensor(LUMINANCE).view(3, *(1,) * len(lengths))
         scaled = (scaled * weights).sum(dim=0, keepdim=True)
-    return _resized(scaled, lengths).expand(channels, *lengths).contiguous()
+    return enhance(_resized(scaled, lengths), enhancement).expand(channels, *lengths).contiguous()
 
 
 def is_grey(image: Tensor) -> bool:

@@ -182,12 +182,12 @@ def irof(scores: Scores, maps: Tensor, *, regions: Regions = "slic", fill: FillC
     Arguments:
         scores: what the network says of the images; its probability of the explained class is read.
         maps: (B, *S), finite.
-        regions: "slic" for about 50 superpixels (needs scikit-image), blocks per axis, whole numbers (*S), or a
+        regions: "slic" for about 50 superpixels, blocks per axis, whole numbers (*S), or a
             function from an image (C, *S) to such numbers.
         fill: what takes the place of removed pixels.
 
     Raises:
-        InputError: superpixels without scikit-image; regions that can't be used.
+        InputError: regions that can't be used.
     """
     check_maps(scores, maps)
     if isinstance(regions, str):  # the same for every method's maps

@@ -18,7 +18,6 @@ from pellucid.attribution.engine import PAPER_METHODS
 from pellucid.attribution.families import is_control
 from pellucid.attribution.targets import class_logits
 from pellucid.data.images import read_image
-from pellucid.data.transforms import Normalisation, prepare
 from pellucid.errors import InputError, UnreadableFileError, expected
 from pellucid.files import write_json, write_table
 from pellucid.metrics.block import EMPTY_ANATOMY, EMPTY_MASK, NO_BOX
@@ -37,7 +36,7 @@ from pellucid.study.evaluate_summary import (
 from pellucid.study.explain_files import class_names, model_record, tell_coarse
 from pellucid.study.known_images import KnownImage, ListedImage, known_of, list_images
 from pellucid.study.saved_maps import SavedMap, SavedMaps, open_maps
-from pellucid.training.predict import image_files
+from pellucid.training.predict import as_wanted, image_files
 
 KEPT = ".values"  # in the output: what a stopped run goes on from
 BANK = 64  # held-out images at most
@@ -213,8 +212,7 @@ def _bank(paths: Sequence[Path], images: Sequence[ListedImage], card: ModelCard)
 def _prepared(path: Path, card: ModelCard, index: int | None) -> tuple[Tensor, Any]:
     """An image as the network wants it, and as it was read."""
     image = read_image(path, index)
-    prepared = prepare(image, channels=card.channels, size=card.image_size, intensity=card.intensity)
-    return Normalisation(card.mean, card.std, card.normalisation).normalise(prepared, card.axes), image
+    return as_wanted(image, card), image
 
 
 def _readable(images: Sequence[ListedImage], run: _Run, advance: Advance) -> Iterator[_Read]:

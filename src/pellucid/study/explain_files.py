@@ -26,14 +26,13 @@ from pellucid.attribution.engine import COARSE_GRID, PAPER_METHODS, MethodChoice
 from pellucid.attribution.merging import Fusion
 from pellucid.data.images import IMAGE_ENDINGS, MedicalImage, read_image
 from pellucid.data.nifti import VOLUME_ENDINGS
-from pellucid.data.transforms import Normalisation, prepare
 from pellucid.drawing import Panel, Picture, Row, encode, enlarge, is_signed, overlay, sheet, strongest, to_picture
 from pellucid.errors import InputError, UnreadableFileError, expected, unknown_name
 from pellucid.files import read_json, write_json, written_whole
 from pellucid.models.checkpoints import ModelCard, digest
 from pellucid.progress import Advance, progress
 from pellucid.study.explain_volumes import VOLUME_MAP, greatest, millimetres, planes, volume_maps, write_map
-from pellucid.training.predict import image_files
+from pellucid.training.predict import as_wanted, image_files
 
 OVERLAY, MAPS, RECORD = ".overlay.png", ".maps.npz", ".json"
 SIDE = 320  # pixels of a drawn image's longer side
@@ -233,18 +232,17 @@ def _readable(
     skipped: Advance,
 ) -> Iterator[_Read]:
     """Each image that can be read, as it is wanted; the others are listed in `unreadable`."""
-    normalisation = Normalisation(card.mean, card.std, card.normalisation)
     for path, name in names:
         try:
             image = read_image(path, index)
-            prepared = prepare(image, channels=card.channels, size=card.image_size, intensity=card.intensity)
+            prepared = as_wanted(image, card)
         except (UnreadableFileError, InputError) as error:  # such as float pixels outside [0, 1], or another kind
             if strict:
                 raise
             unreadable.append((str(path), str(error)))
             skipped(1)
         else:
-            yield _Read(path, name, normalisation.normalise(prepared, card.axes), image)
+            yield _Read(path, name, prepared, image)
 
 
 def _picture(image: MedicalImage) -> Picture:
@@ -281,6 +279,7 @@ def model_record(network: nn.Module, card: ModelCard) -> dict[str, Any]:
         "image_size": card.image_size,
         "channels": card.channels,
         "intensity": card.intensity,
+        "enhancement": card.enhancement,
         "normalisation": {"mean": list(card.mean), "std": list(card.std), "origin": card.normalisation},
     }
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from pellucid.data.images import IMAGE_ENDINGS, read_image
+from pellucid.data.images import IMAGE_ENDINGS, MedicalImage, read_image
 from pellucid.data.transforms import Normalisation, prepare
 from pellucid.errors import InputError, UnreadableFileError
-from pellucid.models.checkpoints import load_weights
+from pellucid.models.checkpoints import ModelCard, load_weights
 from pellucid.progress import progress
 from pellucid.training.classifier import Item
 
@@ -67,7 +67,6 @@ def predict_files(
     """
     files = image_files([Path(path) for path in paths])
     network, card = load_weights(weights, device)
-    normalisation = Normalisation(card.mean, card.std, card.normalisation)
     rows: list[dict[str, object]] = []
     unreadable: list[tuple[str, str]] = []
     with torch.inference_mode(), progress("predicting", len(files), show=show_progress) as advance:
@@ -76,16 +75,14 @@ def predict_files(
             read, images = [], []
             for path in part:
                 try:
-                    image = prepare(
-                        read_image(path), channels=card.channels, size=card.image_size, intensity=card.intensity
-                    )
+                    image = as_wanted(read_image(path), card)
                 except (UnreadableFileError, InputError) as error:  # such as a volume, where pictures are wanted
                     if strict:
                         raise
                     unreadable.append((str(path), str(error)))
                 else:
                     read.append(path)
-                    images.append(normalisation.normalise(image, card.axes))
+                    images.append(image)
             if images:
                 probabilities = _probabilities(network(torch.stack(images).to(device))).double().cpu()
                 for path, row in zip(read, probabilities, strict=True):
@@ -94,6 +91,21 @@ def predict_files(
             advance(len(part))
     names = ["path", "predicted", *(f"prob_{name}" for name in card.classes)]
     return pd.DataFrame(rows, columns=names), unreadable
+
+
+def as_wanted(image: MedicalImage, card: ModelCard) -> Tensor:
+    """The image (C, *S) float32 as the network of a card wants it: prepared, enhanced and normalised.
+
+    Raises InputError where it can't be prepared, such as a volume where pictures are wanted.
+    """
+    prepared = prepare(
+        image,
+        channels=card.channels,
+        size=card.image_size,
+        intensity=card.intensity,
+        enhancement=card.enhancement,
+    )
+    return Normalisation(card.mean, card.std, card.normalisation).normalise(prepared, card.axes)
 
 
 def image_files(paths: Sequence[Path], endings: tuple[str, ...] = IMAGE_ENDINGS) -> list[Path]:
