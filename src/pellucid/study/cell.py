@@ -30,6 +30,7 @@ from pellucid.study.network import chosen_candidate, obtain_network
 from pellucid.study.plan import Cell, cell_seed
 from pellucid.study.prepare import Prepared, choose_explained, manifest_fingerprint
 from pellucid.study.store import SHARD, CellStore, fingerprint
+from pellucid.training.defaults import resolved, taken_by_default
 from pellucid.training.fit import Fitted
 from pellucid.training.predict import predict
 
@@ -259,6 +260,8 @@ def _finish(
             "images": len(explained),
         },
     )
+    tuned = config.tuning.candidates[chosen_candidate(store)] if config.tuning.candidates else None
+    asked = cell.model.trained_by(config.training)
     write_json(
         store.card,
         {
@@ -276,7 +279,10 @@ def _finish(
             "layer": shards[0]["layer"] if shards else None,
             "grid": shards[0]["grid"] if shards else None,
             "coinciding": _coinciding([shard["coinciding"] for shard in shards]),
-            "tuned": config.tuning.candidates[chosen_candidate(store)] if config.tuning.candidates else None,
+            "tuned": tuned,
+            "training": fitted.settings.model_dump(mode="json", exclude={"workers", "devices"}),
+            "by_default": list(taken_by_default(asked.model_copy(update=tuned or {}))),
+            "rate_found": fitted.found,
             "best_epoch": fitted.best_epoch,
             "epochs": len(fitted.history),
             "stopped_early": fitted.stopped_early,
@@ -323,11 +329,13 @@ def stale_stages(cell: Cell, prepared: Prepared, config: StudyConfig, output: Pa
 
 def cell_inputs(cell: Cell, prepared: Prepared, config: StudyConfig) -> dict[str, str]:
     """What each stage of the cell is made from, in short."""
+    pretrained = cell.model.pretrained is not False
+    settings = resolved(cell.model.trained_by(config.training), cell.model.name, pretrained=pretrained)
     training = fingerprint(
-        cell.model.model_dump(),
+        cell.model.model_dump(exclude={"learning_rate", "epochs", "training"}),
         cell.dataset.model_dump(exclude={"path", "name", "external"}),
         prepared.fingerprint,
-        config.training.model_dump(exclude={"workers"}),
+        settings.model_dump(exclude={"workers", "devices"}),  # as trained: another version's defaults may differ
         config.tuning.model_dump() if config.tuning.candidates else None,
         cell.enhancement,
         cell.seed,

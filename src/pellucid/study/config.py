@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 
 from pellucid.attribution import METHODS
 from pellucid.data.enhancements import enhancement_label
@@ -18,7 +18,7 @@ from pellucid.errors import InputError, unknown_name
 from pellucid.metrics import METRICS
 from pellucid.models.volumes import NETWORKS as VOLUME_NETWORKS
 from pellucid.models.zoo import check_architecture
-from pellucid.training.settings import TrainingSettings
+from pellucid.training.settings import LearningRate, TrainingSettings
 
 PHANTOM = "phantom:"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
@@ -79,14 +79,16 @@ class DatasetSettings(_Section):
 class ModelSettings(_Section):
     """One network by its timm name; `pretrained` is true, false, or a local weights file.
 
-    `learning_rate` and `epochs` replace those of the training section for this network. A smaller `output_stride`
-    gives finer maps, at more cost, from networks that can dilate their last stages.
+    `learning_rate`, `epochs` and whatever `training` holds replace those of the training section for this network:
+    `training = {optimiser = "sgd", mixup = 0.2}`. A smaller `output_stride` gives finer maps, at more cost, from
+    networks that can dilate their last stages.
     """
 
     name: str
     pretrained: bool | str = False
-    learning_rate: float | None = Field(None, gt=0)
+    learning_rate: LearningRate = None
     epochs: int | None = Field(None, ge=1)
+    training: TrainingSettings = TrainingSettings()
     output_stride: Literal[8, 16, 32] | None = None
     normalisation: Literal["auto", "imagenet", "data-set"] = "auto"
 
@@ -99,6 +101,18 @@ class ModelSettings(_Section):
                 f"expected a network of pictures, which studies are made on, got {name!r}, one of volumes."
             )
         return name
+
+    @field_serializer("training")
+    def _given(self, training: TrainingSettings) -> dict[str, Any]:
+        """What was given, so that it still replaces nothing else when it is read again."""
+        return training.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+
+    def trained_by(self, shared: TrainingSettings) -> TrainingSettings:
+        """The training section with this network's own settings in place of its."""
+        own = self.model_dump(include={"learning_rate", "epochs"}, exclude_none=True) | self._given(self.training)
+        fields = shared.model_dump() | own
+        fields["augmentation"] = shared.augmentation.model_dump() | own.get("augmentation", {})
+        return TrainingSettings.model_validate(fields)
 
 
 class TuningSettings(_Section):
@@ -244,6 +258,13 @@ def read_config(path: Path, data: Mapping[str, str] | None = None) -> StudyConfi
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"study: {path} isn't valid TOML: {error}.") from error
     return parse_config(fields, base=path.parent, data=data, where=str(path))
+
+
+def on_devices(config: StudyConfig, count: int) -> StudyConfig:
+    """The config whose networks are trained on so many devices; 1 leaves what it says itself."""
+    if count == 1:
+        return config
+    return config.model_copy(update={"training": config.training.model_copy(update={"devices": count})})
 
 
 def parse_config(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attribution.engine import explain
-from pellucid.devices import clock, pick_device
+from pellucid.devices import clock, pick_devices
 from pellucid.metrics.evaluate import evaluate
 from pellucid.models.zoo import count_parameters, create_model
 from pellucid.progress import progress
@@ -22,6 +22,7 @@ from pellucid.study.config import StudyConfig
 from pellucid.study.plan import Cell, plan
 from pellucid.study.prepare import Prepared, read_dataset
 from pellucid.study.store import CellStore
+from pellucid.training.defaults import resolved
 
 PROBED = 4  # images per batch of a probe
 _BYTES = 4  # of a float32 number
@@ -66,7 +67,7 @@ def estimate_study(
 
     Raises InputError when the study, the data or the device can't be used.
     """
-    where = pick_device(device)
+    where = pick_devices(device)[0]
     with tempfile.TemporaryDirectory() as aside:  # phantoms must be drawn to be read
         prepared = {
             settings.name: read_dataset(settings, config, Path(aside), strict=strict, show_progress=show_progress)
@@ -153,7 +154,8 @@ def _row(cell: Cell, prepared: Prepared, cost: Cost, config: StudyConfig, output
     images["explained"] = min(config.explain.images, images["test"])
     stale = stale_stages(cell, prepared, config, output)
     state, done = _state(store, stale)
-    epochs = cell.model.epochs or config.training.epochs
+    asked = cell.model.trained_by(config.training)
+    epochs = resolved(asked, cell.model.name, pretrained=cell.model.pretrained is not False).epochs or 1
     seconds = cell_seconds(cost, images, epochs, done)
     if "training" not in done:
         seconds *= 1 + len(config.tuning.candidates) * config.tuning.folds

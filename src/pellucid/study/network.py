@@ -21,6 +21,7 @@ from pellucid.study.config import StudyConfig
 from pellucid.study.plan import Cell, cell_seed
 from pellucid.study.prepare import Prepared
 from pellucid.study.store import CellStore
+from pellucid.training.defaults import resolved
 from pellucid.training.fit import Fitted, fit
 from pellucid.training.settings import TrainingSettings
 
@@ -39,8 +40,7 @@ def obtain_network(
     Leaves the cell's weights, history and, when settings were tuned, `tuning.parquet`. What is there isn't made again.
     """
     task = _Task(cell, prepared, cell_seed(cell.seed, cell), device, show_progress)
-    own = cell.model.model_dump(include={"learning_rate", "epochs"}, exclude_none=True)
-    settings = config.training.model_copy(update=own)
+    settings = cell.model.trained_by(config.training)
     train, validation = prepared.rows(cell.fold, "train"), prepared.rows(cell.fold, "val")
     if config.tuning.candidates:
         pool = pd.concat([train, validation], ignore_index=True).sort_values("sample", ignore_index=True)
@@ -91,6 +91,7 @@ def _train(
     task: _Task, train_rows: pd.DataFrame, val_rows: pd.DataFrame, settings: TrainingSettings, folder: Path
 ) -> Fitted:
     cell, prepared, seed = task.cell, task.prepared, task.seed
+    settings = resolved(settings, cell.model.name, pretrained=cell.model.pretrained is not False)
     train = prepared.images(train_rows, enhancement=cell.enhancement)
     validation = prepared.images(val_rows, enhancement=cell.enhancement)
     normalisation = _normalisation(cell, train)
