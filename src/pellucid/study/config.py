@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    field_serializer,
     field_validator,
     model_validator,
 )
@@ -29,7 +30,7 @@ from pellucid.metrics import METRICS
 from pellucid.models.ensemble import Vote
 from pellucid.models.volumes import NETWORKS as VOLUME_NETWORKS
 from pellucid.models.zoo import check_architecture
-from pellucid.training.settings import TrainingSettings
+from pellucid.training.settings import LearningRate, TrainingSettings
 
 PHANTOM = "phantom:"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
@@ -109,14 +110,16 @@ class DatasetSettings(_Section):
 class ModelSettings(_Section):
     """One network by its timm name; `pretrained` is true, false, or a local weights file.
 
-    `learning_rate` and `epochs` replace those of the training section for this network. A smaller `output_stride`
-    gives finer maps, at more cost, from networks that can dilate their last stages.
+    `learning_rate`, `epochs` and whatever `training` holds replace those of the training section for this network:
+    `training = {optimiser = "sgd", mixup = 0.2}`. A smaller `output_stride` gives finer maps, at more cost, from
+    networks that can dilate their last stages.
     """
 
     name: str
     pretrained: bool | str = False
-    learning_rate: float | None = Field(None, gt=0)
+    learning_rate: LearningRate = None
     epochs: int | None = Field(None, ge=1)
+    training: TrainingSettings = TrainingSettings()
     output_stride: Literal[8, 16, 32] | None = None
     normalisation: Literal["auto", "imagenet", "data-set"] = "auto"
 
@@ -124,6 +127,18 @@ class ModelSettings(_Section):
     @classmethod
     def _known(cls, name: str) -> str:
         return _picture_network(name)
+
+    @field_serializer("training")
+    def _given(self, training: TrainingSettings) -> dict[str, Any]:
+        """What was given, so that it still replaces nothing else when it is read again."""
+        return training.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+
+    def trained_by(self, shared: TrainingSettings) -> TrainingSettings:
+        """The training section with this network's own settings in place of its."""
+        own = self.model_dump(include={"learning_rate", "epochs"}, exclude_none=True) | self._given(self.training)
+        fields = shared.model_dump() | own
+        fields["augmentation"] = shared.augmentation.model_dump() | own.get("augmentation", {})
+        return TrainingSettings.model_validate(fields)
 
 
 class VoteSettings(_Section):
@@ -384,6 +399,13 @@ def read_config(path: Path, data: Mapping[str, str] | None = None) -> StudyConfi
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"study: {path} isn't valid TOML: {error}.") from error
     return parse_config(fields, base=path.parent, data=data, where=str(path))
+
+
+def on_devices(config: StudyConfig, count: int) -> StudyConfig:
+    """The config whose networks are trained on so many devices; 1 leaves what it says itself."""
+    if count == 1:
+        return config
+    return config.model_copy(update={"training": config.training.model_copy(update={"devices": count})})
 
 
 def parse_config(
