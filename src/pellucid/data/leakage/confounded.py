@@ -81,8 +81,8 @@ def _people(table: pd.DataFrame, told: pd.DataFrame) -> list[LeakageFinding]:
     sentence = f"Between classes {joined(parts)}, where they are known."
     for column, rows_ in told.groupby("column", sort=False):
         row = rows_.iloc[0]
-        given = "whether it is given tells" if row["value"] == "none given" else "it tells"
-        sentence += f" Of {column}, {given} {row['label']} (balanced accuracy {row['balanced_accuracy']:.2f})."
+        known = f"Whether {column} is given" if row["value"] == "none given" else str(column).capitalize()
+        sentence += f" {known} tells {row['label']} (balanced accuracy {row['balanced_accuracy']:.2f})."
     sentence += " That may be the disease's own."
     return [LeakageFinding("age-and-sex", "note", len(parts), sentence, pd.concat(rows, ignore_index=True))]
 
