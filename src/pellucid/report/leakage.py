@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
@@ -49,17 +49,7 @@ KINDS = (
     "no-patients",
 )
 WORDS = {"alarm": "Alarm", "warning": "Warning", "note": "Note"}
-PART_KINDS = (
-    *TITLES,
-    "lesions-in-classes",
-    "patients-in-classes",
-    "confounded",
-    "hinted",
-    "age-and-sex",
-    "unreadable",
-    "no-patients",
-)
-WORDS = {"train": "training", "val": "validation", "test": "test"}
+PART_WORDS = {"train": "training", "val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -168,7 +158,11 @@ def write_leakage(report: LeakageReport, manifest: Manifest, output: Path, *, ag
     ]
     part = LeakagePart(said(report.findings, patients), sections(shown, pictures, patients, report.name))
     path = output / "index.html"
-    parts = ", ".join(f"{count:,} {PART_WORDS.get(name, name)}" for name, count in report.parts.items() if name)
+    parts = ", ".join(
+        f"{counted(count, PART_WORDS.get(name, name), PART_WORDS.get(name, name))}"
+        for name, count in report.parts.items()
+        if name
+    )
     intro = f"{counted(report.images, 'image')}{f' ({parts})' if parts else ', no split given'}"
     if report.against:
         intro += f", compared with {report.against}"
@@ -186,7 +180,7 @@ def _drawn(row: pd.Series, picture: np.ndarray, patients: Collection[str], name:
         PART_WORDS.get(str(row["split"]), str(row["split"])),
         str(row["label"]),
         change,
-        hide_in_path(str(row["sample"]), patients),
+        PurePosixPath(hide_in_path(str(row["sample"]), patients)).name,
     ]
     caption = " · ".join(word for word in words if word)
     return drawn(enlarge(to_picture(picture), SMALL), f"Image of group {row['group']}: {caption}", caption)

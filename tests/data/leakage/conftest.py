@@ -15,7 +15,7 @@ CHANGES: Mapping[str, tuple[Callable[[Image.Image], Image.Image], str, str]] = {
     "resized": (lambda image: image.resize((80, 80), Image.Resampling.BICUBIC), ".png", "resized"),
     "enlarged": (lambda image: image.resize((200, 200)), ".png", "resized"),
     "stretched": (lambda image: image.resize((160, 110)), ".png", "resized, other proportions"),
-    "jpeg60": (lambda image: image, ".jpg", "slightly changed"),
+    "jpeg60": (lambda image: image, ".jpg", "recompressed"),
     "mirrored": (lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), ".png", "flipped left to right"),
     "upended": (lambda image: image.transpose(Image.Transpose.FLIP_TOP_BOTTOM), ".png", "flipped top to bottom"),
     "turned": (lambda image: image.transpose(Image.Transpose.ROTATE_270), ".png", "rotated by 90° clockwise"),

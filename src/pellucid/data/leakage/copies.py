@@ -22,13 +22,14 @@ _PARTS = {"test": "test", "val": "validation"}
 
 def findings(table: pd.DataFrame, pairs: pd.DataFrame) -> list[LeakageFinding]:
     """What there is to say of copies in a data set with its split, and of pictures that are only alike."""
+    found = _in_training(table, pairs)
     exact = table[table["pixel_hash"].duplicated(keep=False)]
-    found = _of("exact", number_groups(exact, "pixel_hash")) if len(exact) else []
+    if len(exact):
+        found += _of("exact", number_groups(exact, "pixel_hash"))
     groups = near_groups(table, pairs)
     if (groups >= 0).any():
         bound = table.assign(number=groups)[groups >= 0]
         found += _of("near", _with_transforms(number_groups(bound, "number"), pairs, table))
-    found += _in_training(table, pairs)
     return found + _alike(table, pairs)
 
 

@@ -161,7 +161,7 @@ def _transform(
     shift, gain = (new - old for old, new in zip(*levels, strict=True))
     if max(abs(shift), abs(gain)) > _SAME_LEVEL:
         words.append("brightness or contrast changed")
-    return ", ".join(words) or "slightly changed, as by recompression"
+    return ", ".join(words) or "recompressed or the like"
 
 
 def _size(table: pd.DataFrame, row: int) -> tuple[float, float]:
