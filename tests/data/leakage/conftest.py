@@ -48,3 +48,9 @@ def save() -> Callable[[Image.Image, Path], None]:
         image.save(path, **({"quality": 60} if path.suffix == ".jpg" else {}))
 
     return write
+
+
+@pytest.fixture(scope="session")
+def changes() -> Mapping[str, tuple[Callable[[Image.Image], Image.Image], str, str]]:
+    """By name what is done to a picture, the ending to save it with, and words of its transform."""
+    return CHANGES
