@@ -23,7 +23,8 @@ from pellucid.report.classifier import Measures, measures
 from pellucid.report.enhancements import crossed_tables, enhanced_examples, enhancement_tests_table
 from pellucid.report.figures import Drawn, drawn, learning_curves
 from pellucid.report.findings_of import IMAGE_SETS, DatasetFindings, dataset_findings, model_accuracies
-from pellucid.report.gallery import Gallery, Group, duplicates, examples, gallery
+from pellucid.report.gallery import Gallery, Group, examples, gallery
+from pellucid.report.leakage import LeakagePart, study_leakage
 from pellucid.report.names import counted, percent
 from pellucid.report.overview import overview_table
 from pellucid.report.page import page
@@ -79,7 +80,7 @@ class DatasetPart:
     counts: Table | None
     examples: Sequence[Group]
     duplicates_summary: str
-    duplicates: Sequence[Group]
+    leakage: LeakagePart | None
     curves: Sequence[Drawn]
     models: Sequence[Table]
     measures: Sequence[Measures]
@@ -161,10 +162,9 @@ def _dataset_part(study: StudyResult, dataset: DatasetResult) -> DatasetPart:
     ]
     models = study.table("models", dataset.name)
     models = models.sort_values("model", key=lambda names: names.map(dataset.models.index), kind="stable")
+    accuracies = {model: model_accuracies(study, dataset, model) for model in dataset.models}
     chances = {
-        (model, images): accuracy.chance
-        for model in dataset.models
-        for images, accuracy in model_accuracies(study, dataset, model).items()
+        (model, images): accuracy.chance for model, known in accuracies.items() for images, accuracy in known.items()
     }
     tables = [
         training_table(dataset),
@@ -193,7 +193,7 @@ def _dataset_part(study: StudyResult, dataset: DatasetResult) -> DatasetPart:
         counts=counts_table(dataset),
         examples=examples(dataset),
         duplicates_summary=_duplicates_summary(dataset),
-        duplicates=duplicates(dataset),
+        leakage=study_leakage(dataset, accuracies),
         curves=[curve for model in dataset.models for curve in learning_curves(dataset.of_model(model))],
         models=[table for table in tables if table is not None],
         measures=[
@@ -264,12 +264,16 @@ def _summary(dataset: DatasetResult) -> str:
 
 def _duplicates_summary(dataset: DatasetResult) -> str:
     facts = dataset.facts.get("duplicates", {})
-    if not facts or not facts.get("groups"):
-        return "No two images are pixel-identical." if dataset.facts else ""
+    if not facts:
+        return ""
     test, cross = int(facts.get("test_images", 0)), int(facts.get("cross_split", 0))
+    if not facts.get("groups") and not cross:
+        return "No two images are pixel-identical."
+    near = int(facts.get("near_cross_split", 0))
     share = f" ({percent(cross / test, 0)})" if test else ""
     return (
         f"{counted(int(facts['images']), 'image')} in {counted(int(facts['groups']), 'group')} are pixel-identical to "
         f"another. {cross} of {counted(test, 'test image')}{share} have a copy in the training part"
+        + (f", {cross - near} of them a pixel-identical and {near} a near one" if near else "")
         + (f"; {facts['conflicting_groups']} groups bear different labels." if facts.get("conflicting_groups") else ".")
     )

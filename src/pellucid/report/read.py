@@ -124,7 +124,7 @@ class DatasetResult:
         return tuple(cell for cell in self.cells if cell.model == model)
 
     def picture_file(self, kind: str) -> Path:
-        """The zarr group of small pictures: "examples", "duplicates" or "explained_fold-K"."""
+        """The zarr group of small pictures: "examples", "leakage" or "explained_fold-K"."""
         return self.folder / f"{self.name}_{kind}.zarr"
 
 
