@@ -13,6 +13,7 @@ from pellucid.data.images import IMAGE_ENDINGS
 from pellucid.errors import MissingWeightsError, expected, unknown_name
 from pellucid.progress import duration
 from pellucid.study.config import PHANTOM, DatasetSettings, StudyConfig, parse_config, read_config
+from pellucid.study.network import training_epochs
 from pellucid.study.plan import plan
 from pellucid.study.runner import Study, run_study
 
@@ -117,7 +118,7 @@ def _check_data(studies: Mapping[str, StudyConfig], data: Path | None) -> None:
 def _work(config: StudyConfig) -> int:
     """Images that training passes over, for the time left."""
     images = {dataset.name: _images(dataset) for dataset in config.datasets}
-    return sum(images[cell.dataset.name] * (cell.model.epochs or config.training.epochs) for cell in plan(config))
+    return sum(images[cell.dataset.name] * training_epochs(cell, config) for cell in plan(config))
 
 
 def _images(dataset: DatasetSettings) -> int:
