@@ -20,7 +20,7 @@ from pellucid.report.about import (
     shown_config,
 )
 from pellucid.report.classifier import Measures, measures
-from pellucid.report.enhancements import crossed_tables, enhanced_examples, enhancement_tests_table
+from pellucid.report.enhancements import crossed_tables, enhanced_examples, enhancement_tests_tables
 from pellucid.report.figures import Drawn, drawn, learning_curves
 from pellucid.report.findings_of import IMAGE_SETS, DatasetFindings, dataset_findings, model_accuracies
 from pellucid.report.gallery import Gallery, Group, examples, gallery
@@ -142,13 +142,16 @@ def _asked(study: StudyResult) -> tuple[list[str], list[str]]:
 
 def _intro(study: StudyResult) -> str:
     finished = sum(len(dataset.cells) for dataset in study.datasets)
-    models = len(study.config.get("models", ()))
+    planned = [cell for dataset in study.datasets for cell in dataset.planned]
     parts = [
         counted(len(study.datasets), "data set"),
-        counted(models, "model"),
+        counted(len({cell.model.name for cell in planned}), "model"),
+        counted(len({cell.enhancement for cell in planned}), "enhancement"),
+        counted(len({cell.seed for cell in planned}), "seed"),
         counted(study.folds, "fold"),
     ]
-    total = len(study.datasets) * models * study.folds
+    parts = [part for part in parts if part not in ("1 enhancement", "1 seed")]
+    total = len(planned)
     done = "all finished" if finished == total else f"{finished} of {total} finished"
     return f"{' × '.join(parts)}: {counted(total, 'network')}, {done}."
 
@@ -174,7 +177,6 @@ def _dataset_part(study: StudyResult, dataset: DatasetResult) -> DatasetPart:
     ]
     enhancing = study.table("enhancement_tests", dataset.name)
     crossed = crossed_tables(dataset, models, enhancing, study.confidence)
-    against = enhancement_tests_table(enhancing)
     confusions = [
         confusion_table(dataset.of_model(model), dataset.classes, images)
         for model in dataset.models
@@ -200,7 +202,7 @@ def _dataset_part(study: StudyResult, dataset: DatasetResult) -> DatasetPart:
             measures(_title(str(model), str(images)), rows, study.confidence)
             for (model, images), rows in models[models["fold"] == "all"].groupby(["model", "images"], sort=False)
         ],
-        crossed=[*crossed, *([] if against is None else [against])],
+        crossed=[*crossed, *enhancement_tests_tables(enhancing)],
         enhanced=enhanced_examples(dataset) if crossed else (),
         confusions=[table for table in confusions if table is not None],
         explanations=[_model_part(study, dataset, model) for model in dataset.models],
