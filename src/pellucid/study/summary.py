@@ -114,7 +114,7 @@ def _models(answers: pd.DataFrame, elsewhere: pd.DataFrame, settings: Statistics
         found = measured_rows(part, held, _units(part), resamples=settings.resamples, confidence=settings.confidence)
         where = {"dataset": dataset, "model": model, "fold": fold, "images": images}
         rows += [{**where, **row} for row in found]
-    return pd.DataFrame(rows, columns=_MODEL_COLUMNS)
+    return pd.DataFrame(rows, columns=_MODEL_COLUMNS).astype({"positives": "Int64"})  # whole, or missing
 
 
 def _test_parts(answers: pd.DataFrame) -> Iterable[tuple[str, str, str, str, pd.DataFrame]]:
