@@ -120,7 +120,7 @@ def classification_scores(answers: Predictions) -> dict[str, Score]:
 
 def classification_intervals(
     answers: Predictions,
-    patients: UnitIds | Units | str = "image",
+    patients: UnitIds | str = "image",
     *,
     resamples: int = RESAMPLES,
     confidence: float = 0.95,

@@ -9,7 +9,7 @@ from pellucid.files import write_table, write_text
 from pellucid.models.checkpoints import load_weights
 from pellucid.models.zoo import fetch_weights
 from pellucid.study.cell import cell_inputs, predict_cell
-from pellucid.study.config import StudyConfig, write_config
+from pellucid.study.config import StudyConfig, published, write_config
 from pellucid.study.network import obtain_network
 from pellucid.study.plan import plan
 from pellucid.study.prepare import prepare_dataset
@@ -22,8 +22,8 @@ def train_single(
     """Train the config's only model on its only data set; returns one line that says how well it went."""
     (cell,) = plan(config)
     where = pick_device(device)
-    if cell.model.pretrained is True:
-        fetch_weights(cell.model.name)
+    for name in published(config):
+        fetch_weights(name)
     prepared = prepare_dataset(cell.dataset, config, output, strict=strict, show_progress=show_progress)
     store = CellStore(output)
     store.accept(cell_inputs(cell, prepared, config))

@@ -25,6 +25,7 @@ from pellucid.statistics import (
 )
 from pellucid.study.classified import MEASURE_COLUMNS, measured_rows
 from pellucid.study.config import StatisticsSettings, StudyConfig, read_config
+from pellucid.study.enhancement_tests import compared_enhancements
 from pellucid.study.plan import arm_folder, cell_folders
 from pellucid.study.ranking import MethodScore, MetricRanking, corrected, rank_methods
 from pellucid.study.store import read_cells
@@ -56,6 +57,7 @@ def summarise_study(config: StudyConfig, output: Path, *, show_progress: bool = 
       chosen on the validation part too, with intervals that resample patients, per fold and over all folds, on all
       images and without the copies of training images; and on each external set.
     - `model_tests.csv`: every pair of models on each data set, corrected over the study.
+    - `enhancement_tests.csv`: each enhancement of each network against none, corrected over the study.
     - `scores.csv`: mean of each metric per method and class, right and wrong predictions apart; likewise on both sets
       of images.
     - `method_tests.csv`: every pair of methods by the ROAD confidence increase, corrected over the study.
@@ -67,16 +69,19 @@ def summarise_study(config: StudyConfig, output: Path, *, show_progress: bool = 
     answers, elsewhere = read_cells(folders, "predictions"), read_cells(folders, "external")
     sizes = fold_sizes(output)
     scored = _scored(folders)
+    made: dict[str, pd.DataFrame] = {}
     steps: list[tuple[str, Callable[[], pd.DataFrame]]] = [
         ("models", lambda: _models(answers, elsewhere, settings)),
         ("model_tests", lambda: _model_tests(answers, sizes, config)),
+        ("enhancement_tests", lambda: _enhancement_tests(answers, made["models"], sizes, config)),
         ("scores", lambda: _scores(scored, settings)),
         ("method_tests", lambda: _method_tests(scored, output, config)),
         ("method_ranks", lambda: _method_ranks(scored, output, settings)),
     ]
     with progress("comparing", len(steps), show=show_progress) as advance:
-        for name, made in steps:
-            write_table(folder / f"{name}.csv", made())
+        for name, make in steps:
+            made[name] = make()
+            write_table(folder / f"{name}.csv", made[name])
             advance(1)
 
 
@@ -151,6 +156,14 @@ def _model_tests(answers: pd.DataFrame, sizes: Mapping[str, tuple[float, float]]
                 families.setdefault(name, []).extend((where, comparison) for comparison in comparisons)
         tables += [_tests(family, correction) for family in families.values()]
     return _joined(tables)
+
+
+def _enhancement_tests(
+    answers: pd.DataFrame, models: pd.DataFrame, sizes: Mapping[str, tuple[float, float]], config: StudyConfig
+) -> pd.DataFrame:
+    correction = config.statistics.correction
+    families = compared_enhancements(answers, models, sizes, correction)
+    return _joined([_tests(family, correction) for family in families.values()])
 
 
 def _compared_models(
