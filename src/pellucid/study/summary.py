@@ -162,7 +162,8 @@ def _enhancement_tests(
     answers: pd.DataFrame, models: pd.DataFrame, sizes: Mapping[str, tuple[float, float]], config: StudyConfig
 ) -> pd.DataFrame:
     correction = config.statistics.correction
-    families = compared_enhancements(answers, models, sizes, correction)
+    overall = models[models["class"] == ""]
+    families = compared_enhancements(answers, overall, sizes, correction)
     return _joined([_tests(family, correction) for family in families.values()])
 
 
