@@ -181,7 +181,7 @@ def _dataset_part(study: StudyResult, dataset: DatasetResult) -> DatasetPart:
         confusion_table(dataset.of_model(model), dataset.classes, images)
         for model in dataset.models
         for images in IMAGE_SETS
-        if images == "all" or (model, images) in chances
+        if not dataset.multi_label and (images == "all" or (model, images) in chances)
     ]
     return DatasetPart(
         name=dataset.name,

@@ -32,7 +32,7 @@ def crossed_tables(dataset: DatasetResult, models: pd.DataFrame, tests: pd.DataF
     enhancements = list(dict.fromkeys(enhancement for _, enhancement in arms.values()))
     if len(enhancements) < 2:
         return []
-    pooled = models[models["fold"] == "all"]
+    pooled = models[(models["fold"] == "all") & (models["class"] == "")]
     return [
         _crossed(str(images), part, tests[tests["images"] == images], arms, enhancements, confidence)
         for images, part in pooled.groupby("images", sort=False)

@@ -103,6 +103,11 @@ class DatasetResult:
     folder: Path
 
     @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several of the classes."""
+        return bool(self.facts.get("multi_label", False))
+
+    @property
     def classes(self) -> tuple[str, ...]:
         if "classes" in self.facts:
             return tuple(self.facts["classes"])
