@@ -20,6 +20,7 @@ from pellucid.report.about import (
     shown_config,
 )
 from pellucid.report.classifier import Measures, measures
+from pellucid.report.enhancements import crossed_tables, enhanced_examples, enhancement_tests_table
 from pellucid.report.figures import Drawn, drawn, learning_curves
 from pellucid.report.findings_of import IMAGE_SETS, DatasetFindings, dataset_findings, model_accuracies
 from pellucid.report.gallery import Gallery, Group, duplicates, examples, gallery
@@ -82,6 +83,8 @@ class DatasetPart:
     curves: Sequence[Drawn]
     models: Sequence[Table]
     measures: Sequence[Measures]
+    crossed: Sequence[Table]
+    enhanced: Sequence[Group]
     confusions: Sequence[Table]
     explanations: Sequence[ModelPart]
     times: Table | None
@@ -169,6 +172,9 @@ def _dataset_part(study: StudyResult, dataset: DatasetResult) -> DatasetPart:
         folds_table(models),
         model_tests_table(study.table("model_tests", dataset.name)),
     ]
+    enhancing = study.table("enhancement_tests", dataset.name)
+    crossed = crossed_tables(dataset, models, enhancing, study.confidence)
+    against = enhancement_tests_table(enhancing)
     confusions = [
         confusion_table(dataset.of_model(model), dataset.classes, images)
         for model in dataset.models
@@ -194,6 +200,8 @@ def _dataset_part(study: StudyResult, dataset: DatasetResult) -> DatasetPart:
             measures(_title(str(model), str(images)), rows, study.confidence)
             for (model, images), rows in models[models["fold"] == "all"].groupby(["model", "images"], sort=False)
         ],
+        crossed=[*crossed, *([] if against is None else [against])],
+        enhanced=enhanced_examples(dataset) if crossed else (),
         confusions=[table for table in confusions if table is not None],
         explanations=[_model_part(study, dataset, model) for model in dataset.models],
         times=times_table(dataset),

@@ -39,7 +39,7 @@ STATISTICS_COLUMNS = {
         "dataset", "model", "images", "method", "metric", "label", "correct", "mean", "low", "high", "n", "missing",
     ],
 }  # fmt: skip
-STATISTICS_COLUMNS["method_tests"] = STATISTICS_COLUMNS["model_tests"]
+STATISTICS_COLUMNS["method_tests"] = STATISTICS_COLUMNS["enhancement_tests"] = STATISTICS_COLUMNS["model_tests"]
 STATISTICS_COLUMNS["method_ranks"] = [
     "dataset", "model", "images", "metric", "method", "control", "mean_rank", "best_control", "p_adjusted",
     "beats_controls", "ranked", "missing", "unit", "friedman", "friedman_p", "friedman_p_adjusted",

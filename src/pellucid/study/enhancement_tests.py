@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pellucid.data.enhancements import NONE
 from pellucid.statistics import Comparison, compare_all
+from pellucid.study.families import Compared
 
 METRICS = ("accuracy", "macro_f1", "auroc")
-
-Compared = tuple[dict[str, Any], Comparison]
 
 
 def reference_of(enhancements: Sequence[str]) -> str:

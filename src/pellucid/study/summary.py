@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from pellucid.statistics import (
 )
 from pellucid.study.classified import MEASURE_COLUMNS, measured_rows
 from pellucid.study.config import StatisticsSettings, StudyConfig, read_config
+from pellucid.study.enhancement_tests import compared_enhancements
 from pellucid.study.families import TEST_COLUMNS, Compared, corrected_rows
 from pellucid.study.model_tests import compared_models
 from pellucid.study.plan import arm_folder, cell_folders
@@ -54,6 +55,7 @@ def summarise_study(config: StudyConfig, output: Path, *, show_progress: bool = 
     - `model_tests.csv`: every pair of models on each data set by every test that is declared, corrected over the
       declared family.
     - `power.csv`: the difference between two models that so many folds or patients would show.
+    - `enhancement_tests.csv`: each enhancement of each network against none, corrected over the study.
     - `scores.csv`: mean of each metric per method and class, right and wrong predictions apart; likewise on both sets
       of images.
     - `method_tests.csv`: every pair of methods by the ROAD confidence increase, corrected over the study.
@@ -65,18 +67,21 @@ def summarise_study(config: StudyConfig, output: Path, *, show_progress: bool = 
     answers, elsewhere = read_cells(folders, "predictions"), read_cells(folders, "external")
     sizes = fold_sizes(output)
     scored = _scored(folders)
+    made: dict[str, pd.DataFrame] = {}
     compared = functools.cache(lambda: compared_models(answers, sizes, settings))
     steps: list[tuple[str, Callable[[], pd.DataFrame]]] = [
         ("models", lambda: _models(answers, elsewhere, settings)),
         ("model_tests", lambda: compared().tests),
         ("power", lambda: compared().power),
+        ("enhancement_tests", lambda: _enhancement_tests(answers, made["models"], sizes, config)),
         ("scores", lambda: _scores(scored, settings)),
         ("method_tests", lambda: _method_tests(scored, output, config)),
         ("method_ranks", lambda: _method_ranks(scored, output, settings)),
     ]
     with progress("comparing", len(steps), show=show_progress) as advance:
-        for name, made in steps:
-            write_table(folder / f"{name}.csv", made())
+        for name, make in steps:
+            made[name] = make()
+            write_table(folder / f"{name}.csv", made[name])
             advance(1)
 
 
@@ -132,6 +137,15 @@ def _test_parts(answers: pd.DataFrame) -> Iterable[tuple[str, str, str, str, pd.
             clean = rows[~rows["copy_in_train"]]
             if 0 < len(clean) < len(rows):
                 yield str(dataset), str(model), fold, f"{name}without copies", clean
+
+
+def _enhancement_tests(
+    answers: pd.DataFrame, models: pd.DataFrame, sizes: Mapping[str, tuple[float, float]], config: StudyConfig
+) -> pd.DataFrame:
+    correction = config.statistics.correction
+    families = compared_enhancements(answers, models, sizes, correction)
+    compared = [(each, key) for key, family in families.items() for each in family]
+    return corrected_rows([each for each, _ in compared], [key for _, key in compared], correction)
 
 
 def _scored(folders: Sequence[Path]) -> pd.DataFrame:
