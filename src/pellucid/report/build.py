@@ -20,6 +20,7 @@ from pellucid.report.about import (
     shown_config,
 )
 from pellucid.report.classifier import Measures, measures
+from pellucid.report.comparisons import Comparisons, comparisons
 from pellucid.report.enhancements import crossed_tables, enhanced_examples, enhancement_tests_table
 from pellucid.report.figures import Drawn, drawn, learning_curves
 from pellucid.report.findings_of import IMAGE_SETS, DatasetFindings, dataset_findings, model_accuracies
@@ -82,6 +83,7 @@ class DatasetPart:
     duplicates: Sequence[Group]
     curves: Sequence[Drawn]
     models: Sequence[Table]
+    comparisons: Comparisons | None
     measures: Sequence[Measures]
     crossed: Sequence[Table]
     enhanced: Sequence[Group]
@@ -196,6 +198,7 @@ def _dataset_part(study: StudyResult, dataset: DatasetResult) -> DatasetPart:
         duplicates=duplicates(dataset),
         curves=[curve for model in dataset.models for curve in learning_curves(dataset.of_model(model))],
         models=[table for table in tables if table is not None],
+        comparisons=comparisons(study.table("model_tests", dataset.name), study.table("power", dataset.name)),
         measures=[
             measures(_title(str(model), str(images)), rows, study.confidence)
             for (model, images), rows in models[models["fold"] == "all"].groupby(["model", "images"], sort=False)
