@@ -47,7 +47,6 @@ from pellucid.report.tables import (
     confusion_table,
     counts_table,
     folds_table,
-    model_tests_table,
     models_table,
     training_table,
 )
@@ -172,7 +171,6 @@ def _dataset_part(study: StudyResult, dataset: DatasetResult) -> DatasetPart:
         training_table(dataset),
         models_table(models, chances, study.confidence),
         folds_table(models),
-        model_tests_table(study.table("model_tests", dataset.name)),
     ]
     enhancing = study.table("enhancement_tests", dataset.name)
     crossed = crossed_tables(dataset, models, enhancing, study.confidence)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pellucid.report.names import METRIC_TITLES, counted, number, p_value
-from pellucid.report.tables import T_TESTS, Cell, Table, between, degrees, test_title
+from pellucid.report.names import counted, measure_title, number, p_value
+from pellucid.report.tables import T_TESTS, Cell, Table, between, degrees, model_tests_table, test_title
 
 MOST_TOLD = 3  # pairs that are told one by one
 _MARGINS = {
@@ -23,10 +23,12 @@ class Comparisons:
     """How the models of a data set compare."""
 
     sentences: Sequence[str]
+    first: Table | None
+    """The t-tests."""
     others: Table | None
     """Every test that isn't a t-test."""
-    refused: Sequence[str]
-    """Tests that weren't made, and why, each once."""
+    remarks: Sequence[str]
+    """Tests that weren't made, and those that are approximate, and why, each once."""
 
 
 def comparisons(tests: pd.DataFrame, power: pd.DataFrame) -> Comparisons | None:
@@ -40,9 +42,10 @@ def comparisons(tests: pd.DataFrame, power: pd.DataFrame) -> Comparisons | None:
         return None
     made = tests[tests["n"].fillna(0) > 0]
     others = made[~made["test"].isin(T_TESTS)]
-    left = tests[tests["n"].fillna(0) == 0].drop_duplicates(["test", "images"])
-    refused = [f"{test_title(str(row['test']))}: {row['note']}" for _, row in left.iterrows()]
-    return Comparisons(told(made, power), _table(others), list(dict.fromkeys(refused)))
+    left = tests[tests["n"].fillna(0) == 0].drop_duplicates("test")
+    rough = others[others["note"].astype(str).str.contains("approximate")].drop_duplicates("test")
+    remarks = [f"{test_title(str(row['test']))}: {row['note']}" for _, row in pd.concat([left, rough]).iterrows()]
+    return Comparisons(told(made, power), model_tests_table(made), _table(others), remarks)
 
 
 def told(tests: pd.DataFrame, power: pd.DataFrame) -> list[str]:
@@ -69,7 +72,7 @@ def told(tests: pd.DataFrame, power: pd.DataFrame) -> list[str]:
 
 def _named(rows: pd.DataFrame) -> str:
     title = test_title(str(rows["test"].iloc[0]))
-    return f"{title}{'-test' if title.endswith(' t') else ''}, {METRIC_TITLES.get(rows['metric'].iloc[0], 'accuracy')}"
+    return f"{title}{'-test' if title.endswith(' t') else ''}, {measure_title(str(rows['metric'].iloc[0])).lower()}"
 
 
 def _power(power: pd.DataFrame) -> list[str]:
@@ -118,20 +121,24 @@ def _pair(test: pd.Series) -> Cell:
 
 def _evidence(test: pd.Series, same: bool) -> list[Cell]:
     subject = str(test["of"]) if str(test["of"]) not in ("", "nan") else ""
-    what = {"AUROC": "AUROC", "mean rank": "mean rank", "median": "typical accuracy"}.get(
-        str(test["measure"]), METRIC_TITLES.get(str(test["metric"]), str(test["metric"]))
+    what = {"AUROC": "AUROC", "mean rank": "Mean rank", "median": "Accuracy, median"}.get(
+        str(test["measure"]), measure_title(str(test["metric"]))
     )
     if same:
         return [Cell(what, subject), Cell("identical"), Cell("–"), Cell("–"), Cell("–"), Cell("–"), _n(test)]
     adjusted = float(test["p_adjusted"])
-    effect = between(test["effect_low"], test["effect_high"], 2)
+    size = Cell(
+        number(test["effect_size"], 2), f"{between(test['effect_low'], test['effect_high'], 2)} {test['effect']}"
+    )
+    if str(test["effect"]).startswith("difference"):
+        size = Cell("the difference")
     return [
         Cell(what, subject),
         Cell(number(test["mean_difference"]), between(test["low"], test["high"])),
         Cell(number(test["statistic"], 2), degrees(test["df"])),
         Cell(p_value(test["p_value"])),
         Cell(p_value(adjusted), strong=bool(np.isfinite(adjusted) and adjusted <= 0.05)),
-        Cell(number(test["effect_size"], 2), f"{effect} {test['effect']}".strip()),
+        size,
         _n(test),
     ]
 
