@@ -20,6 +20,7 @@ from pellucid.report.about import (
     shown_config,
 )
 from pellucid.report.classifier import Measures, measures
+from pellucid.report.comparisons import Comparisons, comparisons
 from pellucid.report.enhancements import crossed_tables, enhanced_examples, enhancement_tests_tables
 from pellucid.report.figures import Drawn, drawn, learning_curves
 from pellucid.report.findings_of import IMAGE_SETS, DatasetFindings, dataset_findings, model_accuracies
@@ -47,7 +48,6 @@ from pellucid.report.tables import (
     confusion_table,
     counts_table,
     folds_table,
-    model_tests_table,
     models_table,
     training_table,
 )
@@ -83,6 +83,7 @@ class DatasetPart:
     leakage: LeakagePart | None
     curves: Sequence[Drawn]
     models: Sequence[Table]
+    comparisons: Comparisons | None
     measures: Sequence[Measures]
     crossed: Sequence[Table]
     enhanced: Sequence[Group]
@@ -173,7 +174,6 @@ def _dataset_part(study: StudyResult, dataset: DatasetResult) -> DatasetPart:
         training_table(dataset),
         models_table(models, chances, study.confidence),
         folds_table(models),
-        model_tests_table(study.table("model_tests", dataset.name)),
     ]
     enhancing = study.table("enhancement_tests", dataset.name)
     crossed = crossed_tables(dataset, models, enhancing, study.confidence)
@@ -198,6 +198,7 @@ def _dataset_part(study: StudyResult, dataset: DatasetResult) -> DatasetPart:
         leakage=study_leakage(dataset, accuracies),
         curves=[curve for model in dataset.models for curve in learning_curves(dataset.of_model(model))],
         models=[table for table in tables if table is not None],
+        comparisons=comparisons(study.table("model_tests", dataset.name), study.table("power", dataset.name)),
         measures=[
             measures(_title(str(model), str(images)), rows, study.confidence)
             for (model, images), rows in models[models["fold"] == "all"].groupby(["model", "images"], sort=False)

@@ -30,6 +30,7 @@ from pellucid.metrics import METRICS
 from pellucid.models.ensemble import Vote
 from pellucid.models.volumes import NETWORKS as VOLUME_NETWORKS
 from pellucid.models.zoo import check_architecture
+from pellucid.statistics import TESTS
 from pellucid.training.settings import LearningRate, TrainingSettings
 
 PHANTOM = "phantom:"
@@ -295,11 +296,25 @@ class EvaluateSettings(_Section):
 
 
 class StatisticsSettings(_Section):
-    """How tests are corrected over their family and intervals made."""
+    """Which tests compare the models, how they are corrected over their family, and how intervals are made.
 
+    `tests` are those that suit the design unless named: over folds corrected-resampled-t and paired-t, else paired-t,
+    permutation, McNemar's and DeLong's by patient. `margin` is the difference in accuracy that is still accepted,
+    stated beforehand; with it, non-inferiority and equivalence are tested too. `family` is what is corrected together:
+    all comparisons by one test ("test"), those of one data set ("data-set"), or all of the study ("study").
+    """
+
+    tests: tuple[str, ...] = ()
+    margin: float | None = Field(None, gt=0, lt=1)
+    family: Literal["test", "data-set", "study"] = "test"
     correction: Literal["holm", "benjamini-hochberg"] = "holm"
     resamples: int = Field(2000, ge=100)
     confidence: float = Field(0.95, gt=0.5, lt=1)
+
+    @field_validator("tests")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(TESTS.resolve(name).label for name in dict.fromkeys(names))
 
 
 class StudyConfig(_Section):
