@@ -16,6 +16,7 @@ def train(
     model: Annotated[str, typer.Option(help="A timm name.")] = "resnet18",
     size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 224,
     channels: Annotated[int, typer.Option(help="1 (grey) or 3 (colour).")] = 3,
+    enhancement: Annotated[str, typer.Option(help="What is done to images first, such as clahe.")] = "none",
     epochs: Annotated[int, typer.Option(help="At most this many.")] = 30,
     batch_size: Annotated[int, typer.Option(help="Images per step.")] = 32,
     learning_rate: Annotated[float, typer.Option(help="Highest rate, after the warm-up.")] = 1e-3,
@@ -39,6 +40,7 @@ def train(
         {
             "seed": seed,
             "datasets": [{"name": "data", "path": path, "image_size": size, "channels": channels}],
+            "enhancements": [enhancement],
             "models": [{"name": model, "pretrained": weights}],
             "training": {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate},
         },

@@ -22,6 +22,7 @@ from pydantic import (
 
 from pellucid.attribution import METHODS
 from pellucid.data.enhancements import enhancement_label
+from pellucid.data.leakage import ALIKE, NEAR
 from pellucid.data.phantoms import TASKS
 from pellucid.errors import InputError, unknown_name
 from pellucid.metrics import METRICS
@@ -50,6 +51,24 @@ class SplitSettings(_Section):
     leave_out: str | None = Field(None, min_length=1)
 
 
+class LeakageSettings(_Section):
+    """What is done about copies: `action` as `assign_splits` takes it; a random split always keeps copies together.
+
+    `near` looks for near copies too, from the similarity `threshold` on; from `alike` on pictures are told of.
+    """
+
+    near: bool = True
+    action: Literal["keep", "drop", "group"] = "keep"
+    threshold: float = Field(NEAR, ge=0.5, le=1)
+    alike: float = Field(ALIKE, ge=0.5, le=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> LeakageSettings:
+        if self.alike > self.threshold:
+            raise ValueError(f"alike: expected at most the threshold, {self.threshold:g}, got {self.alike:g}.")
+        return self
+
+
 class ExternalSettings(_Section):
     """Images of another origin that no training touches; every network of the data set predicts them.
 
@@ -71,6 +90,7 @@ class DatasetSettings(_Section):
     intensity: Literal["dtype", "image"] = "dtype"
     images: int = Field(400, ge=40, description="how many images a phantom has; ignored for files")
     split: SplitSettings = SplitSettings()
+    leakage: LeakageSettings = LeakageSettings()
     external: tuple[ExternalSettings, ...] = ()
 
     @field_validator("external")

@@ -21,6 +21,7 @@ from pellucid.models.zoo import count_parameters, create_model
 from pellucid.progress import progress
 from pellucid.study.cell import made_methods, stale_stages
 from pellucid.study.config import FeaturesSettings, ModelSettings, StudyConfig, VoteSettings
+from pellucid.study.network import training_epochs
 from pellucid.study.plan import Cell, member_cell, plan
 from pellucid.study.prepare import Prepared, read_dataset
 from pellucid.study.store import CellStore
@@ -176,7 +177,7 @@ def _row(cell: Cell, prepared: Prepared, cost: Cost, config: StudyConfig, output
     stale = stale_stages(cell, prepared, config, output)
     state, done = _state(store, stale)
     trained = isinstance(cell.model, ModelSettings)
-    epochs = (cell.model.epochs or config.training.epochs) if isinstance(cell.model, ModelSettings) else 1
+    epochs = training_epochs(cell, config)
     seconds = cell_seconds(cost, images, epochs, done)
     if trained and "training" not in done:
         seconds *= 1 + len(config.tuning.candidates) * config.tuning.folds

@@ -21,6 +21,7 @@ from pellucid.study.config import FeatureNetwork, ModelSettings, StudyConfig
 from pellucid.study.plan import Cell, cell_seed
 from pellucid.study.prepare import Prepared
 from pellucid.study.store import CellStore
+from pellucid.training.defaults import resolved
 from pellucid.training.fit import Fitted, fit
 from pellucid.training.settings import TrainingSettings
 
@@ -39,13 +40,27 @@ def obtain_network(
     Leaves the cell's weights, history and, when settings were tuned, `tuning.parquet`. What is there isn't made again.
     """
     task = _Task(cell, prepared, cell_seed(cell.seed, cell), device, show_progress)
-    own = task.model.model_dump(include={"learning_rate", "epochs"}, exclude_none=True)
-    settings = config.training.model_copy(update=own)
+    settings = training_settings(task.model, config.training)
     train, validation = prepared.rows(cell.fold, "train"), prepared.rows(cell.fold, "val")
     if config.tuning.candidates:
         pool = pd.concat([train, validation], ignore_index=True).sort_values("sample", ignore_index=True)
         settings = settings.model_copy(update=_tuned(task, pool, settings, config, store))
     return _train(task, train, validation, settings, store.folder)
+
+
+def training_settings(model: ModelSettings, training: TrainingSettings) -> TrainingSettings:
+    """The study's settings with the network's own in their place, and what both leave open by the network's family."""
+    own = model.model_dump(include={"learning_rate", "epochs"}, exclude_none=True)
+    return resolved(training.model_copy(update=own), model.name, pretrained=model.pretrained is not False)
+
+
+def training_epochs(cell: Cell, config: StudyConfig) -> int:
+    """How many epochs a cell trains at most; what is fitted to features or votes passes its images once."""
+    if not isinstance(cell.model, ModelSettings):
+        return 1
+    epochs = training_settings(cell.model, config.training).epochs
+    assert epochs is not None, cell.model
+    return epochs
 
 
 @dataclass(frozen=True)
