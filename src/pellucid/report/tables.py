@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pellucid.drawing import colour_of
+from pellucid.report.composed import layer_words, made_of
 from pellucid.report.names import counted, listed, measure_title, number, p_value, percent, seconds
 from pellucid.report.read import CellResult, DatasetResult
 
@@ -236,16 +237,19 @@ def training_table(dataset: DatasetResult) -> Table | None:
     for cell in dataset.cells:
         card, times = cell.card, cell.times
         grid = card.get("grid")
+        place = cell.place if len(dataset.of_model(cell.model)) > 1 else ""
         mean, std = (", ".join(number(value) for value in card["normalisation"][part]) for part in ("mean", "std"))
         rows.append(
             [
-                Cell(cell.model, cell.place if len(dataset.of_model(cell.model)) > 1 else ""),
+                Cell(cell.model, "; ".join(part for part in (place, made_of(card.get("combination"))) if part)),
                 Cell(f"{card['parameters'] / 1e6:.2f} M"),
                 Cell(f"{card['channels']} × {card['image_size']} × {card['image_size']}"),
                 Cell(str(card["normalisation"]["origin"]), f"mean {mean}; sd {std}"),
-                Cell(f"{card['best_epoch']} of {card['epochs']}", "stopped early" if card.get("stopped_early") else ""),
+                Cell(f"{card['best_epoch']} of {card['epochs']}", "stopped early" if card.get("stopped_early") else "")
+                if card["epochs"]
+                else Cell("–"),
                 Cell(seconds(times.get("train_seconds"))),
-                Cell(str(card.get("layer") or "–"), " × ".join(map(str, grid)) + " grid" if grid else ""),
+                Cell(layer_words(card.get("layer")), " × ".join(map(str, grid)) + " grid" if grid else ""),
             ]
         )
     columns = ["Model", "Parameters", "Input", "Normalisation", "Best epoch", "Training time", "Explained layer"]
