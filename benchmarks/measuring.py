@@ -26,10 +26,10 @@ from pellucid.devices import clock
 from pellucid.files import write_json
 
 
-def build(name: str, size: int, device: torch.device) -> nn.Module:
+def build(name: str, size: int, device: torch.device, channels: int = 3) -> nn.Module:
     """A network of timm with weights, norms and logits at a trained network's scale."""
     torch.manual_seed(0)
-    model = timm.create_model(name, num_classes=4).to(device).train()
+    model = timm.create_model(name, num_classes=4, in_chans=channels).to(device).train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             # zero where timm ends a residual branch; full size there makes a random network chaotic in its rounding
@@ -41,7 +41,7 @@ def build(name: str, size: int, device: torch.device) -> nn.Module:
             module.p = 0.0
     nn.init.normal_(model.get_classifier().weight, 0, 0.05)
     with torch.no_grad():
-        model(torch.randn(8, 3, size, size, device=device))  # running statistics
+        model(torch.randn(8, channels, size, size, device=device))  # running statistics
     return model.eval()
 
 

@@ -299,7 +299,7 @@ def test_notes_tell_what_a_given_split_lacks(manifest_of: Build) -> None:
     assert notes == (
         "The given val part holds no image of b, c.",
         "The given test part holds no image of c.",
-        "1 images of the given validation part have a pixel-identical twin in training.",
+        "1 images of the given validation part have a copy in training.",
         "1 lesions have images in more than one part of the given split.",
     )
     assert split_notes(manifest_of("ab" * 20), assign_splits(manifest_of("ab" * 20))) == ()

@@ -1,6 +1,7 @@
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import safetensors.torch
@@ -8,8 +9,10 @@ import torch
 from torch import nn
 
 from pellucid.errors import InputError, UnreadableFileError
+from pellucid.models.boosting import BoostedFeatures, TreeShape
 from pellucid.models.checkpoints import (
     ModelCard,
+    combined,
     digest,
     load_plain_weights,
     load_state,
@@ -18,6 +21,7 @@ from pellucid.models.checkpoints import (
     read_state,
     save_weights,
 )
+from pellucid.models.ensemble import Ensemble
 from pellucid.models.zoo import create_model
 
 CARD = ModelCard(
@@ -168,3 +172,61 @@ def test_a_digest_follows_every_value_and_name(network: nn.Module) -> None:
     assert digest(one) != digest(other)
     assert digest(nn.Sequential(one)) != digest(one)
     assert digest(nn.BatchNorm2d(3)) != digest(nn.BatchNorm2d(4))  # a count without an axis among them
+
+
+def small(architecture: str, **changed: object) -> ModelCard:
+    card = ModelCard(architecture, 32, 3, ("a", "b", "c"), (0.1,) * 3, (0.5,) * 3, "data-set")
+    return replace(card, **changed)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("vote", ["weighted", "sum"])
+def test_an_ensemble_comes_back_from_one_file(tmp_path: Path, vote: Literal["weighted", "sum"]) -> None:
+    torch.manual_seed(0)
+    own = small("resnet10t", mean=(0.4,) * 3, std=(0.2,) * 3, image_size=48)
+    card = combined([small("test_resnet"), own], vote)
+    network = card.build().eval()
+    assert isinstance(network, Ensemble)
+    network.weights.copy_(torch.tensor([0.25, 0.75]))
+    save_weights(tmp_path / "w.safetensors", network, card)
+    loaded, read = load_weights(tmp_path / "w.safetensors")
+    assert read == card
+    assert read.architecture == "test_resnet + resnet10t"
+    assert digest(loaded) == digest(network)
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(images), network(images), rtol=0, atol=0)
+    network.weights.copy_(torch.tensor([0.75, 0.25]))
+    assert digest(loaded) != digest(network)
+
+
+def test_trees_come_back_without_a_pickle(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    card = combined([small("test_resnet"), small("resnet10t")], "boosting", TreeShape(5, 3, 7, 2))
+    network = card.build().eval()
+    assert isinstance(network, BoostedFeatures)
+    generator = torch.Generator().manual_seed(0)
+    trees = network.trees
+    trees.feature.copy_(torch.randint(64, trees.feature.shape, generator=generator))
+    trees.left.copy_(torch.randint(7, trees.left.shape, generator=generator))
+    trees.value.copy_(torch.randn(trees.value.shape, generator=generator))
+    save_weights(tmp_path / "w.safetensors", network, card)
+    loaded, read = load_weights(tmp_path / "w.safetensors")
+    assert read == card
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(loaded(images), network(images), rtol=0, atol=0)
+
+
+def test_the_card_of_one_network_says_nothing_of_members(tmp_path: Path) -> None:
+    card = small("test_resnet")
+    save_weights(tmp_path / "w.safetensors", card.build(), card)
+    with safetensors.safe_open(tmp_path / "w.safetensors", framework="pt") as handle:
+        fields = json.loads(handle.metadata()["pellucid"])
+    assert not {"members", "vote", "trees"} & set(fields)
+
+
+@pytest.mark.parametrize("changed", [{"classes": ("a", "b")}, {"intensity": "image"}])
+def test_members_take_the_same_images_and_tell_the_same_classes(changed: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=f"members: expected the same {next(iter(changed))}"):
+        combined([small("test_resnet"), small("test_resnet", **changed)], "soft")
+    with pytest.raises(InputError, match="at least one network"):
+        combined([], "soft")

@@ -12,22 +12,89 @@ from scipy import integrate, optimize, special, stats
 from sklearn import metrics
 
 
-def sklearn_scores(labels: NDArray, predicted: NDArray, probabilities: NDArray) -> dict[str, float]:
-    """The four scores by scikit-learn; NaN where pellucid calls them undefined."""
+def sklearn_scores(
+    labels: NDArray, predicted: NDArray, probabilities: NDArray, weights: NDArray | None = None
+) -> dict[str, float]:
+    """The measures of all classes by scikit-learn; NaN where pellucid calls them undefined."""
     k = probabilities.shape[1]
-    everyone = set(labels.tolist()) == set(range(k))
-    scores = {"accuracy": float(metrics.accuracy_score(labels, predicted)), "macro-f1": math.nan, "auroc": math.nan}
-    if everyone:
+    members = labels[:, None] == np.arange(k)
+    weighted = {"sample_weight": weights}
+    scores = {
+        "accuracy": float(metrics.accuracy_score(labels, predicted, **weighted)),
+        **dict.fromkeys(("balanced-accuracy", "macro-f1", "auroc", "auprc"), math.nan),
+        "brier": float(
+            metrics.brier_score_loss(labels, probabilities, labels=range(k), scale_by_half=False, **weighted)
+            if k > 2
+            else 2 * metrics.brier_score_loss(labels == 1, probabilities[:, 1], labels=[False, True], **weighted)
+        ),
+        "log-loss": float(metrics.log_loss(labels, probabilities, labels=range(k), **weighted)),
+    }
+    if members.any(axis=0).all():
+        scores["balanced-accuracy"] = float(metrics.balanced_accuracy_score(labels, predicted, **weighted))
         scores["macro-f1"] = float(
-            metrics.f1_score(labels, predicted, labels=range(k), average="macro", zero_division=0.0)
+            metrics.f1_score(labels, predicted, labels=range(k), average="macro", zero_division=0.0, **weighted)
         )
-        columns = [1] if k == 2 else range(k)
-        scores["auroc"] = float(np.mean([metrics.roc_auc_score(labels == c, probabilities[:, c]) for c in columns]))
+        areas = [metrics.roc_auc_score(members[:, c], probabilities[:, c], **weighted) for c in range(k)]
+        scores["auroc"] = float(areas[1] if k == 2 else np.mean(areas))
+        scores["auprc"] = float(metrics.average_precision_score(members, probabilities, average="macro", **weighted))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         one_cell = len({*labels.tolist(), *predicted.tolist()}) == 1
-        scores["kappa"] = math.nan if one_cell else float(metrics.cohen_kappa_score(labels, predicted, labels=range(k)))
+        found = math.nan if one_cell else metrics.cohen_kappa_score(labels, predicted, labels=range(k), **weighted)
+        scores["kappa"] = float(found)
+    one_sided = min(len(set(labels.tolist())), len(set(predicted.tolist()))) == 1
+    scores["mcc"] = math.nan if one_sided else float(metrics.matthews_corrcoef(labels, predicted, **weighted))
     return scores
+
+
+def sklearn_class_scores(
+    positive: NDArray, said: NDArray, probability: NDArray, weights: NDArray | None = None
+) -> dict[str, float]:
+    """The measures of one class against the rest by scikit-learn; NaN where pellucid calls them undefined."""
+    weighted = {"sample_weight": weights}
+
+    def recall(true: NDArray, found: NDArray) -> float:
+        return float(metrics.recall_score(true, found, zero_division=math.nan, **weighted)) if true.any() else math.nan
+
+    def precision(true: NDArray, found: NDArray) -> float:
+        return float(metrics.precision_score(true, found, zero_division=math.nan, **weighted))
+
+    some = bool(positive.any())
+    both = some and not positive.all()
+    return {
+        "sensitivity": recall(positive, said),
+        "specificity": recall(~positive, ~said),
+        "ppv": precision(positive, said) if said.any() else math.nan,
+        "npv": precision(~positive, ~said) if not said.all() else math.nan,
+        "f1": float(metrics.f1_score(positive, said, **weighted)) if some else math.nan,
+        "auroc": float(metrics.roc_auc_score(positive, probability, **weighted)) if both else math.nan,
+        "auprc": float(metrics.average_precision_score(positive, probability, **weighted)) if some else math.nan,
+    }
+
+
+def sklearn_label_scores(
+    truth: NDArray, said: NDArray, probabilities: NDArray, weights: NDArray | None = None
+) -> dict[str, float]:
+    """Averages over labels and measures of whole sets by scikit-learn; NaN where pellucid calls them undefined."""
+    k = truth.shape[1]
+    alone = [sklearn_class_scores(truth[:, c], said[:, c], probabilities[:, c], weights) for c in range(k)]
+    flat = None if weights is None else np.repeat(weights, k)
+    pooled = sklearn_class_scores(truth.ravel(), said.ravel(), probabilities.ravel(), flat)
+    lost = [
+        (
+            metrics.brier_score_loss(truth[:, c], probabilities[:, c], sample_weight=weights, labels=[False, True]),
+            metrics.log_loss(truth[:, c], probabilities[:, c], sample_weight=weights, labels=[False, True]),
+        )
+        for c in range(k)
+    ]
+    whole = {
+        "subset-accuracy": float(metrics.accuracy_score(truth, said, sample_weight=weights)),
+        "hamming-loss": float(metrics.hamming_loss(truth, said, sample_weight=weights)),
+        "brier": float(np.mean([brier for brier, _ in lost])),
+        "log-loss": float(np.mean([loss for _, loss in lost])),
+    }
+    macro = {f"macro-{name}": float(np.mean([scores[name] for scores in alone])) for name in alone[0]}
+    return {**whole, **macro, **{f"micro-{name}": value for name, value in pooled.items()}}
 
 
 def bootstrap_draws(

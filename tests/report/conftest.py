@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import tomli_w
 
 from pellucid.files import write_json, write_table, write_text
+from pellucid.study.plan import arm_folder
 from pellucid.study.store import CellStore, write_pictures
 
 METHODS = (
@@ -36,6 +38,7 @@ class Made:
     datasets: Sequence[str] = ("brain",)
     models: Sequence[str] = ("resnet18", "mobilenetv3_small_100")
     classes: Sequence[str] = ("glioma", "meningioma", "no tumour")
+    enhancements: Sequence[str] = ("none",)
     folds: int = 1
     test: int = 60
     explained: int = 24
@@ -81,6 +84,7 @@ def _study_toml(output: Path, made: Made) -> None:
         "seed": 3,
         "folds": made.folds,
         "models": [{"name": name, "pretrained": False} for name in made.models],
+        "enhancements": list(made.enhancements),
         "datasets": [
             {"name": name, "path": f"/home/someone/secret/{name}", "image_size": 64, "channels": made.channels}
             for name in made.datasets
@@ -93,23 +97,29 @@ def _study_toml(output: Path, made: Made) -> None:
 
 def _dataset(output: Path, made: Made, name: str) -> pd.DataFrame:
     draws = np.random.default_rng(len(name))
-    splits = []
+    splits: list[pd.DataFrame] = []
+    others: list[pd.DataFrame] = []
     for fold in range(made.folds):
         test = _test_rows(made, fold, draws)
         splits.append(test.assign(dataset=name, fold=fold, split="test"))
+        others += [
+            test.assign(dataset=name, fold=fold, split=split, sample=[f"{split}/{sample}" for sample in test["sample"]])
+            for split in ("train", "val")
+        ]
         chosen = test.iloc[: made.explained].reset_index(drop=True)
         images, masks = _pictures(chosen, made, draws)
         if made.pictures and len(chosen):
             attributes = {"samples": list(chosen["sample"])}
             arrays = {"images": images, "masks": masks}
             write_pictures(output / "data" / f"{name}_explained_fold-{fold}.zarr", arrays, attributes)
-        for model in made.models:
-            if (name, model, fold) not in made.missing:
+        for model, enhancement in itertools.product(made.models, made.enhancements):
+            arm = model if enhancement == "none" else f"{model} + {enhancement}"
+            if (name, arm, fold) not in made.missing:
                 _cell(
-                    CellStore(output / name / model / f"fold-{fold}"),
+                    CellStore(arm_folder(output, name, arm) / f"fold-{fold}"),
                     made,
                     name,
-                    model,
+                    arm,
                     fold,
                     test,
                     chosen,
@@ -118,7 +128,7 @@ def _dataset(output: Path, made: Made, name: str) -> pd.DataFrame:
                 )
     rows = pd.concat(splits, ignore_index=True)
     _facts(output / "data", made, name, rows)
-    return rows
+    return pd.concat([rows, *others], ignore_index=True)
 
 
 def _test_rows(made: Made, fold: int, draws: np.random.Generator) -> pd.DataFrame:
@@ -255,6 +265,9 @@ def _cell(
         {
             "dataset": dataset,
             "model": model,
+            "network": model.partition(" + ")[0],
+            "enhancement": model.partition(" + ")[2] or "none",
+            "seed": 3,
             "fold": fold,
             "classes": list(made.classes),
             "image_size": 64,

@@ -151,7 +151,7 @@ def test_sites_are_left_out_one_by_one(pictures: Path, tmp_path: Path) -> None:
     ]
     facts = read_json(tmp_path / "out" / "data" / "own.json")
     assert facts["folds"] == ["site oslo", "site riga"]
-    assert "fold-1" in str(build_report(tmp_path / "out").read_text()) or True
+    build_report(tmp_path / "out")
 
 
 def test_settings_are_tuned_within_each_fold(pictures: Path, tmp_path: Path) -> None:

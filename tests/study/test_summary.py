@@ -9,7 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    brier_score_loss,
+    cohen_kappa_score,
+    f1_score,
+    log_loss,
+    matthews_corrcoef,
+    recall_score,
+    roc_auc_score,
+    roc_curve,
+)
 
 from pellucid.errors import InputError
 from pellucid.files import read_json
@@ -27,21 +39,55 @@ def on_test(finished_study: Path, model: str) -> pd.DataFrame:
 @pytest.mark.parametrize("model", MODELS)
 def test_model_table_agrees_with_scikit_learn(finished_study: Path, model: str) -> None:
     test = on_test(finished_study, model)
-    probabilities = test[["prob_covid19", "prob_normal", "prob_pneumonia"]].to_numpy()
+    classes = ("covid19", "normal", "pneumonia")
+    probabilities = test[[f"prob_{name}" for name in classes]].to_numpy()
+    shares = probabilities / probabilities.sum(axis=1, keepdims=True)  # float32's sums are 1 to seven digits
+    truth = np.column_stack([test["label"] == name for name in classes])
     wanted = {
         "accuracy": accuracy_score(test["label"], test["predicted"]),
+        "balanced_accuracy": balanced_accuracy_score(test["label"], test["predicted"]),
         "macro_f1": f1_score(test["label"], test["predicted"], average="macro", zero_division=0),
         "auroc": roc_auc_score(test["label"], probabilities, multi_class="ovr"),
+        "auprc": average_precision_score(truth, probabilities, average="macro"),
         "kappa": cohen_kappa_score(test["label"], test["predicted"]),
+        "brier": brier_score_loss(test["label"], shares, scale_by_half=False),
+        "log_loss": log_loss(test["label"], shares),
     }
     table = pd.read_csv(finished_study / "statistics" / "models.csv")
-    rows = table[(table["model"] == model) & (table["images"] == "all")].set_index("metric")
-    assert set(rows["fold"]) == {"all"}
+    table = table[(table["model"] == model) & (table["images"] == "all")]
+    rows = table[table["class"].isna()].set_index("metric")
+    assert set(table["fold"]) == {"all"}
     for metric, value in wanted.items():
-        assert rows.loc[metric, "value"] == pytest.approx(value, abs=1e-9)
+        assert rows.loc[metric, "value"] == pytest.approx(value, abs=1e-6 if metric in ("brier", "log_loss") else 1e-9)
         assert rows.loc[metric, "low"] <= value <= rows.loc[metric, "high"]
     assert rows.loc["accuracy", "clusters"] == test["patient_id"].nunique()
     assert rows.loc["accuracy", "unit"] == "patient"
+    mcc = matthews_corrcoef(test["label"], test["predicted"])
+    if test["predicted"].nunique() > 1:
+        assert rows.loc["mcc", "value"] == pytest.approx(mcc)
+    for place, name in enumerate(classes):
+        of_class = table[table["class"] == name]
+        areas = of_class[of_class["rule"].isna()].set_index("metric")
+        assert areas.loc["auroc", "value"] == pytest.approx(roc_auc_score(truth[:, place], probabilities[:, place]))
+        assert (areas["positives"] == truth[:, place].sum()).all()
+        recall = of_class[(of_class["rule"] == "argmax") & (of_class["metric"] == "sensitivity")]["value"].item()
+        assert recall == pytest.approx(recall_score(truth[:, place], test["predicted"] == name))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_thresholds_are_those_of_the_validation_part(finished_study: Path, model: str) -> None:
+    answers = pd.read_parquet(finished_study / "chest" / model / "fold-0" / "predictions.parquet")
+    validation, test = answers[answers["split"] == "val"], answers[answers["split"] == "test"]
+    table = pd.read_csv(finished_study / "statistics" / "models.csv")
+    table = table[(table["model"] == model) & (table["images"] == "all") & (table["rule"] == "sensitivity-0.9")]
+    for name in ("covid19", "normal", "pneumonia"):
+        _, found, limits = roc_curve(validation["label"] == name, validation[f"prob_{name}"], drop_intermediate=False)
+        threshold = limits[found >= 0.9].max()
+        rows = table[table["class"] == name].set_index("metric")
+        assert (rows["threshold_low"] == threshold).all()
+        assert (rows["threshold_high"] == threshold).all()
+        said = test[f"prob_{name}"] >= threshold
+        assert rows.loc["specificity", "value"] == pytest.approx(recall_score(test["label"] != name, ~said))
 
 
 def test_model_test_is_the_paired_t_over_patients(finished_study: Path) -> None:

@@ -19,6 +19,7 @@ from pellucid.attribution.run import LayerRun, Part, check_finite, device_of, ke
 from pellucid.attribution.targets import Target, has_several, is_placed, objective, plain_target, with_plain
 from pellucid.attribution.tokens import Tokens, layer_name
 from pellucid.attribution.views import Noisy, Plain, View, Views
+from pellucid.attribution.voting import JOINT, VoteRun, run_at
 from pellucid.errors import PellucidError, expected
 from pellucid.progress import Advance
 from pellucid.registry import Choice
@@ -72,7 +73,7 @@ class Call:
         grid: tuple[int, ...] = ()
         for views, choices in self._groups(first):
             at_layer = any(map(looks_at_layer, choices))
-            run = LayerRun(self.model, layer if at_layer else "", choices, self.rows, self.asked, advance)
+            run = run_at(self.model, layer if at_layer else "", choices, self.rows, self.asked, advance)
             parts = []
             for start in range(0, len(images), self.rows):
                 rows = slice(start, start + self.rows)
@@ -112,7 +113,9 @@ class Call:
                     groups.append((views, [choice]))
         return groups
 
-    def _part(self, run: LayerRun, views: list[View], images: Tensor, seeds: Tensor, rows: slice, whole: int) -> Part:
+    def _part(
+        self, run: LayerRun | VoteRun, views: list[View], images: Tensor, seeds: Tensor, rows: slice, whole: int
+    ) -> Part:
         """What the methods say of a batch, which has the places `rows` of the `whole` call's."""
         if len(views) == 1 and isinstance(views[0], Plain):
             return run.explain(images, self.target, rows, seeds)
@@ -133,7 +136,9 @@ class Call:
         part.maps = {label: total / weights for label, total in part.maps.items()}
         return part
 
-    def _aim(self, run: LayerRun, images: Tensor, seeds: Tensor, rows: slice, whole: int) -> tuple[Part, Target]:
+    def _aim(
+        self, run: LayerRun | VoteRun, images: Tensor, seeds: Tensor, rows: slice, whole: int
+    ) -> tuple[Part, Target]:
         """The score of each image, the mean over windows, and the target that all its views share."""
         check_finite(images, rows, "images", "finite values")
         everyone = torch.arange(len(images), device=device_of(self.model) or images.device)
@@ -191,7 +196,7 @@ class Trial:
                 _slopes(self.model(leaf.clone()), leaf)
         elif "activations" in needs:
             tokens = self.layer if isinstance(self.layer, Tokens) else None
-            captured = capture(self.model, layer_name(self.layer), images, tokens=tokens)
+            captured = capture(self.model, layer_name(self.layer).partition(JOINT)[0], images, tokens=tokens)
             _slopes(captured.outputs, captured.activations)
         else:
             with torch.no_grad():

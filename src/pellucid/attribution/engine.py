@@ -25,7 +25,9 @@ from pellucid.attribution.scorer import ScoringFunction, as_model
 from pellucid.attribution.targets import Target, check_target
 from pellucid.attribution.tokens import Tokens, layer_name
 from pellucid.attribution.views import Views, Window
+from pellucid.attribution.voting import JOINT, joined, parts_of
 from pellucid.errors import InputError, UnknownNameError, expected, nearest
+from pellucid.models.ensemble import Ensemble
 from pellucid.models.layers import find_layer
 from pellucid.progress import Advance, heard
 from pellucid.registry import Choice
@@ -77,7 +79,8 @@ def explain(
         layer: for CAMs: "auto", a dotted name ("features:relu" for what a function makes of that module's output), a
             module of the model, or several, whose maps are labelled `method@layer`. Layers of tokens and with channels
             last are taken as feature maps; where the network doesn't tell the tokens' grid, pass
-            `pellucid.attribution.Tokens`.
+            `pellucid.attribution.Tokens`. Of an `Ensemble`, a layer of each member, joined by " + ", whose maps are
+            averaged by the vote's weights.
         batch_size: images that run at once, and sets of activations where ablation has to run the network on each.
         generator: where draws come from; None means seed 0. An image's draws depend on its place in `images`, not
             on the batch size. Or a seed for each image, integers (B,), as `image_seeds` gives.
@@ -241,7 +244,7 @@ def _uncompiled(model: nn.Module) -> contextlib.AbstractContextManager[None]:
 
 def _layers(model: nn.Module, layer: Layer | Sequence[Layer], images: Tensor) -> list[str | Tokens]:
     """The layers by their names, those with a grid of the user's as `Tokens`."""
-    names = {module: name for name, module in model.named_modules() if name}
+    names = _named(model)
     found: list[str | Tokens] = []
     for each in [layer] if isinstance(layer, Layer) else layer:
         if isinstance(each, Tokens):
@@ -261,6 +264,10 @@ def _layer_name(model: nn.Module, layer: str | nn.Module, names: dict[nn.Module,
         return names[layer]
     if layer == "auto":
         return _auto(model, images)
+    if isinstance(model, Ensemble) and JOINT in layer:
+        first = images[:1].to(device_of(model) or images.device)
+        parts = zip(model.each(), parts_of(layer, model), strict=True)
+        return joined([_layer_name(m.network, name, _named(m.network), m.prepare(first)) for m, name in parts])
     if parted(layer)[0] not in names.values():
         close = nearest(layer, names.values())
         hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
@@ -270,8 +277,14 @@ def _layer_name(model: nn.Module, layer: str | nn.Module, names: dict[nn.Module,
     return layer
 
 
+def _named(model: nn.Module) -> dict[nn.Module, str]:
+    return {module: name for name, module in model.named_modules() if name}
+
+
 def _auto(model: nn.Module, images: Tensor) -> str:
     first = images[:1].to(device_of(model) or images.device)
+    if isinstance(model, Ensemble):
+        return joined([_auto(member.network, member.prepare(first)) for member in model.each()])
     with channels_checked(model, first):
         return find_layer(model, first)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pellucid.attribution.families import METHODS, Method
 from pellucid.errors import expected
+from pellucid.models.boosting import BoostedFeatures
 from pellucid.registry import Choice
 
 ScoringFunction = Callable[[Tensor], Any]
@@ -73,10 +74,30 @@ def as_model(model: object, choices: Sequence[Choice[Method]]) -> nn.Module:
     return model if isinstance(model, nn.Module) else Scorer(model)
 
 
+def unserved(model: object, names: Sequence[str]) -> dict[str, str]:
+    """The methods among `names` that a model can't give what they need, each with the reason.
+
+    >>> unserved(lambda images: images.mean(dim=(1, 2, 3)), ["grad-cam", "occlusion"])
+    {'grad-cam': 'asks for activations and gradients, and the model is a bare function'}
+    """
+    limits = _limits(model)
+    if limits is None:
+        return {}
+    what, given = limits
+    needed = {name: METHODS.resolve(name).entry.needs for name in names}
+    return {
+        name: f"asks for {' and '.join(need for need in needs if need not in given)}, and the model is {what}"
+        for name, needs in needed.items()
+        if not given.issuperset(needs)
+    }
+
+
 def _limits(model: object) -> tuple[str, frozenset[str]] | None:
     """What a model is that can't be looked into, and the needs of methods that it meets; None for other networks."""
     if not isinstance(model, nn.Module):
         return "a bare function", SCORES_ALONE
+    if isinstance(model, BoostedFeatures):
+        return "trees boosted on frozen features, which have no gradient", SCORES_ALONE
     if isinstance(model, torch.jit.ScriptModule):
         return "scripted or traced by torch.jit", SCORES_ALONE
     quantised = [(name, type(module)) for name, module in model.named_modules() if _is_quantised(type(module))]

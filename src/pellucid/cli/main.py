@@ -12,7 +12,7 @@ from typing import Annotated, ParamSpec
 import typer
 
 import pellucid
-from pellucid.cli import demo, doctor, evaluate, explain, methods, predict, report, run, train
+from pellucid.cli import demo, doctor, evaluate, explain, methods, paper, predict, report, run, train
 from pellucid.errors import InputError, PellucidError
 
 Arguments = ParamSpec("Arguments")
@@ -57,6 +57,7 @@ app = typer.Typer(
 )
 app.command()(told(demo.demo))
 app.command()(told(run.run))
+app.command()(told(paper.paper))
 app.command()(told(train.train))
 app.command()(told(predict.predict))
 app.command()(told(explain.explain))

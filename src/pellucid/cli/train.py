@@ -16,6 +16,7 @@ def train(
     model: Annotated[str, typer.Option(help="A timm name.")] = "resnet18",
     size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 224,
     channels: Annotated[int, typer.Option(help="1 (grey) or 3 (colour).")] = 3,
+    enhancement: Annotated[str, typer.Option(help="What is done to images first, such as clahe.")] = "none",
     epochs: Annotated[int | None, typer.Option(help="At most this many; by the network's family unless given.")] = None,
     batch_size: Annotated[int, typer.Option(help="Images per step.")] = 32,
     learning_rate: Annotated[
@@ -41,6 +42,7 @@ def train(
         {
             "seed": seed,
             "datasets": [{"name": "data", "path": path, "image_size": size, "channels": channels}],
+            "enhancements": [enhancement],
             "models": [{"name": model, "pretrained": weights}],
             "training": {"batch_size": batch_size, "epochs": epochs, "learning_rate": _rate(learning_rate)},
         },

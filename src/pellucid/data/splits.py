@@ -11,11 +11,12 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from pellucid.data.leakage import copy_in_train
+from pellucid.data.leakage import copy_groups, copy_kind
 from pellucid.data.manifest import Manifest
 from pellucid.errors import expected, unknown_name
 
-SPLIT_COLUMNS = ("sample", "label", "fold", "split", "copy_in_train", "patient_id")
+SPLIT_COLUMNS = ("sample", "label", "fold", "split", "copy_in_train", "copy_kind", "patient_id")
+Action = Literal["keep", "drop", "group"]
 _GROUPING = ("patient_id", "pixel_hash", "lesion_id")
 _ATTEMPTS = 20
 _PASSES = 10
@@ -32,10 +33,12 @@ def assign_splits(
     leave_out: str | None = None,
     seed: int = 0,
     split: Literal["auto", "given", "random"] = "auto",
+    near: pd.DataFrame | None = None,
+    action: Action = "keep",
 ) -> pd.DataFrame:
-    """A row per image and fold: sample, label, fold (from 0), split, copy_in_train, patient_id.
+    """A row per image and fold: sample, label, fold (from 0), split, copy_in_train, copy_kind, patient_id.
 
-    Images of one patient, of one lesion (column lesion_id) and pixel-identical copies stay together; labels are
+    Images of one patient, of one lesion (column lesion_id) and copies stay together where parts are drawn; labels are
     stratified, and each part holds each class. A given test part stays as it is. Where no validation part is given,
     it is drawn from the training part, and images bound to a test image (copies, lesions) aren't drawn, so that the
     choice of weights never sees the test. With several folds each image is tested once. With several repeats the
@@ -52,6 +55,11 @@ def assign_splits(
         leave_out: a column of the manifest, such as "site"; `test`, `folds`, `repeats` and `split` have no say then.
         seed: of the draws.
         split: "auto" honours a given split where there is one, "given" insists on one, "random" pools all images.
+        near: near copies as `find_near` gives them, which count as copies beside the pixel-identical ones.
+        action: what to do about copies that a given split parts. "keep" flags them: copy_in_train, and copy_kind
+            "exact" or "near"; "drop" makes "excluded" of training and validation images with a copy in the test part,
+            of training images with one in validation, and of all copies whose labels conflict; "group" pools all
+            images and draws the parts anew.
 
     Raises InputError when a patient is in two given parts, a class is too small to be in each part, several folds
     or repeats are asked of a given split, or the column to leave out by isn't there, has gaps or one value.
@@ -63,7 +71,8 @@ def assign_splits(
         if count < 1:
             raise expected(name, "1 or more", count)
     table = manifest.table.sort_values("sample", ignore_index=True)
-    images = _Images(table["label"].to_numpy(str), independent_groups(table), (seed,))
+    split = _pooled(split, action)
+    images = _Images(table["label"].to_numpy(str), independent_groups(table, near), (seed,))
     if leave_out is not None:
         parts = _leave_out(table, images, leave_out, validation)
     elif _is_given(table, split):
@@ -81,9 +90,11 @@ def assign_splits(
             parts += [_hold_out(drawn, test, validation)] if folds == 1 else _fold(drawn, folds, validation)
     frames = []
     for fold, part in enumerate(parts):
-        assigned = pd.Series(part, table.index, dtype="str")
-        seen = copy_in_train(table["pixel_hash"], assigned)
-        frames.append(table.assign(fold=fold, split=assigned, copy_in_train=seen)[list(SPLIT_COLUMNS)])
+        kept = _without_copies(table, part, near) if action == "drop" else part
+        assigned = pd.Series(kept, table.index, dtype="str")
+        kind = copy_kind(table["pixel_hash"], assigned, near)
+        frame = table.assign(fold=fold, split=assigned, copy_in_train=kind != "", copy_kind=kind)
+        frames.append(frame[list(SPLIT_COLUMNS)])
     return pd.concat(frames, ignore_index=True)
 
 
@@ -128,17 +139,20 @@ def left_out_values(table: pd.DataFrame, column: str) -> tuple[str, ...]:
     return found
 
 
-def independent_groups(table: pd.DataFrame) -> np.ndarray:
-    """Number (N,) of the group of each image: images bound by a patient, a lesion or identical pixels share one.
+def independent_groups(table: pd.DataFrame, near: pd.DataFrame | None = None) -> np.ndarray:
+    """Number (N,) of the group of each image: images bound by a patient, a lesion or as copies share one.
+
+    Copies are pixel-identical ones, and the near ones where they are given.
 
     >>> independent_groups(pd.DataFrame({"patient_id": ["p", "p", "", ""], "pixel_hash": ["a", "b", "b", "c"]}))
     array([0, 0, 0, 1])
     """
     rows, owners, count = [], [], len(table)
-    for column in _GROUPING:
-        if column not in table:
-            continue
-        values = table[column].astype(object).where(table[column].notna(), "").astype(str)
+    binding = {column: table[column] for column in _GROUPING if column in table}
+    if near is not None:
+        binding["copies"] = copy_groups(table, near)
+    for bound in binding.values():
+        values = bound.astype(object).where(bound.notna(), "").astype(str)
         known = np.flatnonzero(values != "")
         codes, _ = pd.factorize(values.iloc[known])
         rows.append(known)
@@ -160,13 +174,46 @@ def split_notes(manifest: Manifest, splits: pd.DataFrame) -> tuple[str, ...]:
             notes.append(f"The given {part} part holds no image of {_named(missing)}.")
     leaked = int((splits["copy_in_train"] & (splits["split"] == "val")).sum())
     if leaked:
-        notes.append(f"{leaked} images of the given validation part have a pixel-identical twin in training.")
+        notes.append(f"{leaked} images of the given validation part have a copy in training.")
+    if excluded := int((splits["split"] == "excluded").sum()):
+        where = "" if splits["fold"].nunique() == 1 else ", over all folds,"
+        notes.append(f"{excluded} images{where} are left out, being bound to images of the test part or to conflicts.")
     if "lesion_id" in table:
         lesions = table[table["lesion_id"].notna() & (table["lesion_id"] != "")]
         crossing = int((lesions.groupby("lesion_id")["split"].nunique() > 1).sum())
         if crossing:
             notes.append(f"{crossing} lesions have images in more than one part of the given split.")
     return tuple(notes)
+
+
+def _pooled(split: Literal["auto", "given", "random"], action: str) -> Literal["auto", "given", "random"]:
+    """The split to make, once the action has had its say."""
+    if action not in ("keep", "drop", "group"):
+        raise expected("action", "'keep', 'drop' or 'group'", repr(action))
+    if action == "group" and split == "given":
+        raise expected(
+            "action", "'keep' or 'drop' with a given split", "'group', which draws the parts anew",
+            do='Choose the split "auto" or "random" to pool all images.',
+        )  # fmt: skip
+    return "random" if action == "group" else split
+
+
+def _without_copies(table: pd.DataFrame, parts: np.ndarray, near: pd.DataFrame | None) -> np.ndarray:
+    """Parts in which images that copy what is tested or validated, or whose copies' labels conflict, are "excluded"."""
+    copies = copy_groups(table, near)
+    several = table.groupby(copies)["label"].transform("nunique").to_numpy() > 1
+    kept = np.where(several, "excluded", parts).astype(object)
+    for part, judged in (("train", ("test", "val")), ("val", ("test",))):
+        seen = copies.isin(set(copies[np.isin(kept, judged)])).to_numpy()
+        kept[seen & (kept == part)] = "excluded"
+    for part in set(parts.tolist()) - {"excluded"}:
+        lost = sorted(set(table["label"][parts == part]) - set(table["label"][kept == part]))
+        if lost:
+            raise expected(
+                "action", f"images of {lost[0]!r} that stay in the {part} part without the copies", "none",
+                do='Choose "keep" or "group" instead of "drop".',
+            )  # fmt: skip
+    return kept
 
 
 def _is_given(table: pd.DataFrame, split: str) -> bool:

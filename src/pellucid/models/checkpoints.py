@@ -9,7 +9,7 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import safetensors
 import safetensors.torch
@@ -19,6 +19,8 @@ from torch import nn
 
 from pellucid.errors import InputError, UnreadableFileError, expected
 from pellucid.files import written_whole
+from pellucid.models.boosting import BoostedFeatures, TreeShape
+from pellucid.models.ensemble import Ensemble, Member, Preparation
 from pellucid.models.volumes import NETWORKS as VOLUME_NETWORKS
 from pellucid.models.zoo import (
     Size,
@@ -40,6 +42,10 @@ class ModelCard:
     come from ("imagenet", "data-set" or "none"), `intensity` how pixels were scaled ("dtype": by the range of their
     type, "image": from the image's own minimum to its maximum), `enhancement` by which label they were then enhanced.
     `image_size` is the side of square pictures in pixels, or (D, H, W) in voxels where the network takes volumes.
+
+    A network made of several has their cards in `members`; `vote` says how they are one: "soft", "weighted" and
+    "accuracy" are votes, named by how their weights were found; "sum" adds logits up; "boosting" grows trees of the
+    shape `trees` on the members' features. `combined` makes such a card.
     """
 
     architecture: str
@@ -52,14 +58,27 @@ class ModelCard:
     intensity: Literal["dtype", "image"] = "dtype"
     output_stride: int | None = None
     enhancement: str = "none"
+    members: tuple[ModelCard, ...] = ()
+    vote: Literal["", "soft", "weighted", "accuracy", "sum", "boosting"] = ""
+    trees: TreeShape | None = None
 
     @property
     def axes(self) -> int:
         """Spatial axes of the images: 2 for pictures, 3 for volumes."""
         return 3 if isinstance(self.image_size, tuple) else 2
 
+    @property
+    def preparation(self) -> Preparation:
+        """How images come to the network."""
+        return Preparation(self.mean, self.std, self.image_size)
+
     def build(self) -> nn.Module:
         """The network with random weights."""
+        if self.members:
+            members = [Member(card.build(), self.preparation, card.preparation) for card in self.members]
+            if self.trees is not None:
+                return BoostedFeatures(members, self.trees)
+            return Ensemble(members, adding=self.vote == "sum")
         return create_model(
             self.architecture,
             classes=len(self.classes),
@@ -69,12 +88,43 @@ class ModelCard:
         )
 
 
+def combined(
+    members: Sequence[ModelCard],
+    vote: Literal["soft", "weighted", "accuracy", "sum", "boosting"],
+    trees: TreeShape | None = None,
+) -> ModelCard:
+    """The card of several networks as one, to which images come as to the first of them.
+
+    Raises:
+        InputError: no network, or networks of other classes, channels, scaling of pixels or enhancement.
+    """
+    if not members:
+        raise expected("members", "at least one network", "none")
+    first = members[0]
+    for other in members[1:]:
+        for name in ("classes", "channels", "intensity", "enhancement", "axes"):
+            if getattr(other, name) != getattr(first, name):
+                raise expected("members", f"the same {name}, {getattr(first, name)}", getattr(other, name))
+    joined = " + ".join(card.architecture for card in members)
+    return dataclasses.replace(
+        first, architecture=joined, output_stride=None, members=tuple(members), vote=vote, trees=trees
+    )
+
+
 def save_weights(path: Path, model: nn.Module, card: ModelCard) -> None:
     """Write the network's parameters and buffers with its card, whole or not at all; equal input, equal bytes."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    metadata = {_KEY: json.dumps(dataclasses.asdict(card), sort_keys=True)}
+    metadata = {_KEY: json.dumps(_fields(card), sort_keys=True)}
     with written_whole(path) as aside:
         safetensors.torch.save_file(tensors, aside, metadata=metadata)
+
+
+def _fields(card: ModelCard) -> dict[str, Any]:
+    """The card for JSON; one of a single network says nothing of members."""
+    fields = dataclasses.asdict(card)
+    if not card.members:
+        return {name: value for name, value in fields.items() if name not in ("members", "vote", "trees")}
+    return fields | {"members": [_fields(member) for member in card.members]}
 
 
 def read_card(path: Path | str) -> ModelCard:

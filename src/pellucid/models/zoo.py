@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from pellucid.errors import MissingWeightsError, expected, unknown_name
+from pellucid.models import light as light  # registers its networks with timm
 from pellucid.models import volumes
 
 _HUB_ERRORS = (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError)

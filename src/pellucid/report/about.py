@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath, PureWindowsPath
 from typing import Any
@@ -11,7 +11,7 @@ import tomli_w
 
 from pellucid.attribution import METHODS
 from pellucid.metrics import METRICS
-from pellucid.report.names import METRIC_TITLES, method_title, metric_title
+from pellucid.report.names import measure_title, method_title, metric_title
 from pellucid.report.read import StudyResult
 
 PROTOCOL = (
@@ -22,6 +22,12 @@ ROAD = "Rong et al. 2022, A consistent and efficient evaluation strategy for att
 
 _CLASSIFICATION = (
     ("accuracy", "↑", "Share of test images whose class is predicted right."),
+    (
+        "balanced_accuracy",
+        "↑",
+        "Mean of the classes’ sensitivities, so that a rare class counts as much as a common one; one over the number "
+        "of classes is chance.",
+    ),
     ("macro_f1", "↑", "Harmonic mean of precision and recall per class, averaged over classes."),
     (
         "auroc",
@@ -30,10 +36,71 @@ _CLASSIFICATION = (
         "classes; 0.5 is chance.",
     ),
     (
+        "auprc",
+        "↑",
+        "Precision averaged over all thresholds at which another image of the class is found, in steps (average "
+        "precision); for all together the mean over classes. Chance is the class’s share of the images.",
+    ),
+    (
         "kappa",
         "↑",
         "Agreement with the true classes beyond what their frequencies give by chance; 0 is chance, 1 is full.",
     ),
+    (
+        "mcc",
+        "↑",
+        "Matthews’ correlation of true and predicted classes, for several classes as Gorodkin’s R_K; 0 is chance, 1 is "
+        "full.",
+    ),
+    (
+        "brier",
+        "↓",
+        "Squared distance of the probabilities from the truth, summed over classes: from 0 to 2; of one label alone "
+        "from 0 to 1.",
+    ),
+    (
+        "log_loss",
+        "↓",
+        "Negative natural logarithm of the probability that the truth was given, on average; a probability below "
+        "2.2e-16 counts as that much.",
+    ),
+    ("sensitivity", "↑", "Share of the images of a class that are found (recall)."),
+    ("specificity", "↑", "Share of the images of other classes that aren’t taken for it."),
+    (
+        "ppv",
+        "↑",
+        "Positive predictive value (precision): share of the images taken for a class that are of it, at these images’ "
+        "frequencies.",
+    ),
+    (
+        "npv",
+        "↑",
+        "Negative predictive value: share of the images not taken for a class that aren’t of it, at these images’ "
+        "frequencies.",
+    ),
+    ("f1", "↑", "Harmonic mean of sensitivity and positive predictive value of a class."),
+    ("subset_accuracy", "↑", "Share of test images all of whose labels are right."),
+    ("hamming_loss", "↓", "Share of wrong labels among all labels of all test images."),
+)
+_RULES = (
+    ("argmax", "Predicted class", "The class with the largest probability, held against the rest."),
+    ("fixed", "Stated threshold", "A class is said to be there where its probability is at least this."),
+    (
+        "youden",
+        "Youden’s threshold",
+        "That with the largest sensitivity plus specificity on the validation images; the test images had no part in "
+        "it, and intervals take it as given.",
+    ),
+    (
+        "sensitivity-0.9",
+        "Threshold of a sensitivity of 0.9",
+        "The highest that finds at least nine of ten images of the class in the validation part; on the test images it "
+        "may find more or fewer.",
+    ),
+)
+_AVERAGES = (
+    ("macro", "Macro", "Of several labels: the mean over the labels, each counting alike."),
+    ("micro", "Micro", "Of several labels: every pair of an image and a label taken as one case."),
 )
 
 
@@ -96,9 +163,16 @@ def directions() -> dict[str, str]:
     return {entry.name: arrows[entry.higher_is_better] for entry in METRICS}
 
 
-def glossary(metrics: Sequence[str]) -> list[Term]:
-    """The words of the model table, then the metrics that the study used."""
-    terms = [Term(METRIC_TITLES[name], direction, meaning) for name, direction, meaning in _CLASSIFICATION]
+def glossary(metrics: Sequence[str], measures: Collection[str], rules: Collection[str]) -> list[Term]:
+    """The words of the model tables that hold these measures and rules, then the metrics that the study used."""
+    plain = {name.removeprefix("macro_").removeprefix("micro_") for name in measures} | set(measures)
+    terms = [
+        Term(measure_title(name), direction, meaning) for name, direction, meaning in _CLASSIFICATION if name in plain
+    ]
+    terms += [
+        Term(title, "", meaning) for name, title, meaning in _AVERAGES if {f"{name}_f1", f"{name}_ppv"} <= set(measures)
+    ]
+    terms += [Term(title, "", meaning) for name, title, meaning in _RULES if name in rules]
     arrows = directions()
     for label in metrics:
         name = label.partition("[")[0]

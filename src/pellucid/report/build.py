@@ -19,6 +19,8 @@ from pellucid.report.about import (
     method_terms,
     shown_config,
 )
+from pellucid.report.classifier import Measures, measures
+from pellucid.report.enhancements import crossed_tables, enhanced_examples, enhancement_tests_table
 from pellucid.report.figures import Drawn, drawn, learning_curves
 from pellucid.report.findings_of import IMAGE_SETS, DatasetFindings, dataset_findings, model_accuracies
 from pellucid.report.gallery import Gallery, Group, duplicates, examples, gallery
@@ -80,6 +82,9 @@ class DatasetPart:
     duplicates: Sequence[Group]
     curves: Sequence[Drawn]
     models: Sequence[Table]
+    measures: Sequence[Measures]
+    crossed: Sequence[Table]
+    enhanced: Sequence[Group]
     confusions: Sequence[Table]
     explanations: Sequence[ModelPart]
     times: Table | None
@@ -122,7 +127,7 @@ def render(study: StudyResult, *, show_progress: bool = False) -> str:
         protocol=PROTOCOL,
         road=ROAD,
         methods=method_terms(methods),
-        glossary=glossary(metrics),
+        glossary=glossary(metrics, set(study.statistics["models"]["metric"]), set(study.statistics["models"]["rule"])),
         share_scale=drawn(colour_bar(MATRIX), "Colour scale from 0 to 100 % of the true class", exact=True),
     )
 
@@ -167,6 +172,9 @@ def _dataset_part(study: StudyResult, dataset: DatasetResult) -> DatasetPart:
         folds_table(models),
         model_tests_table(study.table("model_tests", dataset.name)),
     ]
+    enhancing = study.table("enhancement_tests", dataset.name)
+    crossed = crossed_tables(dataset, models, enhancing, study.confidence)
+    against = enhancement_tests_table(enhancing)
     confusions = [
         confusion_table(dataset.of_model(model), dataset.classes, images)
         for model in dataset.models
@@ -188,6 +196,12 @@ def _dataset_part(study: StudyResult, dataset: DatasetResult) -> DatasetPart:
         duplicates=duplicates(dataset),
         curves=[curve for model in dataset.models for curve in learning_curves(dataset.of_model(model))],
         models=[table for table in tables if table is not None],
+        measures=[
+            measures(_title(str(model), str(images)), rows, study.confidence)
+            for (model, images), rows in models[models["fold"] == "all"].groupby(["model", "images"], sort=False)
+        ],
+        crossed=[*crossed, *([] if against is None else [against])],
+        enhanced=enhanced_examples(dataset) if crossed else (),
         confusions=[table for table in confusions if table is not None],
         explanations=[_model_part(study, dataset, model) for model in dataset.models],
         times=times_table(dataset),

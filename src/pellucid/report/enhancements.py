@@ -9,7 +9,7 @@ import pandas as pd
 
 from pellucid.drawing import enlarge, to_picture
 from pellucid.report.figures import drawn
-from pellucid.report.gallery import SMALL, Group
+from pellucid.report.gallery import SMALL, Group, as_seen
 from pellucid.report.names import METRIC_TITLES, number, p_value, percent
 from pellucid.report.read import DatasetResult, open_pictures
 from pellucid.report.tables import Cell, Table, between, degrees, interval, test_title
@@ -39,7 +39,7 @@ def crossed_tables(dataset: DatasetResult, models: pd.DataFrame, tests: pd.DataF
     ]
 
 
-def enhancement_tests_table(dataset: DatasetResult, tests: pd.DataFrame) -> Table | None:
+def enhancement_tests_table(tests: pd.DataFrame) -> Table | None:
     """Each enhancement of each network against none: the difference, its interval, p and effect."""
     if tests.empty:
         return None
@@ -82,29 +82,22 @@ def enhancement_tests_table(dataset: DatasetResult, tests: pd.DataFrame) -> Tabl
 
 
 def enhanced_examples(dataset: DatasetResult) -> list[Group]:
-    """One image of each class under each enhancement, in the order of the classes."""
-    opened = open_pictures(dataset.picture_file("enhanced"))
+    """The first example of each class as the networks saw it under each enhancement, in the order of the classes."""
+    opened = open_pictures(dataset.picture_file("examples"))
     if opened is None:
         return []
     arrays, attributes = opened
-    groups: dict[str, list[int]] = {}
-    for index, label in enumerate(attributes["labels"]):
-        groups.setdefault(str(label), []).append(index)
-    return [
-        Group(
-            label,
-            [
-                drawn(
-                    enlarge(to_picture(arrays["images"][index]), SMALL),
-                    f"Example of the class {label} under {attributes['enhancements'][index]}",
-                    str(attributes["enhancements"][index]),
-                )
-                for index in groups[label]
-            ],
-        )
-        for label in dataset.classes
-        if label in groups
-    ]
+    labels = list(attributes["labels"])
+    enhancements = list(dict.fromkeys(enhancement for _, enhancement in _arms(dataset).values()))
+    groups = []
+    for label in (label for label in dataset.classes if label in labels):
+        image = arrays["images"][labels.index(label)]
+        pictures = [
+            drawn(enlarge(to_picture(as_seen(image, name)), SMALL), f"Example of the class {label} under {name}", name)
+            for name in enhancements
+        ]
+        groups.append(Group(label, pictures))
+    return groups
 
 
 def _arms(dataset: DatasetResult) -> dict[str, tuple[str, str]]:

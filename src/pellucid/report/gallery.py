@@ -13,6 +13,7 @@ import zarr
 
 from pellucid.attribution import resize_maps
 from pellucid.attribution.families import is_control
+from pellucid.data.enhancements import NONE, enhance
 from pellucid.drawing import Picture, enlarge, is_signed, legend, outline, overlay, to_picture
 from pellucid.report.figures import Drawn, drawn
 from pellucid.report.names import method_title, percent
@@ -109,15 +110,25 @@ def gallery(dataset: DatasetResult, model: str, per_kind: int = 1) -> Gallery | 
         maps = _read_maps(cell)
         chosen = _choose(cell.explained, dataset.classes, per_kind)
         signed = {method: any(is_signed(values[row]) for row in chosen) for method, values in maps.items()}
-        strips = [
-            _strip(cell.explained.iloc[row], arrays, place[cell.explained["sample"].iloc[row]], row, maps, signed)
-            for row in chosen
-            if cell.explained["sample"].iloc[row] in place
-        ]
+        enhancement = str(cell.card.get("enhancement", NONE))
+        strips = []
+        for row in chosen:
+            known = cell.explained.iloc[row]
+            if known["sample"] in place:
+                index = place[known["sample"]]
+                mask = arrays["masks"][index] if "masks" in arrays and bool(known["has_mask"]) else None
+                strips.append(_strip(known, as_seen(arrays["images"][index], enhancement), mask, row, maps, signed))
         if strips:
             several = len(dataset.of_model(model)) > 1
             return Gallery(model, strips, _scales(signed.values()), f" Fold {cell.fold}." if several else "")
     return None
+
+
+def as_seen(image: np.ndarray, enhancement: str) -> np.ndarray:
+    """An 8-bit picture (C, H, W) that was kept as it is, enhanced as the networks saw it."""
+    if enhancement == NONE:
+        return image
+    return (enhance(torch.from_numpy(image).double() / 255, enhancement) * 255).round().to(torch.uint8).numpy()
 
 
 def _choose(explained: pd.DataFrame, classes: Sequence[str], per_kind: int) -> list[int]:
@@ -142,15 +153,14 @@ def _read_maps(cell: CellResult) -> dict[str, zarr.Array[Any]]:
 
 def _strip(
     row: pd.Series,
-    arrays: Mapping[str, np.ndarray],
-    place: int,
+    image: np.ndarray,
+    lesion: np.ndarray | None,
     number: int,
     maps: Mapping[str, zarr.Array[Any]],
     signed: Mapping[str, bool],
 ) -> Strip:
-    image = to_picture(arrays["images"][place])
-    shown = enlarge(image, WIDTH)
-    mask = _enlarged_mask(arrays["masks"][place], shown) if "masks" in arrays and bool(row["has_mask"]) else None
+    shown = enlarge(to_picture(image), WIDTH)
+    mask = None if lesion is None else _enlarged_mask(lesion, shown)
     label, predicted = str(row["label"]), str(row["predicted"])
     probability = percent(float(row["probability"]), 0)
     of = f"{label} predicted as {predicted}"

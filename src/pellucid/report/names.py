@@ -48,10 +48,14 @@ _METHODS = {
     "image": "Image itself",
 }
 METRIC_TITLES = {
-    "accuracy": "Accuracy",
     "macro_f1": "Macro F1",
     "auroc": "AUROC",
     "kappa": "Cohen’s κ",
+    "mcc": "MCC",
+    "brier": "Brier score",
+    "f1": "F1",
+    "ppv": "PPV",
+    "npv": "NPV",
     "road": "Confidence increase (ROAD)",
     "road-morf": "MoRF",
     "road-lerf": "LeRF",
@@ -89,6 +93,18 @@ def metric_title(label: str) -> str:
     name, bracket, options = label.partition("[")
     words = name.replace("-", " ")
     return METRIC_TITLES.get(name, words[:1].upper() + words[1:]) + (f" [{options}" if bracket else "")
+
+
+def measure_title(name: str) -> str:
+    """A classifier measure's name in words; averages over several labels say which.
+
+    >>> measure_title("balanced_accuracy"), measure_title("mcc"), measure_title("micro_ppv")
+    ('Balanced accuracy', 'MCC', 'PPV, micro')
+    """
+    average, _, rest = name.partition("_")
+    if average in ("macro", "micro") and name not in METRIC_TITLES:
+        return f"{measure_title(rest)}, {average}"
+    return metric_title(name.replace("_", "-") if name not in METRIC_TITLES else name)
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -28,7 +28,8 @@ CELL_COLUMNS = {
 }  # fmt: skip
 STATISTICS_COLUMNS = {
     "models": [
-        "dataset", "model", "fold", "images", "metric", "value", "low", "high", "n", "clusters", "unit", "note",
+        "dataset", "model", "fold", "images", "metric", "class", "rule", "threshold_low", "threshold_high", "value",
+        "low", "high", "n", "positives", "clusters", "unit", "note",
     ],
     "model_tests": [
         "dataset", "model", "images", "test", "metric", "a", "b", "mean_difference", "low", "high", "statistic", "df",
@@ -38,7 +39,7 @@ STATISTICS_COLUMNS = {
         "dataset", "model", "images", "method", "metric", "label", "correct", "mean", "low", "high", "n", "missing",
     ],
 }  # fmt: skip
-STATISTICS_COLUMNS["method_tests"] = STATISTICS_COLUMNS["model_tests"]
+STATISTICS_COLUMNS["method_tests"] = STATISTICS_COLUMNS["enhancement_tests"] = STATISTICS_COLUMNS["model_tests"]
 STATISTICS_COLUMNS["method_ranks"] = [
     "dataset", "model", "images", "metric", "method", "control", "mean_rank", "best_control", "p_adjusted",
     "beats_controls", "ranked", "missing", "unit", "friedman", "friedman_p", "friedman_p_adjusted",
@@ -50,6 +51,8 @@ _WORDS = (
     "fold",
     "images",
     "metric",
+    "class",
+    "rule",
     "unit",
     "note",
     "test",

@@ -9,13 +9,15 @@ import numpy as np
 import pandas as pd
 
 from pellucid.drawing import colour_of
-from pellucid.report.names import METRIC_TITLES, counted, listed, number, p_value, percent, seconds
+from pellucid.report.names import counted, listed, measure_title, number, p_value, percent, seconds
 from pellucid.report.read import CellResult, DatasetResult
 
 SPLITS = ("train", "val", "test")
 SPLIT_TITLES = {"train": "Training", "val": "Validation", "test": "Test"}
 LONG_NAMES = 50  # letters of all class names, above which column names are written upwards
-MODEL_METRICS = ("accuracy", "macro_f1", "auroc", "kappa")
+MODEL_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "mcc")
+LABEL_METRICS = ("subset_accuracy", "macro_f1", "macro_auroc", "macro_auprc", "hamming_loss")
+MAIN_RULES = ("", "argmax", "fixed")  # those of the main table; it shows no chosen threshold
 
 
 @dataclass(frozen=True)
@@ -83,16 +85,18 @@ def counts_table(dataset: DatasetResult) -> Table | None:
 
 
 def models_table(models: pd.DataFrame, chances: dict[tuple[str, str], float], confidence: float) -> Table | None:
-    """Accuracy, macro F1, AUROC and kappa with intervals, on all test images and without the copies."""
+    """The main measures with intervals, on all test images and without the copies."""
+    models = models[(models["class"] == "") & models["rule"].isin(MAIN_RULES)]
     if models.empty:
         return None
     pooled = models[models["fold"] == "all"] if (models["fold"] == "all").any() else models
+    shown = MODEL_METRICS if (pooled["metric"] == "accuracy").any() else LABEL_METRICS
     rows, units = [], set()
     notes: dict[str, dict[str, list[str]]] = {}  # note, metric, the rows it holds for
     for (model, images), part in pooled.groupby(["model", "images"], sort=False):
         by_metric = part.drop_duplicates("metric").set_index("metric")
         cells = [Cell(str(model)), Cell(str(images))]
-        for metric in MODEL_METRICS:
+        for metric in shown:
             if metric not in by_metric.index:
                 cells.append(Cell(number(None)))
                 continue
@@ -101,7 +105,7 @@ def models_table(models: pd.DataFrame, chances: dict[tuple[str, str], float], co
             note = str(by_metric["note"][metric])
             if note not in ("", "nan"):
                 row = str(model) if images == "all" else f"{model} {images}"
-                notes.setdefault(note, {}).setdefault(METRIC_TITLES[metric], []).append(row)
+                notes.setdefault(note, {}).setdefault(measure_title(metric), []).append(row)
         units.add(str(part["unit"].iloc[0]))
         n, clusters = int(part["n"].iloc[0]), part["clusters"].iloc[0]
         cells.append(Cell(percent(chances.get((str(model), str(images))))))
@@ -116,7 +120,7 @@ def models_table(models: pd.DataFrame, chances: dict[tuple[str, str], float], co
         note += " “Without copies” leaves out the test images that are pixel-identical to a training image."
     return Table(
         "Models on the test images",
-        ["Model", "Test images", *(METRIC_TITLES[metric] for metric in MODEL_METRICS), "Commonest class", "n"],
+        ["Model", "Test images", *(measure_title(metric) for metric in shown), "Commonest class", "n"],
         rows,
         note=" ".join([note, *(_noted(text, rows_of) for text, rows_of in notes.items())]),
         heads=2,

@@ -16,6 +16,9 @@ from pellucid.statistics.wording import count, number, span
 WeightStatistic: TypeAlias = Callable[[FloatArray], FloatArray]
 """From weights (R, N), how often each of N rows was drawn in each of R resamples, to R values, NaN where undefined."""
 
+ColumnStatistic: TypeAlias = Callable[[FloatArray], FloatArray]
+"""From weights (R, N) to R values of each of M statistics, (R, M), NaN where undefined."""
+
 RESAMPLES = 2000
 _CHUNK = 4_000_000  # weights held at a time: 32 MB
 
@@ -88,22 +91,55 @@ def bootstrap(
     >>> bootstrap({"mean": mean}, units_of(["a", "b", "c", "c"], 4), resamples=500)["mean"].text()
     '0.750 (95 % interval 0.158 to 1.000)'
     """
+
+    def columns(weights: FloatArray) -> FloatArray:
+        if not weights.shape[1]:  # without rows nothing is asked
+            return np.full((1, len(statistics)), np.nan)
+        return np.column_stack([statistic(weights) for statistic in statistics.values()])
+
+    if not statistics:
+        return {}
+    estimates = bootstrap_columns(columns, units, resamples=resamples, confidence=confidence, generator=generator)
+    return dict(zip(statistics, estimates, strict=True))
+
+
+def bootstrap_columns(
+    statistic: ColumnStatistic,
+    units: Units,
+    *,
+    resamples: int = RESAMPLES,
+    confidence: float = 0.95,
+    generator: np.random.Generator | None = None,
+) -> tuple[Estimate, ...]:
+    """The same for M statistics that share their work: one function gives a column for each.
+
+    Args:
+        statistic: from weights (R, N) to (R, M), also for N = 0, where all are missing whatever it says.
+        units, resamples, confidence, generator: as in `bootstrap`.
+
+    Returns:
+        An Estimate for each column.
+
+    Raises:
+        InputError: for a confidence outside (0, 1) or fewer than one resample.
+    """
     if not 0 < confidence < 1:
         raise expected("confidence", "a share between 0 and 1", confidence, do="Give 0.95 for a 95 % interval.")
     if resamples < 1:
         raise expected("resamples", "at least 1", resamples)
     n = len(units.codes)
-    values = {name: float(statistic(np.ones((1, n)))[0]) if n else np.nan for name, statistic in statistics.items()}
-    drawn: dict[str, list[FloatArray]] = {name: [] for name in statistics}
+    values = statistic(np.ones((1, n)))[0]
+    if not n:
+        values = np.full(len(values), np.nan)
+    drawn = [np.zeros((0, len(values)))]
     if units.count > 1:
-        for weights in _row_weights(units, resamples, generator):
-            for name, statistic in statistics.items():
-                drawn[name].append(statistic(weights))
+        drawn += [statistic(weights) for weights in _row_weights(units, resamples, generator)]
     randomness = "seed 0" if generator is None else "given generator"
-    return {
-        name: _estimate(values[name], np.concatenate([[], *drawn[name]]), units, confidence, randomness)
-        for name in statistics
-    }
+    columns = np.concatenate(drawn).T
+    return tuple(
+        _estimate(float(value), column, units, confidence, randomness)
+        for value, column in zip(values, columns, strict=True)
+    )
 
 
 def of_rows(statistic: Callable[[np.ndarray], float]) -> WeightStatistic:

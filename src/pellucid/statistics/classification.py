@@ -1,18 +1,25 @@
-"""Accuracy, macro F1, AUROC and Cohen's kappa, alone and with patient-clustered intervals."""
+"""How a classifier fares that gives each sample one class: alone, and with patient-clustered intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pellucid.errors import expected, unknown_name
-from pellucid.statistics.bootstrap import RESAMPLES, Estimate, WeightStatistic, bootstrap
+from pellucid.registry import Entry
+from pellucid.statistics.bootstrap import RESAMPLES, ColumnStatistic, Estimate
+from pellucid.statistics.class_metrics import CLASS_METRICS, SCORE_METRICS, Measure
+from pellucid.statistics.measured import Column, Measured, class_columns, class_values, measured
+from pellucid.statistics.thresholds import BoolArray, Decision, argmax_decision
 from pellucid.statistics.units import FloatArray, UnitIds, Units, numbers, units_of
 
-SCORES = ("accuracy", "macro-f1", "auroc", "kappa")
+SCORES = SCORE_METRICS.names()
+"""Names of the measures of all classes together; `CLASS_METRICS` has those of one class against the rest."""
+
+_TITLES = {"macro-f1": "Macro F1", "auroc": "AUROC", "auprc": "AUPRC", "mcc": "MCC"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,11 @@ class Predictions:
     """(N, K) in [0, 1]."""
     classes: tuple[str, ...]
 
+    @property
+    def members(self) -> BoolArray:
+        """(N, K) whether each sample truly is of each class."""
+        return np.asarray(self.labels[:, None] == np.arange(len(self.classes)))
+
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Predictions:
         """Some of the samples, by position or mask."""
         return Predictions(self.labels[rows], self.predicted[rows], self.probabilities[rows], self.classes)
@@ -39,19 +51,6 @@ class Score:
     name: str
     value: float | None
     reason: str = ""
-
-
-@dataclass(frozen=True)
-class ClassScores:
-    """How one class fared; a share whose denominator is zero is None."""
-
-    name: str
-    n: int
-    """Samples that truly are of this class."""
-    n_predicted: int
-    precision: float | None
-    recall: float | None
-    f1: float | None
 
 
 def predictions(
@@ -95,157 +94,146 @@ def confusion_matrix(answers: Predictions) -> NDArray[np.int64]:
     >>> confusion_matrix(predictions([0, 1, 1], [0, 0, 1], [[1, 0], [1, 0], [0, 1]], ["a", "b"])).tolist()
     [[1, 0], [1, 1]]
     """
-    return np.asarray(_confusions(answers, np.ones((1, len(answers.labels))))[0], dtype=np.int64)
-
-
-def class_scores(answers: Predictions) -> tuple[ClassScores, ...]:
-    """Precision, recall and F1 of each class, in the order of the classes."""
-    table = confusion_matrix(answers)
-    hits, true, said = np.diag(table), table.sum(axis=1), table.sum(axis=0)
-    return tuple(
-        ClassScores(
-            name,
-            int(true[k]),
-            int(said[k]),
-            _share(hits[k], said[k]),
-            _share(hits[k], true[k]),
-            _share(2 * hits[k], true[k] + said[k]),
-        )
-        for k, name in enumerate(answers.classes)
-    )
+    k = len(answers.classes)
+    return np.asarray(_cells(answers).sum(axis=0).reshape(k, k), dtype=np.int64)
 
 
 def classification_scores(answers: Predictions) -> dict[str, Score]:
-    """Accuracy, macro F1, AUROC and Cohen's kappa of all samples together.
-
-    - "accuracy": share of right answers.
-    - "macro-f1": unweighted mean of the classes' F1; missing unless every class has a sample.
-    - "auroc": for two classes that of the second; for more, the unweighted mean of one against the rest;
-      missing unless every class has a sample.
-    - "kappa": Cohen 1960, agreement beyond chance; missing where labels and predictions are one and the same class.
+    """The measures of all classes together, without intervals; `SCORE_METRICS` says what each is.
 
     Returns:
         A Score for each name in `SCORES`.
 
     >>> answers = predictions([0, 0, 1, 1], [0, 1, 1, 1], [[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7]], ["a", "b"])
     >>> {name: round(score.value, 3) for name, score in classification_scores(answers).items()}
-    {'accuracy': 0.75, 'macro-f1': 0.733, 'auroc': 1.0, 'kappa': 0.5}
+    {'accuracy': 0.75, 'balanced-accuracy': 0.75, 'macro-f1': 0.733, 'auroc': 1.0, 'auprc': 1.0, 'kappa': 0.5,
+    'mcc': 0.577, 'brier': 0.25, 'log-loss': 0.4}
     """
-    once = np.ones((1, len(answers.labels)))
+    columns, statistic = _statistic(answers, ())
+    values = statistic(np.ones((1, len(answers.labels))))[0]
     result = {}
-    for name, statistic in _weighted(answers).items():
-        value = float(statistic(once)[0]) if once.size else np.nan
-        reason = "" if np.isfinite(value) else _reason(name, answers)
-        result[name] = Score(name, None if reason else value, reason)
+    for column, value in zip(columns[: len(SCORES)], values[: len(SCORES)].tolist(), strict=True):
+        reason = ("" if np.isfinite(value) else column.reason) if len(answers.labels) else "There are no samples."
+        result[column.metric] = Score(column.metric, None if reason else value, reason)
     return result
 
 
 def classification_intervals(
     answers: Predictions,
-    patients: UnitIds | Units | str = "image",
+    patients: UnitIds | str = "image",
     *,
     resamples: int = RESAMPLES,
     confidence: float = 0.95,
     generator: np.random.Generator | None = None,
 ) -> dict[str, Estimate]:
-    """The four scores with patient-clustered bootstrap intervals, all on the same resamples.
+    """The measures of all classes together with their intervals; as `measure`, which gives those of each class too.
+
+    Returns:
+        An Estimate for each name in `SCORES`.
+    """
+    found = measure(answers, patients, resamples=resamples, confidence=confidence, generator=generator)
+    return {each.metric: each.estimate for each in found if not each.label}
+
+
+def measure(
+    answers: Predictions,
+    patients: UnitIds | Units | str = "image",
+    decisions: Sequence[Decision] = (),
+    *,
+    resamples: int = RESAMPLES,
+    confidence: float = 0.95,
+    generator: np.random.Generator | None = None,
+) -> tuple[Measured, ...]:
+    """Every measure of a classifier with its patient-clustered bootstrap interval, all on the same resamples.
 
     Args:
         answers: from `predictions`.
         patients: patient id per sample, "" where unknown (that image is resampled by itself, and the result
             says so), or the word "image" where there are none.
+        decisions: further ways to say which classes a sample has, from `decide`, beside that of the predicted
+            class. Their thresholds are taken as given: the intervals don't show that they were chosen.
         resamples, confidence, generator: as in `bootstrap`.
 
     Returns:
-        An Estimate for each name in `SCORES`; where a class is missing its `note` gives the reason. Resamples
-        that lack a class count as undefined for macro F1 and AUROC. The result doesn't depend on the samples' order.
+        Those of `SCORES`, then each of `CLASS_METRICS` that needs a decision or a ranking, for each class against the
+        rest and, where it needs one, each decision. Where a value is missing its estimate's `note` gives the reason.
+        Resamples that lack a class count as undefined for what needs it. The result doesn't depend on the samples'
+        order.
 
     Raises:
-        InputError: for ids that don't fit.
+        InputError: for ids or decisions that don't fit.
+
+    >>> answers = predictions([0, 0, 1, 1], [0, 1, 1, 1], [[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7]], ["a", "b"])
+    >>> [(each.metric, each.label, each.estimate.value) for each in measure(answers) if each.metric == "sensitivity"]
+    [('sensitivity', 'a', 0.5), ('sensitivity', 'b', 1.0)]
     """
+    for decision in decisions:
+        if decision.said.shape != answers.probabilities.shape:
+            raise expected("decisions", f"decisions {answers.probabilities.shape}", f"shape {decision.said.shape}")
     units = units_of(patients, len(answers.labels))
-    order = units.order(*answers.probabilities.T, answers.predicted, answers.labels)
-    estimates = bootstrap(
-        _weighted(answers.take(order)),
-        units.take(order),
-        resamples=resamples,
-        confidence=confidence,
-        generator=generator,
+    keys = [*answers.probabilities.T, answers.predicted, answers.labels]
+    order = units.order(*(column for each in decisions for column in (*each.thresholds.T, *each.said.T)), *keys)
+    columns, statistic = _statistic(answers.take(order), [decision.take(order) for decision in decisions])
+    return measured(
+        columns, statistic, units.take(order), resamples=resamples, confidence=confidence, generator=generator
     )
-    return {
-        name: replace(estimate, note=_reason(name, answers)) if estimate.value is None else estimate
-        for name, estimate in estimates.items()
-    }
 
 
-def _weighted(answers: Predictions) -> Mapping[str, WeightStatistic]:
-    """The four scores as functions of the samples' weights."""
-    columns = range(1, 2) if len(answers.classes) == 2 else range(len(answers.classes))
-    ranked = [_auroc_of(answers.labels == k, answers.probabilities[:, k]) for k in columns]
+def _statistic(answers: Predictions, decisions: Sequence[Decision]) -> tuple[list[Column], ColumnStatistic]:
+    """What is measured, and all of it as one function of the samples' weights."""
+    members = answers.members
+    everything = [argmax_decision(answers.predicted, len(answers.classes)), *decisions]
+    of_classes, keys = class_columns(answers.classes, everything)
+    values_of = class_values(members, answers.probabilities, everything)
+    losses = np.column_stack(
+        [SCORE_METRICS[name].function(members, answers.probabilities) for name in SCORE_METRICS.names("loss")]
+    )
+    cells = _cells(answers)
 
-    def accuracy(weights: FloatArray) -> FloatArray:
-        return np.asarray(weights @ (answers.labels == answers.predicted) / weights.sum(axis=1))
+    def statistic(weights: FloatArray) -> FloatArray:
+        by_class = values_of(weights)
+        tables = (weights @ cells).reshape(-1, *(2 * [len(answers.classes)]))
+        means = iter((weights @ losses / np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)).T)
+        overall = []
+        for entry in SCORE_METRICS:
+            if entry.family == "table":
+                overall.append(entry.function(tables))
+            elif entry.family == "mean":
+                overall.append(entry.function(*(by_class[name, 0] for name in entry.needs)))
+            else:
+                overall.append(next(means))
+        return np.column_stack([*overall, *(by_class[name, place][:, k] for name, place, k in keys)])
 
-    def macro_f1(weights: FloatArray) -> FloatArray:
-        tables = _confusions(answers, weights)
-        hits = np.diagonal(tables, axis1=1, axis2=2)
-        true, said = tables.sum(axis=2), tables.sum(axis=1)
-        return np.asarray(_divide(2 * hits, np.where(true > 0, true + said, 0.0)).mean(axis=1))
-
-    def auroc(weights: FloatArray) -> FloatArray:
-        return np.asarray(np.mean([area(weights) for area in ranked], axis=0))
-
-    def kappa(weights: FloatArray) -> FloatArray:
-        tables = _confusions(answers, weights)
-        total = weights.sum(axis=1)
-        chance = (tables.sum(axis=2) * tables.sum(axis=1)).sum(axis=1)  # times total²
-        agreed = np.diagonal(tables, axis1=1, axis2=2).sum(axis=1) * total
-        return _divide(agreed - chance, total**2 - chance)
-
-    return dict(zip(SCORES, (accuracy, macro_f1, auroc, kappa), strict=True))
+    overall = [Column(entry.name, rule=_rule(entry), reason=_reason(entry.name, answers)) for entry in SCORE_METRICS]
+    return [*overall, *of_classes], statistic
 
 
-def _confusions(answers: Predictions, weights: FloatArray) -> FloatArray:
-    """(R, K, K) weighted confusion matrices, true classes in rows."""
+def _rule(entry: Entry[Measure]) -> str:
+    decided = entry.family == "table" or any(CLASS_METRICS[name].family == "decision" for name in entry.needs)
+    return "argmax" if decided else ""
+
+
+def _cells(answers: Predictions) -> FloatArray:
+    """(N, K²) the cell of the confusion matrix that each sample falls in, true classes in rows."""
     n, k = answers.probabilities.shape
     cells = np.zeros((n, k * k))
     cells[np.arange(n), answers.labels * k + answers.predicted] = 1.0
-    return (weights @ cells).reshape(-1, k, k)
-
-
-def _auroc_of(positive: NDArray[np.bool_], scores: FloatArray) -> WeightStatistic:
-    """Weighted share of pairs (positive, negative) in the right order, ties counting half (Mann & Whitney 1947)."""
-    order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.diff(scores[order], prepend=-1.0))  # first of each group of ties
-    ones = positive[order]
-
-    def area(weights: FloatArray) -> FloatArray:
-        sorted_weights = weights[:, order]
-        positives = np.add.reduceat(sorted_weights * ones, starts, axis=1)
-        negatives = np.add.reduceat(sorted_weights * ~ones, starts, axis=1)
-        below = np.cumsum(negatives, axis=1) - negatives / 2
-        return _divide((positives * below).sum(axis=1), positives.sum(axis=1) * negatives.sum(axis=1))
-
-    return area
-
-
-def _divide(above: FloatArray, below: FloatArray) -> FloatArray:
-    return np.asarray(np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 0))
-
-
-def _share(part: int, whole: int) -> float | None:
-    return float(part / whole) if whole else None
+    return cells
 
 
 def _reason(name: str, answers: Predictions) -> str:
-    if not len(answers.labels):
-        return "There are no samples."
-    if name == "kappa":
+    """Why a measure would have no value on these samples."""
+    title = _TITLES.get(name, name.replace("-", " ").capitalize())
+    if SCORE_METRICS[name].family == "mean":
+        absent = [repr(c) for k, c in enumerate(answers.classes) if not (answers.labels == k).any()]
+        return f"{title} needs samples of every class, and there is none of {', '.join(absent)}."
+    for what, classes in (("labels", answers.labels), ("predictions", answers.predicted)):
+        if name == "mcc" and len(np.unique(classes)) == 1:
+            return f"MCC is undefined: the {what} are all {answers.classes[classes[0]]!r}."
+    if name == "kappa" and len(answers.labels):
         only = answers.classes[answers.labels[0]]
         return f"Kappa is undefined: labels and predictions are all {only!r}, so agreement by chance is complete."
-    absent = [repr(c) for k, c in enumerate(answers.classes) if not (answers.labels == k).any()]
-    title = {"macro-f1": "Macro F1", "auroc": "AUROC"}[name]
-    return f"{title} needs samples of every class, and there is none of {', '.join(absent)}."
+    return ""
 
 
 def _positions(argument: str, values: Sequence[str] | ArrayLike, classes: tuple[str, ...]) -> NDArray[np.intp]:

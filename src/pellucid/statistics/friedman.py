@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from pellucid.errors import expected
-from pellucid.statistics.paired import ROUNDING
+from pellucid.statistics.results import ROUNDING
 from pellucid.statistics.units import FloatArray, UnitIds, by_unit, numbers, units_of
 from pellucid.statistics.wording import count
 

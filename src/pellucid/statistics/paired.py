@@ -2,58 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, special, stats
 
 from pellucid.errors import expected
-from pellucid.statistics.units import FloatArray, UnitIds, Units, by_unit, numbers, units_of
-from pellucid.statistics.wording import count
-
-ROUNDING = 1e-6
-"""Scores that differ by less than this share of the largest coincide: they are made in single precision."""
+from pellucid.statistics.registry import comparison
+from pellucid.statistics.results import Sides, TestResult, check_confidence, sides_of
+from pellucid.statistics.units import UnitIds
 
 _LARGE_T = 1e4  # beyond it the normal part of the noncentral t is lost beside the chi part
 
 
-@dataclass(frozen=True)
-class TestResult:
-    """A paired test; None where there is no answer, and then `note` says why."""
-
-    __test__ = False  # for pytest: no test case
-
-    name: str
-    statistic: float | None
-    p_value: float | None
-    """Two-sided, not adjusted for other tests."""
-    df: float | None
-    n: int
-    """Pairs compared, after averaging within units."""
-    n_missing: int
-    """Rows left out because one side has no value."""
-    unit: str
-    """What was paired: "patient", "image" or "fold"."""
-    mean_a: float | None
-    mean_b: float | None
-    mean_difference: float | None
-    """Mean of a − b."""
-    interval: tuple[float, float] | None
-    """Of the mean difference."""
-    confidence: float
-    effect_size: float | None
-    """Cohen's dz: mean difference over the standard deviation of the differences."""
-    effect_interval: tuple[float, float] | None
-    note: str
-    identical: bool = False
-    """The two sides coincide to rounding."""
-
-
+@comparison("paired-t", source="Student 1908; arXiv 2503.08420")
 def paired_t(
     a: ArrayLike,
     b: ArrayLike,
-    units: UnitIds | Units | str = "image",
+    units: UnitIds | str = "image",
     *,
     confidence: float = 0.95,
 ) -> TestResult:
@@ -82,19 +49,23 @@ def paired_t(
     return _paired("paired-t", a, b, units, confidence, overlap=0.0)
 
 
+@comparison("corrected-resampled-t", needs=("scores", "sizes", "units"), source="Nadeau & Bengio 2003")
 def corrected_resampled_t(
     a: ArrayLike,
     b: ArrayLike,
     n_train: float,
     n_test: float,
-    units: UnitIds | Units | str = "fold",
+    units: UnitIds | str = "fold",
     *,
     confidence: float = 0.95,
 ) -> TestResult:
     """The paired t-test for scores of folds or repeated splits, whose training sets overlap.
 
     The variance of the mean difference is s² (1/n + n_test/n_train) in place of s²/n. The interval of dz uses the
-    same factor and is approximate.
+    same factor and is approximate. Over r repeats of k folds, all r · k scores and shares (k − 1, 1) make it the
+    corrected repeated k-fold cross-validation test. The correction is a heuristic: in simulations of two equal learners
+    its level was 0.02 to 0.05, but up to 0.09 at 10 folds where a few images turn a learner over, and the plain t's
+    0.09 to 0.23.
 
     Args:
         a, b: (n,) scores of the two sides, one per fold or split; NaN is missing.
@@ -108,7 +79,8 @@ def corrected_resampled_t(
     Raises:
         InputError: for shapes that don't fit, infinite scores, or sizes that aren't positive.
 
-    Source: Nadeau & Bengio 2003, Inference for the generalization error, Machine Learning 52.
+    Source: Nadeau & Bengio 2003, Inference for the generalization error, Machine Learning 52; repeats: Bouckaert &
+        Frank 2004, Evaluating the replicability of significance tests, PAKDD.
 
     >>> a, b = [0.9, 0.8, 0.7, 0.9, 0.8], [0.8, 0.8, 0.5, 0.6, 0.7]
     >>> round(paired_t(a, b, "fold").statistic / corrected_resampled_t(a, b, 4, 1).statistic, 6)
@@ -121,80 +93,49 @@ def corrected_resampled_t(
 
 
 def _paired(
-    name: str, a: ArrayLike, b: ArrayLike, units: UnitIds | Units | str, confidence: float, overlap: float
+    name: str, a: ArrayLike, b: ArrayLike, units: UnitIds | str, confidence: float, overlap: float
 ) -> TestResult:
-    if not 0 < confidence < 1:
-        raise expected("confidence", "a share between 0 and 1", confidence, do="Give 0.95 for a 95 % interval.")
-    sides, unit, n_missing, note = _pairs(a, b, units)
-    n = len(sides)
-    means = sides.mean(axis=0) if n else (None, None)
-    difference = sides[:, 0] - sides[:, 1]
-    mean = float(difference.mean()) if n else None
-
-    def result(
-        p: float | None,
-        reason: str,
-        t: float | None = None,
-        interval: tuple[float, float] | None = None,
-        effect: float | None = None,
-        effect_interval: tuple[float, float] | None = None,
-        identical: bool = False,
-    ) -> TestResult:
-        return TestResult(
-            name=name,
-            statistic=t,
-            p_value=p,
-            df=float(n - 1) if n > 1 else None,
-            n=n,
-            n_missing=n_missing,
-            unit=unit,
-            mean_a=None if means[0] is None else float(means[0]),
-            mean_b=None if means[1] is None else float(means[1]),
-            mean_difference=mean,
-            interval=interval,
-            confidence=confidence,
-            effect_size=effect,
-            effect_interval=effect_interval,
-            note=" ".join(part for part in (reason, note) if part),
-            identical=identical,
+    check_confidence(confidence)
+    sides = sides_of(a, b, units)
+    df = float(len(sides.scores) - 1) if len(sides.scores) > 1 else None
+    answer = sides.unanswerable() or ({"reason": sides.no_spread()} if sides.constant else None)
+    if answer:
+        return TestResult(**sides.fields(name, confidence, **answer, df=df))
+    mean, error, df = standard_error(sides, overlap)
+    reach = float(stats.t.isf((1 - confidence) / 2, df)) * error
+    return TestResult(
+        **sides.fields(
+            name,
+            confidence,
+            statistic=mean / error,
+            p_value=float(2 * stats.t.sf(abs(mean / error), df)),
+            df=df,
+            interval=(mean - reach, mean + reach),
+            **dz(sides, overlap, confidence),
         )
-
-    if mean is None:
-        return result(None, "No pair has a score on both sides.")
-    least = float(np.sqrt(np.finfo(np.float64).tiny))  # the squares of smaller differences vanish
-    rounding = max(ROUNDING * float(np.abs(sides).max()), least)
-    if np.abs(difference).max() <= rounding:
-        return result(1.0, f"Identical: the scores coincide in {_all(n, unit)}.", identical=True)
-    if n == 1:
-        return result(None, f"One {unit} only: a difference can't be held against its spread.")
-    if np.ptp(difference) <= rounding:
-        return result(None, f"The difference is the same in {_all(n, unit)}, so there is no spread to hold it against.")
-    df = n - 1
-    spread = float(difference.std(ddof=1))
-    scale = float(np.sqrt(1 / n + overlap))  # standard error over spread
-    t = mean / (spread * scale)
-    reach = float(stats.t.isf((1 - confidence) / 2, df)) * spread * scale
-    low, high = noncentrality_interval(t, df, confidence)
-    return result(
-        float(2 * stats.t.sf(abs(t), df)),
-        "",
-        t=t,
-        interval=(mean - reach, mean + reach),
-        effect=mean / spread,
-        effect_interval=(low * scale, high * scale),
     )
 
 
-def _pairs(a: ArrayLike, b: ArrayLike, units: UnitIds | Units | str) -> tuple[FloatArray, str, int, str]:
-    """Both sides (U, 2) averaged within units, what a unit is, rows left out, and a note on the units."""
-    left, right = numbers("a", a), numbers("b", b)
-    if left.ndim != 1 or left.shape != right.shape:
-        raise expected("a, b", "two vectors of equal length, a row per sample", f"shapes {left.shape}, {right.shape}")
-    both = np.column_stack([left, right])
-    present = np.isfinite(both).all(axis=1)
-    kept = units_of(units, len(both)).take(np.flatnonzero(present))
-    means, found = by_unit(both[present], kept)
-    return means, found.unit, int((~present).sum()), found.note
+def standard_error(sides: Sides, overlap: float = 0.0) -> tuple[float, float, float]:
+    """Mean difference, its standard error and the degrees of freedom.
+
+    Args:
+        sides: of at least two units whose differences aren't all the same.
+        overlap: n_test / n_train of folds or splits, whose training sets overlap; 0 for independent units.
+    """
+    difference = sides.difference
+    n = len(difference)
+    return float(difference.mean()), float(difference.std(ddof=1) * np.sqrt(1 / n + overlap)), float(n - 1)
+
+
+def dz(sides: Sides, overlap: float, confidence: float) -> dict[str, Any]:
+    """Cohen's dz and its interval, as fields of a result; none where the difference has no spread."""
+    if sides.constant:
+        return {}
+    mean, error, df = standard_error(sides, overlap)
+    scale = float(np.sqrt(1 / len(sides.scores) + overlap))  # standard error over spread
+    low, high = noncentrality_interval(mean / error, df, confidence)
+    return {"effect_size": mean / error * scale, "effect_interval": (low * scale, high * scale)}
 
 
 def noncentrality_interval(t: float, df: float, confidence: float) -> tuple[float, float]:
@@ -220,7 +161,3 @@ def noncentrality_interval(t: float, df: float, confidence: float) -> tuple[floa
         return float(optimize.brentq(lambda delta: float(special.nctdtr(df, delta, t)) - probability, low, high))
 
     return bound(1 - tail), bound(tail)
-
-
-def _all(n: int, unit: str) -> str:
-    return f"the only {unit}" if n == 1 else f"all {count(n, unit)}"

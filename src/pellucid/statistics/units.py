@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 from pellucid.errors import expected
 
 FloatArray: TypeAlias = NDArray[np.float64]
-UnitIds: TypeAlias = Sequence[str] | Sequence[int] | NDArray[np.generic]
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,11 @@ class Units:
         return f"{self.unknown} of {len(self.codes)} rows have no {self.unit} id and count as a {self.unit} each."
 
 
-def units_of(units: UnitIds | Units | str, n: int) -> Units:
+UnitIds: TypeAlias = Sequence[str] | Sequence[int] | NDArray[np.generic] | Units
+"""An id per row, or units that were found before."""
+
+
+def units_of(units: UnitIds | str, n: int) -> Units:
     """Find the units of `n` rows.
 
     Args:
@@ -94,7 +97,7 @@ def units_of(units: UnitIds | Units | str, n: int) -> Units:
     return Units(codes, ("",) * unknown + tuple(names.tolist()), "patient", unknown)
 
 
-def by_unit(values: ArrayLike, units: UnitIds | Units | str) -> tuple[FloatArray, Units]:
+def by_unit(values: ArrayLike, units: UnitIds | str) -> tuple[FloatArray, Units]:
     """Average values within each unit.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,22 @@ from torch.utils.data import DataLoader
 from pellucid.attribution.engine import GridWarning, explain
 from pellucid.attribution.explanation import Explanation
 from pellucid.attribution.run import device_of
+from pellucid.attribution.scorer import unserved
 from pellucid.data.dataset import ImageDataset
 from pellucid.data.transforms import Normalisation
 from pellucid.devices import clock
-from pellucid.files import read_table, write_json, write_table
+from pellucid.files import read_json, read_table, write_json, write_table
 from pellucid.metrics.evaluate import MissingValuesWarning, evaluate
 from pellucid.models.checkpoints import ModelCard, load_weights
 from pellucid.models.zoo import count_parameters
 from pellucid.progress import progress
-from pellucid.study.config import StudyConfig
-from pellucid.study.network import chosen_candidate, obtain_network
-from pellucid.study.plan import Cell, cell_seed
+from pellucid.study.combine import obtain_model
+from pellucid.study.config import ModelSettings, StudyConfig, VoteSettings
+from pellucid.study.network import chosen_candidate, training_settings
+from pellucid.study.plan import Cell, cell_seed, member_cell
 from pellucid.study.prepare import Prepared, choose_explained, manifest_fingerprint
 from pellucid.study.store import SHARD, CellStore, fingerprint
-from pellucid.training.defaults import resolved, taken_by_default
+from pellucid.training.defaults import taken_by_default
 from pellucid.training.fit import Fitted
 from pellucid.training.predict import predict
 
@@ -50,7 +52,7 @@ def run_cell(
     store = CellStore(cell.folder(output))
     store.accept(cell_inputs(cell, prepared, config))
     if not store.finished:
-        _compute(cell, prepared, config, store, device, show_progress)
+        _compute(cell, prepared, config, output, device, show_progress)
     store.drop_shards()  # a kill may have come between the card and this
     if prepared.external and not store.external.exists():
         network, card = load_weights(store.weights, device)
@@ -62,9 +64,10 @@ def run_cell(
 
 
 def _compute(
-    cell: Cell, prepared: Prepared, config: StudyConfig, store: CellStore, device: torch.device, show_progress: bool
+    cell: Cell, prepared: Prepared, config: StudyConfig, output: Path, device: torch.device, show_progress: bool
 ) -> None:
-    fitted = obtain_network(cell, prepared, config, store, device=device, show_progress=show_progress)
+    store = CellStore(cell.folder(output))
+    fitted = obtain_model(cell, prepared, config, output, device=device, show_progress=show_progress)
     network, card = load_weights(store.weights, device)
     if not store.predictions.exists():
         table = predict_cell(network, card, prepared, cell, show_progress=show_progress)
@@ -122,7 +125,8 @@ def _explain_cell(
     show_progress: bool,
 ) -> None:
     """Explain and score the chosen test images, a shard at a time."""
-    rows = choose_explained(prepared.rows(cell.fold, "test"), config.explain.images, config.seed)
+    most = config.explain.images if made_methods(network, config) else 0
+    rows = choose_explained(prepared.rows(cell.fold, "test"), most, config.seed)
     predicted = read_table(store.predictions).set_index("sample")["predicted"]
     rows["predicted"] = [predicted[sample] for sample in rows["sample"]]
     shards = math.ceil(len(rows) / SHARD)
@@ -160,7 +164,7 @@ def _explain_shard(
         explanation = explain(
             network,
             images,
-            methods=config.explain.methods,
+            methods=made_methods(network, config),
             target=target,
             layer=config.explain.layer,
             batch_size=config.explain.batch_size,
@@ -196,6 +200,12 @@ def _explain_shard(
         {method: explanation.layer_maps.get(method, explanation.maps[method]).numpy() for method in explanation.maps},
         total,
     )
+
+
+def made_methods(network: nn.Module, config: StudyConfig) -> list[str]:
+    """The study's methods that can be made of this network."""
+    without = unserved(network, config.explain.methods)
+    return [method for method in config.explain.methods if method not in without]
 
 
 def _forward_seconds(network: nn.Module, images: Tensor, batch_size: int) -> float:
@@ -260,8 +270,7 @@ def _finish(
             "images": len(explained),
         },
     )
-    tuned = config.tuning.candidates[chosen_candidate(store)] if config.tuning.candidates else None
-    asked = cell.model.trained_by(config.training)
+    tuned = config.tuning.candidates[chosen_candidate(store)] if store.tuning.exists() else None
     write_json(
         store.card,
         {
@@ -275,25 +284,37 @@ def _finish(
             "image_size": card.image_size,
             "channels": card.channels,
             "normalisation": {"mean": list(card.mean), "std": list(card.std), "origin": card.normalisation},
-            "pretrained": cell.model.pretrained,
+            "pretrained": getattr(cell.model, "pretrained", None),
+            "combination": read_json(store.combination) if store.combination.exists() else None,
             "layer": shards[0]["layer"] if shards else None,
             "grid": shards[0]["grid"] if shards else None,
             "coinciding": _coinciding([shard["coinciding"] for shard in shards]),
             "tuned": tuned,
-            "training": fitted.settings.model_dump(mode="json", exclude={"workers", "devices"}),
-            "by_default": list(taken_by_default(asked.model_copy(update=tuned or {}))),
-            "rate_found": fitted.found,
+            **_trained_by(cell, config, fitted, tuned or {}),
             "best_epoch": fitted.best_epoch,
             "epochs": len(fitted.history),
             "stopped_early": fitted.stopped_early,
             "parameters": count_parameters(network),
-            "methods": list(config.explain.methods),
+            "methods": made_methods(network, config),
+            "unmade": unserved(network, config.explain.methods),
             "metrics": list(config.evaluate.metrics),
             "target": config.explain.target,
             "explained": len(explained),
             "chance": float(test["label"].value_counts(normalize=True).max()),
         },
     )
+
+
+def _trained_by(cell: Cell, config: StudyConfig, fitted: Fitted, tuned: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a training, which of them its family stood in for, and how a rate was found; of votes nothing."""
+    if fitted.settings is None or not isinstance(cell.model, ModelSettings):
+        return {}
+    asked = cell.model.trained_by(config.training).model_copy(update=dict(tuned))
+    return {
+        "training": fitted.settings.model_dump(mode="json", exclude={"workers", "devices"}),
+        "by_default": list(taken_by_default(asked)),
+        "rate_found": fitted.found,
+    }
 
 
 def _coinciding(shards: list[list[list[str]]]) -> list[list[str]]:
@@ -329,13 +350,14 @@ def stale_stages(cell: Cell, prepared: Prepared, config: StudyConfig, output: Pa
 
 def cell_inputs(cell: Cell, prepared: Prepared, config: StudyConfig) -> dict[str, str]:
     """What each stage of the cell is made from, in short."""
-    pretrained = cell.model.pretrained is not False
-    settings = resolved(cell.model.trained_by(config.training), cell.model.name, pretrained=pretrained)
+    members = cell.model.members if isinstance(cell.model, VoteSettings) else ()
+    settings = training_settings(cell.model, config.training) if isinstance(cell.model, ModelSettings) else None
     training = fingerprint(
         cell.model.model_dump(exclude={"learning_rate", "epochs", "training"}),
+        [cell_inputs(member_cell(cell, name, config), prepared, config)["training"] for name in members],
         cell.dataset.model_dump(exclude={"path", "name", "external"}),
         prepared.fingerprint,
-        settings.model_dump(exclude={"workers", "devices"}),  # as trained: another version's defaults may differ
+        settings and settings.model_dump(exclude={"workers", "devices"}),
         config.tuning.model_dump() if config.tuning.candidates else None,
         cell.enhancement,
         cell.seed,

@@ -9,13 +9,25 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from pellucid.attribution import METHODS
 from pellucid.data.enhancements import enhancement_label
+from pellucid.data.leakage import ALIKE, NEAR
 from pellucid.data.phantoms import TASKS
 from pellucid.errors import InputError, unknown_name
 from pellucid.metrics import METRICS
+from pellucid.models.ensemble import Vote
 from pellucid.models.volumes import NETWORKS as VOLUME_NETWORKS
 from pellucid.models.zoo import check_architecture
 from pellucid.training.settings import LearningRate, TrainingSettings
@@ -40,6 +52,24 @@ class SplitSettings(_Section):
     leave_out: str | None = Field(None, min_length=1)
 
 
+class LeakageSettings(_Section):
+    """What is done about copies: `action` as `assign_splits` takes it; a random split always keeps copies together.
+
+    `near` looks for near copies too, from the similarity `threshold` on; from `alike` on pictures are told of.
+    """
+
+    near: bool = True
+    action: Literal["keep", "drop", "group"] = "keep"
+    threshold: float = Field(NEAR, ge=0.5, le=1)
+    alike: float = Field(ALIKE, ge=0.5, le=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> LeakageSettings:
+        if self.alike > self.threshold:
+            raise ValueError(f"alike: expected at most the threshold, {self.threshold:g}, got {self.alike:g}.")
+        return self
+
+
 class ExternalSettings(_Section):
     """Images of another origin that no training touches; every network of the data set predicts them.
 
@@ -61,6 +91,7 @@ class DatasetSettings(_Section):
     intensity: Literal["dtype", "image"] = "dtype"
     images: int = Field(400, ge=40, description="how many images a phantom has; ignored for files")
     split: SplitSettings = SplitSettings()
+    leakage: LeakageSettings = LeakageSettings()
     external: tuple[ExternalSettings, ...] = ()
 
     @field_validator("external")
@@ -95,12 +126,7 @@ class ModelSettings(_Section):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        check_architecture(name)
-        if name in VOLUME_NETWORKS:
-            raise InputError(
-                f"expected a network of pictures, which studies are made on, got {name!r}, one of volumes."
-            )
-        return name
+        return _picture_network(name)
 
     @field_serializer("training")
     def _given(self, training: TrainingSettings) -> dict[str, Any]:
@@ -113,6 +139,86 @@ class ModelSettings(_Section):
         fields = shared.model_dump() | own
         fields["augmentation"] = shared.augmentation.model_dump() | own.get("augmentation", {})
         return TrainingSettings.model_validate(fields)
+
+
+class VoteSettings(_Section):
+    """Networks of the study that vote, trained no more than once: of the same data, enhancement, seed and fold.
+
+    `vote`: "soft", the mean of probabilities; "weighted", with weights of the least log loss on the validation part;
+    "accuracy", with weights in proportion to the accuracy there.
+    """
+
+    name: str = Field(pattern=NAME)
+    members: tuple[str, ...] = Field(min_length=2)
+    vote: Vote = "soft"
+
+    @field_validator("members")
+    @classmethod
+    def _distinct(cls, members: tuple[str, ...]) -> tuple[str, ...]:
+        _refuse_twice("members", members)
+        return members
+
+
+class FeatureNetwork(_Section):
+    """A network that isn't trained, by its timm name; `pretrained` is true, false, or a local weights file."""
+
+    name: str
+    pretrained: bool | str = True
+    normalisation: Literal["auto", "imagenet", "data-set"] = "auto"
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return _picture_network(name)
+
+
+class FeaturesSettings(_Section):
+    """A classifier of what one or several networks pool, which aren't trained.
+
+    Their features are joined. `pretrained` is what networks given by their name alone are loaded with.
+    """
+
+    name: str = Field(pattern=NAME)
+    features: tuple[FeatureNetwork, ...] = Field(min_length=1)
+    classifier: Literal["logistic-regression", "gradient-boosting"] = "logistic-regression"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_names(cls, fields: Any) -> Any:
+        """A network may be given by its name alone, and what they are loaded with once for all."""
+        if not isinstance(fields, dict) or not isinstance(fields.get("features"), list | tuple):
+            return fields
+        shared = {"pretrained": fields["pretrained"]} if "pretrained" in fields else {}
+        networks = [
+            {**shared, **({"name": each} if isinstance(each, str) else each)} if isinstance(each, str | dict) else each
+            for each in fields["features"]
+        ]
+        return {key: value for key, value in fields.items() if key != "pretrained"} | {"features": networks}
+
+    @field_validator("features")
+    @classmethod
+    def _distinct(cls, features: tuple[FeatureNetwork, ...]) -> tuple[FeatureNetwork, ...]:
+        _refuse_twice("features", [network.name for network in features])
+        return features
+
+
+def _kind_of_model(fields: Any) -> str:
+    """Which settings a model's table is for, by the keys that it has."""
+    if isinstance(fields, BaseModel):
+        return type(fields).__name__
+    keys = fields if isinstance(fields, dict) else {}
+    if "members" in keys or "vote" in keys:
+        return VoteSettings.__name__
+    return FeaturesSettings.__name__ if "features" in keys or "classifier" in keys else ModelSettings.__name__
+
+
+AnyModel = Annotated[
+    Annotated[ModelSettings, Tag(ModelSettings.__name__)]
+    | Annotated[VoteSettings, Tag(VoteSettings.__name__)]
+    | Annotated[FeaturesSettings, Tag(FeaturesSettings.__name__)],
+    Discriminator(_kind_of_model),
+]
+_KINDS = {kind.__name__: kind for kind in (ModelSettings, VoteSettings, FeaturesSettings)}
 
 
 class TuningSettings(_Section):
@@ -196,7 +302,7 @@ class StudyConfig(_Section):
     repeats: int = Field(1, ge=1)
     enhancements: tuple[str, ...] = Field(("none",), min_length=1)
     datasets: tuple[DatasetSettings, ...] = Field(min_length=1)
-    models: tuple[ModelSettings, ...] = Field(min_length=1)
+    models: tuple[AnyModel, ...] = Field(min_length=1)
     training: TrainingSettings = TrainingSettings()
     explain: ExplainSettings = ExplainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
@@ -232,12 +338,47 @@ class StudyConfig(_Section):
         _refuse_twice("seeds", self.seeds)
         return self
 
+    @model_validator(mode="after")
+    def _known_members(self) -> StudyConfig:
+        """Those that vote are networks of the study that give gradients, so that the vote does."""
+        can = [
+            model.name
+            for model in self.models
+            if not isinstance(model, VoteSettings) and getattr(model, "classifier", "") != "gradient-boosting"
+        ]
+        for model in self.models:
+            for member in model.members if isinstance(model, VoteSettings) else ():
+                if member in can:
+                    continue
+                if member in {each.name for each in self.models}:
+                    raise ValueError(
+                        f"models: {model.name!r} takes as members trained networks and linear classifiers of features, "
+                        f"not {member!r}, a vote or a boosted one."
+                    )
+                raise ValueError(f"models: {unknown_name(f'member of {model.name!r}', member, can)}")
+        return self
+
+
+def _picture_network(name: str) -> str:
+    check_architecture(name)
+    if name in VOLUME_NETWORKS:
+        raise InputError(f"expected a network of pictures, which studies are made on, got {name!r}, one of volumes.")
+    return name
+
 
 def _refuse_twice(kind: str, names: Sequence[Any]) -> None:
     twice = [name for position, name in enumerate(names) if name in names[:position]]
     if twice:
         word = "name " if isinstance(twice[0], str) else ""
         raise ValueError(f"{kind}: the {word}{twice[0]!r} is given twice; they must differ.")
+
+
+def published(config: StudyConfig) -> tuple[str, ...]:
+    """The networks whose published weights a study needs."""
+    networks: list[ModelSettings | FeatureNetwork] = []
+    for model in config.models:
+        networks += [model] if isinstance(model, ModelSettings) else getattr(model, "features", ())
+    return tuple(dict.fromkeys(network.name for network in networks if network.pretrained is True))
 
 
 def read_config(path: Path, data: Mapping[str, str] | None = None) -> StudyConfig:
@@ -316,24 +457,26 @@ def _validated(fields: dict[str, Any], where: str) -> StudyConfig:
 
 def _told(fields: dict[str, Any], loc: tuple[int | str, ...], kind: str, message: str) -> str:
     """One sentence for pydantic's first error: the key as it stands in the TOML, what was expected, what came."""
-    loc = tuple(part for part in loc if part not in ("bool", "str"))  # which arm of a union isn't the user's concern
+    where = tuple(part for part in loc if part not in ("bool", "str"))
+    loc = tuple(part for part in where if part not in _KINDS)  # which arm of a union isn't the user's concern
     key = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
     if kind == "extra_forbidden":
         last = str(loc[-1])
-        return str(unknown_name("key", last, _siblings(loc))).replace(repr(last), repr(key), 1)
+        return str(unknown_name("key", last, _siblings(where))).replace(repr(last), repr(key), 1)
     if kind == "missing":
         return f"{key}: expected a value, got none. Add it."
     message = message.removeprefix("Value error, ")
-    return f"{key}: {message[0].lower()}{message[1:]}" + (
-        "" if message.endswith((".", "?")) else f", got {_at(fields, loc)!r}."
-    )
+    said = f"{key}: {message[0].lower()}{message[1:]}" if key else message
+    return said + ("" if message.endswith((".", "?")) else f", got {_at(fields, loc)!r}.")
 
 
 def _siblings(loc: tuple[int | str, ...]) -> list[str]:
     """The valid keys beside the unknown one."""
     model: Any = StudyConfig
     for part in loc[:-1]:
-        if isinstance(part, str):
+        if part in _KINDS:
+            model = _KINDS[str(part)]
+        elif isinstance(part, str):
             annotation = model.model_fields[part].annotation
             model = next(
                 (arm for arm in getattr(annotation, "__args__", ()) if hasattr(arm, "model_fields")), annotation

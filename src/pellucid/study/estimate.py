@@ -15,14 +15,16 @@ from torch import Tensor, nn
 from pellucid.attribution.engine import explain
 from pellucid.devices import clock, pick_devices
 from pellucid.metrics.evaluate import evaluate
+from pellucid.models.boosting import BoostedFeatures, TreeShape
+from pellucid.models.ensemble import Ensemble, Member, Preparation
 from pellucid.models.zoo import count_parameters, create_model
 from pellucid.progress import progress
-from pellucid.study.cell import stale_stages
-from pellucid.study.config import StudyConfig
-from pellucid.study.plan import Cell, plan
+from pellucid.study.cell import made_methods, stale_stages
+from pellucid.study.config import FeaturesSettings, ModelSettings, StudyConfig, VoteSettings
+from pellucid.study.network import training_epochs
+from pellucid.study.plan import Cell, member_cell, plan
 from pellucid.study.prepare import Prepared, read_dataset
 from pellucid.study.store import CellStore
-from pellucid.training.defaults import resolved
 
 PROBED = 4  # images per batch of a probe
 _BYTES = 4  # of a float32 number
@@ -93,35 +95,55 @@ def probe(cell: Cell, prepared: Prepared, config: StudyConfig, device: torch.dev
     started = clock(device)
     images = torch.stack([dataset[position][0] for position in range(len(rows))])
     reading = (clock(device) - started) / len(rows)
-    classes = len(prepared.manifest.classes)
     with torch.random.fork_rng(devices=[]):
-        network = create_model(
-            cell.model.name,
-            classes=classes,
-            channels=cell.dataset.channels,
-            size=cell.dataset.image_size,
-            pretrained=False,
-            output_stride=cell.model.output_stride,
-        ).to(device)
-    _step(network, images.to(device))  # the first one allocates
-    training = _timed(lambda: _step(network, images.to(device)), device) / len(rows)
+        network = _untrained(cell, config, len(prepared.manifest.classes)).to(device)
+    methods = made_methods(network, config)
+    training = 0.0
+    if isinstance(cell.model, ModelSettings):
+        _step(network, images.to(device))  # the first one allocates
+        training = _timed(lambda: _step(network, images.to(device)), device) / len(rows)
     network.eval()
     predicting = _timed(lambda: _ask(network, images.to(device)), device) / len(rows)
     explaining = evaluating = 0.0
     maps = 0
-    if config.explain.images:
+    if config.explain.images and methods:
         one, target = images[:1], torch.zeros(1, dtype=torch.long)
         with warnings.catch_warnings(action="ignore"):
             started = clock(device)
-            found = explain(network, one, methods=config.explain.methods, target=target, layer=config.explain.layer)
+            found = explain(network, one, methods=methods, target=target, layer=config.explain.layer)
             explaining = clock(device) - started
             masks = torch.zeros(1, *one.shape[2:], dtype=torch.bool)
             started = clock(device)
             evaluate(network, one, found, metrics=config.evaluate.metrics, masks=masks)
             evaluating = clock(device) - started
         maps = sum(found.layer_maps.get(name, found.maps[name]).numel() for name in found.maps) * _BYTES
+    if isinstance(cell.model, FeaturesSettings):
+        training = predicting  # each image is asked for its features once
     weights = count_parameters(network) * _BYTES
     return Cost(reading, training, predicting, explaining, evaluating, weights, maps)
+
+
+def _untrained(cell: Cell, config: StudyConfig, classes: int) -> nn.Module:
+    """A network such as the cell's, with random weights."""
+
+    def build(name: str, output_stride: int | None = None) -> nn.Module:
+        size = cell.dataset.image_size
+        return create_model(
+            name, classes=classes, channels=cell.dataset.channels, size=size, output_stride=output_stride
+        )
+
+    if isinstance(cell.model, ModelSettings):
+        return build(cell.model.name, cell.model.output_stride)
+    if isinstance(cell.model, VoteSettings):
+        networks = [_untrained(member_cell(cell, name, config), config, classes) for name in cell.model.members]
+    else:
+        networks = [build(network.name) for network in cell.model.features]
+    channels = cell.dataset.channels
+    plain = Preparation((0.0,) * channels, (1.0,) * channels, cell.dataset.image_size)
+    members = [Member(network, plain, plain) for network in networks]
+    if isinstance(cell.model, FeaturesSettings) and cell.model.classifier == "gradient-boosting":
+        return BoostedFeatures(members, TreeShape(1, 1 if classes == 2 else classes, nodes=1, depth=0))
+    return Ensemble(members) if len(members) > 1 else members[0].network
 
 
 def cell_seconds(cost: Cost, images: Mapping[str, int], epochs: int, done: Iterable[str] = ()) -> float:
@@ -154,10 +176,10 @@ def _row(cell: Cell, prepared: Prepared, cost: Cost, config: StudyConfig, output
     images["explained"] = min(config.explain.images, images["test"])
     stale = stale_stages(cell, prepared, config, output)
     state, done = _state(store, stale)
-    asked = cell.model.trained_by(config.training)
-    epochs = resolved(asked, cell.model.name, pretrained=cell.model.pretrained is not False).epochs or 1
+    trained = isinstance(cell.model, ModelSettings)
+    epochs = training_epochs(cell, config)
     seconds = cell_seconds(cost, images, epochs, done)
-    if "training" not in done:
+    if trained and "training" not in done:
         seconds *= 1 + len(config.tuning.candidates) * config.tuning.folds
     taken = cost.weights + cost.maps * images["explained"]
     return (cell.dataset.name, cell.arm, cell.seed, cell.fold, state, seconds, taken)

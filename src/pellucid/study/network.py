@@ -17,7 +17,7 @@ from pellucid.data.transforms import Augmentation, Normalisation, dataset_normal
 from pellucid.files import read_table, write_table
 from pellucid.models.checkpoints import ModelCard
 from pellucid.models.zoo import create_model, pretrained_normalisation
-from pellucid.study.config import StudyConfig
+from pellucid.study.config import FeatureNetwork, ModelSettings, StudyConfig
 from pellucid.study.plan import Cell, cell_seed
 from pellucid.study.prepare import Prepared
 from pellucid.study.store import CellStore
@@ -40,12 +40,26 @@ def obtain_network(
     Leaves the cell's weights, history and, when settings were tuned, `tuning.parquet`. What is there isn't made again.
     """
     task = _Task(cell, prepared, cell_seed(cell.seed, cell), device, show_progress)
-    settings = cell.model.trained_by(config.training)
+    settings = task.model.trained_by(config.training)
     train, validation = prepared.rows(cell.fold, "train"), prepared.rows(cell.fold, "val")
     if config.tuning.candidates:
         pool = pd.concat([train, validation], ignore_index=True).sort_values("sample", ignore_index=True)
         settings = settings.model_copy(update=_tuned(task, pool, settings, config, store))
     return _train(task, train, validation, settings, store.folder)
+
+
+def training_settings(model: ModelSettings, training: TrainingSettings) -> TrainingSettings:
+    """The study's settings with the network's own in their place, and what both leave open by the network's family."""
+    return resolved(model.trained_by(training), model.name, pretrained=model.pretrained is not False)
+
+
+def training_epochs(cell: Cell, config: StudyConfig) -> int:
+    """How many epochs a cell trains at most; what is fitted to features or votes passes its images once."""
+    if not isinstance(cell.model, ModelSettings):
+        return 1
+    epochs = training_settings(cell.model, config.training).epochs
+    assert epochs is not None, cell.model
+    return epochs
 
 
 @dataclass(frozen=True)
@@ -57,6 +71,11 @@ class _Task:
     seed: int
     device: torch.device
     show_progress: bool
+
+    @property
+    def model(self) -> ModelSettings:
+        assert isinstance(self.cell.model, ModelSettings), self.cell.model
+        return self.cell.model
 
 
 def _tuned(
@@ -90,13 +109,13 @@ def chosen_candidate(store: CellStore) -> int:
 def _train(
     task: _Task, train_rows: pd.DataFrame, val_rows: pd.DataFrame, settings: TrainingSettings, folder: Path
 ) -> Fitted:
-    cell, prepared, seed = task.cell, task.prepared, task.seed
-    settings = resolved(settings, cell.model.name, pretrained=cell.model.pretrained is not False)
+    cell, model, prepared, seed = task.cell, task.model, task.prepared, task.seed
+    settings = resolved(settings, model.name, pretrained=model.pretrained is not False)
     train = prepared.images(train_rows, enhancement=cell.enhancement)
     validation = prepared.images(val_rows, enhancement=cell.enhancement)
-    normalisation = _normalisation(cell, train)
+    normalisation = chosen_normalisation(model, train)
     card = ModelCard(
-        architecture=cell.model.name,
+        architecture=model.name,
         image_size=cell.dataset.image_size,
         channels=cell.dataset.channels,
         classes=prepared.manifest.classes,
@@ -104,14 +123,14 @@ def _train(
         std=normalisation.std,
         normalisation=normalisation.origin,
         intensity=cell.dataset.intensity,
-        output_stride=cell.model.output_stride,
+        output_stride=model.output_stride,
         enhancement=cell.enhancement,
     )
-    pretrained = cell.model.pretrained
+    pretrained = model.pretrained
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = create_model(
-            cell.model.name,
+            model.name,
             classes=len(card.classes),
             channels=card.channels,
             size=card.image_size,
@@ -143,11 +162,11 @@ def _train(
     )
 
 
-def _normalisation(cell: Cell, train: ImageDataset) -> Normalisation:
-    choice = cell.model.normalisation
-    if choice == "imagenet" or (choice == "auto" and cell.model.pretrained is not False):
-        mean, std = pretrained_normalisation(cell.model.name)
-        if cell.dataset.channels == 1:
+def chosen_normalisation(model: ModelSettings | FeatureNetwork, train: ImageDataset) -> Normalisation:
+    """That of the published weights where they are used, and else that of the training images."""
+    if model.normalisation == "imagenet" or (model.normalisation == "auto" and model.pretrained is not False):
+        mean, std = pretrained_normalisation(model.name)
+        if train.channels == 1:
             mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
         return Normalisation(mean=mean, std=std, origin="imagenet")
     return dataset_normalisation(train)

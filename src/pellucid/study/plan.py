@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-from pellucid.study.config import DatasetSettings, ModelSettings, StudyConfig
+from pellucid.study.config import AnyModel, DatasetSettings, StudyConfig, VoteSettings
 from pellucid.study.store import fingerprint
 
 
@@ -18,7 +18,7 @@ class Cell:
     """One network trained from one seed on one fold of one data set under one enhancement, explained and scored."""
 
     dataset: DatasetSettings
-    model: ModelSettings
+    model: AnyModel
     fold: int
     enhancement: str = "none"
     seed: int = 0
@@ -46,7 +46,7 @@ class Cell:
 
 
 def plan(config: StudyConfig, folds: Mapping[str, int] | None = None) -> tuple[Cell, ...]:
-    """All cells in the order in which they are computed.
+    """All cells in the order in which they are computed: networks that vote after those that they are made of.
 
     Arguments:
         config: the study.
@@ -57,11 +57,16 @@ def plan(config: StudyConfig, folds: Mapping[str, int] | None = None) -> tuple[C
     return tuple(
         Cell(dataset, model, fold, enhancement, seed, alone=len(config.training_seeds) == 1)
         for dataset in config.datasets
-        for model in config.models
+        for model in sorted(config.models, key=lambda model: isinstance(model, VoteSettings))
         for enhancement in config.enhancements
         for fold in range(counts.get(dataset.name, config.folds * config.repeats))
         for seed in config.training_seeds
     )
+
+
+def member_cell(cell: Cell, name: str, config: StudyConfig) -> Cell:
+    """The cell of another model of the study on the same data, enhancement, fold and seed."""
+    return replace(cell, model=next(model for model in config.models if model.name == name))
 
 
 def stored_plan(config: StudyConfig, output: Path) -> tuple[Cell, ...]:

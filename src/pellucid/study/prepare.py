@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pellucid.data.dataset import ImageDataset
-from pellucid.data.leakage import find_copies
+from pellucid.data.leakage import LeakageReport, copy_kind, find_copies, report_leakage, shown_groups
 from pellucid.data.manifest import Manifest, load_manifest
 from pellucid.data.phantoms import write_phantoms
 from pellucid.data.splits import assign_splits, left_out_values, split_notes
@@ -20,12 +20,12 @@ from pellucid.data.transforms import prepare_mask
 from pellucid.errors import expected
 from pellucid.files import read_json, write_json, write_table
 from pellucid.study.config import PHANTOM, DatasetSettings, ExplainSettings, ExternalSettings, StudyConfig
+from pellucid.study.near_copies import NearCopies, near_copies
 from pellucid.study.store import fingerprint, table_fingerprint, write_pictures
 
 EXTERNAL = "external "
 """What the part of an external set begins with, in tables of predictions."""
 EXAMPLES_PER_CLASS = 4
-DUPLICATE_GROUPS_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Prepared:
     fingerprint: str
     external: Mapping[str, Manifest] = field(default_factory=dict)
     """Sets of other origin by name, their labels in this data set's words."""
+    near: NearCopies = field(default_factory=NearCopies)
 
     @property
     def folds(self) -> int:
@@ -52,8 +53,10 @@ class Prepared:
     def external_rows(self, name: str) -> pd.DataFrame:
         """The same of an external set, all of it its own part of the split: "external NAME"."""
         table = self.external[name].table.sort_values("sample", ignore_index=True)
-        known = table["pixel_hash"].isin(self.manifest.table["pixel_hash"])
-        return table.assign(split=f"{EXTERNAL}{name}", copy_in_train=known)
+        hashes = pd.concat([self.manifest.table["pixel_hash"], table["pixel_hash"]], ignore_index=True)
+        parts = pd.Series("train", hashes.index).where(hashes.index < len(hashes) - len(table), "external")
+        kinds = copy_kind(hashes, parts, self.near.across(name)).iloc[-len(table) :]
+        return table.assign(split=f"{EXTERNAL}{name}", copy_in_train=(kinds != "").to_numpy())
 
     def images(self, rows: pd.DataFrame, *, enhancement: str = "none", external: str | None = None) -> ImageDataset:
         """The images of some rows, scaled to [0, 1] and enhanced, not yet normalised."""
@@ -102,6 +105,11 @@ def read_dataset(
         strict=strict,
         show_progress=show_progress,
     )
+    external = {
+        each.name: _read_external(each, manifest, strict=strict, show_progress=show_progress)
+        for each in settings.external
+    }
+    near = near_copies(manifest, external, settings.leakage, output / "data", show_progress=show_progress)
     split = settings.split
     splits = assign_splits(
         manifest,
@@ -112,13 +120,20 @@ def read_dataset(
         leave_out=split.leave_out,
         seed=config.seed,
         split=split.use,
+        near=near.within if near.sought else None,
+        action=settings.leakage.action,
     )
     key = fingerprint(manifest_fingerprint(manifest), table_fingerprint(splits))
-    external = {
-        each.name: _read_external(each, manifest, strict=strict, show_progress=show_progress)
-        for each in settings.external
-    }
-    return Prepared(settings, manifest, splits, key, external)
+    return Prepared(settings, manifest, splits, key, external, near)
+
+
+def check_splits(prepared: Prepared) -> LeakageReport:
+    """The leakage that is left in the first fold, with its own parts, and in external sets."""
+    manifest, splits = prepared.manifest, prepared.splits
+    parts = splits.loc[(splits["fold"] == 0) & (splits["split"] != "excluded"), ["sample", "split"]]
+    table = manifest.table.drop(columns="split").merge(parts, on="sample")
+    others = [(other, prepared.near.across(name)) for name, other in prepared.external.items()]
+    return report_leakage(replace(manifest, table=table[list(manifest.table)]), prepared.near.within, others)
 
 
 def manifest_fingerprint(manifest: Manifest) -> str:
@@ -162,8 +177,8 @@ def _locate(settings: DatasetSettings, seed: int, output: Path, show_progress: b
 def describe_dataset(prepared: Prepared, config: StudyConfig, output: Path, *, show_progress: bool = False) -> None:
     """Write the facts and pictures of a data set, unless they stand there for the same data already.
 
-    Leaves `data/NAME.json`, `data/NAME_duplicates.csv` and, for the report, small pictures of examples,
-    duplicates and of the images to explain.
+    Leaves `data/NAME.json`, `data/NAME_duplicates.csv`, `data/NAME_leakage.csv` and, for the report, small pictures
+    of examples, of copies and of the images to explain.
     """
     folder, manifest, name = output / "data", prepared.manifest, prepared.settings.name
     others = {name: manifest_fingerprint(other) for name, other in prepared.external.items()}
@@ -173,8 +188,12 @@ def describe_dataset(prepared: Prepared, config: StudyConfig, output: Path, *, s
         return
     copies = find_copies(manifest)
     write_table(folder / f"{name}_duplicates.csv", copies)
+    prepared.near.store(folder, name)
     _write_examples(prepared, folder)
-    _write_duplicates(prepared, copies, folder)
+    leakage = check_splits(prepared)
+    rows = [found.rows.assign(kind=found.kind) for found in leakage.findings if "sample" in found.rows]
+    write_table(folder / f"{name}_leakage.csv", pd.concat([pd.DataFrame(columns=["kind"]), *rows], ignore_index=True))
+    _write_leakage(prepared, shown_groups(leakage), folder)
     for fold in range(prepared.folds):
         _write_explained(prepared, config.explain, config.seed, fold, folder)
     counts = prepared.splits.groupby(["fold", "split", "label"]).size().rename("images").reset_index()
@@ -202,7 +221,13 @@ def describe_dataset(prepared: Prepared, config: StudyConfig, output: Path, *, s
                 }
                 for name, other in prepared.external.items()
             },
-            "given_split": bool((manifest.table["split"] != "").any() and prepared.settings.split.use != "random"),
+            "given_split": bool(
+                (manifest.table["split"] != "").any()
+                and prepared.settings.split.use != "random"
+                and prepared.settings.leakage.action != "group"
+            ),
+            "leakage": leakage.table().to_dict("records"),
+            "leakage_action": prepared.settings.leakage.action,
             "image_size": prepared.settings.image_size,
             "channels": prepared.settings.channels,
             "masks": int((manifest.table["mask"] != "").sum()),
@@ -210,6 +235,7 @@ def describe_dataset(prepared: Prepared, config: StudyConfig, output: Path, *, s
                 "groups": int(copies["group"].nunique()),
                 "images": len(copies),
                 "cross_split": int((test["copy_in_train"]).sum()),
+                "near_cross_split": int((test["copy_kind"] == "near").sum()),
                 "test_images": len(test),
                 "conflicting_groups": int((copies.groupby("group")["label"].nunique() > 1).sum()),
             },
@@ -233,18 +259,20 @@ def _write_examples(prepared: Prepared, folder: Path) -> None:
     )
 
 
-def _write_duplicates(prepared: Prepared, copies: pd.DataFrame, folder: Path) -> None:
-    if copies.empty:
+def _write_leakage(prepared: Prepared, shown: pd.DataFrame, folder: Path) -> None:
+    if shown.empty:
         return
-    # groups that cross a split or bear two labels tell most
-    weight = copies["kind"].map(lambda kind: -("cross_split" in kind) - ("cross_label" in kind))
-    groups = copies.assign(weight=weight).sort_values(["weight", "group"])["group"].unique()[:DUPLICATE_GROUPS_SHOWN]
-    shown = copies[copies["group"].isin(groups)].sort_values(["group", "sample"])
-    rows = shown.merge(prepared.manifest.table[["sample", "mask"]], on="sample", how="left")
+    pictures = np.concatenate(
+        [
+            _display(prepared, row, external=None if name == prepared.manifest.name else str(name))
+            for name, row in ((name, shown.iloc[[index]]) for index, name in enumerate(shown["data_set"]))
+        ]
+    )
+    columns = {str(column): shown[column].astype(object).where(shown[column].notna(), None) for column in shown}
     write_pictures(
-        folder / f"{prepared.settings.name}_duplicates.zarr",
-        {"images": _display(prepared, rows)},
-        {"samples": list(rows["sample"]), "groups": [int(group) for group in rows["group"]]},
+        folder / f"{prepared.settings.name}_leakage.zarr",
+        {"images": pictures},
+        {column: values.tolist() for column, values in columns.items()},
     )
 
 
@@ -260,8 +288,8 @@ def _write_explained(prepared: Prepared, explain: ExplainSettings, seed: int, fo
     )
 
 
-def _display(prepared: Prepared, rows: pd.DataFrame) -> np.ndarray:
+def _display(prepared: Prepared, rows: pd.DataFrame, external: str | None = None) -> np.ndarray:
     """Pictures (n, C, H, W) as 8-bit values, as the networks get them but for the normalisation."""
-    dataset = prepared.images(rows)
+    dataset = prepared.images(rows, external=external)
     stacked = torch.stack([dataset.image(position) for position in range(len(rows))])
     return (stacked * 255).round().to(torch.uint8).numpy()

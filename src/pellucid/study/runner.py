@@ -17,7 +17,7 @@ from pellucid.files import write_json, write_table, write_text
 from pellucid.models.zoo import fetch_weights
 from pellucid.statistics.wording import count
 from pellucid.study.cell import run_cell, stale_stages
-from pellucid.study.config import StudyConfig, on_devices, read_config, write_config
+from pellucid.study.config import StudyConfig, on_devices, published, read_config, write_config
 from pellucid.study.environment import environment
 from pellucid.study.plan import Cell, cell_folders, plan
 from pellucid.study.prepare import Prepared, describe_dataset, read_dataset
@@ -89,9 +89,8 @@ def run_study(
     config = on_devices(config, 1 + len(others))
     if output.exists() and not output.is_dir():
         raise InputError(f"output: expected a folder, got the file {str(output)!r}.")
-    for model in config.models:
-        if model.pretrained is True:
-            fetch_weights(model.name)
+    for name in published(config):
+        fetch_weights(name)
     prepared = {
         settings.name: read_dataset(settings, config, output, strict=strict, show_progress=progress)
         for settings in config.datasets

@@ -9,7 +9,7 @@ from pellucid.files import write_table, write_text
 from pellucid.models.checkpoints import load_weights
 from pellucid.models.zoo import fetch_weights
 from pellucid.study.cell import cell_inputs, predict_cell
-from pellucid.study.config import StudyConfig, on_devices, write_config
+from pellucid.study.config import StudyConfig, on_devices, published, write_config
 from pellucid.study.network import obtain_network
 from pellucid.study.plan import plan
 from pellucid.study.prepare import prepare_dataset
@@ -23,8 +23,8 @@ def train_single(
     where, *others = pick_devices(device)
     config = on_devices(config, 1 + len(others))
     (cell,) = plan(config)
-    if cell.model.pretrained is True:
-        fetch_weights(cell.model.name)
+    for name in published(config):
+        fetch_weights(name)
     prepared = prepare_dataset(cell.dataset, config, output, strict=strict, show_progress=show_progress)
     store = CellStore(output)
     store.accept(cell_inputs(cell, prepared, config))

@@ -44,6 +44,7 @@ class CellStore:
         self.explained = folder / "explained.parquet"
         self.card = folder / "cell.json"
         self.times = folder / "times.json"
+        self.combination = folder / "combination.json"
         self.failure = folder / "failure.json"
         self._inputs = folder / "inputs.json"
         self._shards = folder / "shards"
@@ -72,6 +73,7 @@ class CellStore:
         stale: list[Path] = [self.failure]
         if "training" in changed:
             stale += [self.folder / "resume.ckpt", self.history, self.weights, self.predictions, self.tuning]
+            stale.append(self.combination)
         if "explaining" in changed:
             stale += [self.card, self.times, self.scores, self.explained]
             for tree in (self.maps, self._shards):

@@ -18,14 +18,14 @@ from pellucid.statistics import (
     Estimate,
     Units,
     bootstrap,
-    classification_intervals,
     compare_all,
     correct_family,
     mean_of,
-    predictions,
     units_of,
 )
+from pellucid.study.classified import MEASURE_COLUMNS, measured_rows
 from pellucid.study.config import StatisticsSettings, StudyConfig, read_config
+from pellucid.study.enhancement_tests import compared_enhancements
 from pellucid.study.plan import arm_folder, cell_folders
 from pellucid.study.ranking import MethodScore, MetricRanking, corrected, rank_methods
 from pellucid.study.store import read_cells
@@ -35,20 +35,7 @@ COMPARED_METRIC = "road"
 _EXPLAINED = ["seed", "fold", "sample"]
 """What tells an explained image of one network from the others."""
 
-_MODEL_COLUMNS = [
-    "dataset",
-    "model",
-    "fold",
-    "images",
-    "metric",
-    "value",
-    "low",
-    "high",
-    "n",
-    "clusters",
-    "unit",
-    "note",
-]
+_MODEL_COLUMNS = ["dataset", "model", "fold", "images", *MEASURE_COLUMNS]
 _SCORE_COLUMNS = [
     "dataset", "model", "images", "method", "metric", "label", "correct", "mean", "low", "high", "n", "missing",
 ]  # fmt: skip
@@ -66,9 +53,11 @@ _RANK_COLUMNS = [
 def summarise_study(config: StudyConfig, output: Path, *, show_progress: bool = False) -> None:
     """Write `statistics/*.csv` from the cells that are finished: models, scores, and the tests between them.
 
-    - `models.csv`: accuracy, macro F1, AUROC and kappa on the test images, with intervals that resample patients,
-      per fold and over all folds, on all images and without the copies of training images; and on each external set.
+    - `models.csv`: every measure of the classifiers on the test images, of all classes and of each, at thresholds
+      chosen on the validation part too, with intervals that resample patients, per fold and over all folds, on all
+      images and without the copies of training images; and on each external set.
     - `model_tests.csv`: every pair of models on each data set, corrected over the study.
+    - `enhancement_tests.csv`: each enhancement of each network against none, corrected over the study.
     - `scores.csv`: mean of each metric per method and class, right and wrong predictions apart; likewise on both sets
       of images.
     - `method_tests.csv`: every pair of methods by the ROAD confidence increase, corrected over the study.
@@ -80,16 +69,19 @@ def summarise_study(config: StudyConfig, output: Path, *, show_progress: bool = 
     answers, elsewhere = read_cells(folders, "predictions"), read_cells(folders, "external")
     sizes = fold_sizes(output)
     scored = _scored(folders)
+    made: dict[str, pd.DataFrame] = {}
     steps: list[tuple[str, Callable[[], pd.DataFrame]]] = [
         ("models", lambda: _models(answers, elsewhere, settings)),
         ("model_tests", lambda: _model_tests(answers, sizes, config)),
+        ("enhancement_tests", lambda: _enhancement_tests(answers, made["models"], sizes, config)),
         ("scores", lambda: _scores(scored, settings)),
         ("method_tests", lambda: _method_tests(scored, output, config)),
         ("method_ranks", lambda: _method_ranks(scored, output, settings)),
     ]
     with progress("comparing", len(steps), show=show_progress) as advance:
-        for name, made in steps:
-            write_table(folder / f"{name}.csv", made())
+        for name, make in steps:
+            made[name] = make()
+            write_table(folder / f"{name}.csv", made[name])
             advance(1)
 
 
@@ -123,20 +115,10 @@ def _units(rows: pd.DataFrame) -> Units:
 def _models(answers: pd.DataFrame, elsewhere: pd.DataFrame, settings: StatisticsSettings) -> pd.DataFrame:
     rows = []
     for dataset, model, fold, images, part in [*_test_parts(answers), *_test_parts(elsewhere)]:
-        for metric, estimate in _classified(part, settings).items():
-            rows.append(
-                {
-                    "dataset": dataset,
-                    "model": model,
-                    "fold": fold,
-                    "images": images,
-                    "metric": metric.replace("-", "_"),
-                    **_columns(estimate, "value"),
-                    "clusters": estimate.units,
-                    "unit": estimate.unit,
-                    "note": estimate.note,
-                }
-            )
+        held = answers[(answers["split"] == "val") & (answers["dataset"] == dataset) & (answers["model"] == model)]
+        found = measured_rows(part, held, _units(part), resamples=settings.resamples, confidence=settings.confidence)
+        where = {"dataset": dataset, "model": model, "fold": fold, "images": images}
+        rows += [{**where, **row} for row in found]
     return pd.DataFrame(rows, columns=_MODEL_COLUMNS)
 
 
@@ -157,20 +139,6 @@ def _test_parts(answers: pd.DataFrame) -> Iterable[tuple[str, str, str, str, pd.
                 yield str(dataset), str(model), fold, f"{name}without copies", clean
 
 
-def _classified(part: pd.DataFrame, settings: StatisticsSettings) -> Mapping[str, Estimate]:
-    # tables of several data sets are joined, so another data set's classes are empty columns here
-    columns = [name for name in part.columns if name.startswith("prob_") and part[name].notna().all()]
-    classes = [name.removeprefix("prob_") for name in columns]
-    said = predictions(list(part["label"]), list(part["predicted"]), part[columns].to_numpy(float), classes)
-    return classification_intervals(
-        said,
-        _units(part),
-        resamples=settings.resamples,
-        confidence=settings.confidence,
-        generator=np.random.default_rng(0),
-    )
-
-
 def _model_tests(answers: pd.DataFrame, sizes: Mapping[str, tuple[float, float]], config: StudyConfig) -> pd.DataFrame:
     if answers.empty:
         return _joined([])
@@ -188,6 +156,14 @@ def _model_tests(answers: pd.DataFrame, sizes: Mapping[str, tuple[float, float]]
                 families.setdefault(name, []).extend((where, comparison) for comparison in comparisons)
         tables += [_tests(family, correction) for family in families.values()]
     return _joined(tables)
+
+
+def _enhancement_tests(
+    answers: pd.DataFrame, models: pd.DataFrame, sizes: Mapping[str, tuple[float, float]], config: StudyConfig
+) -> pd.DataFrame:
+    correction = config.statistics.correction
+    families = compared_enhancements(answers, models, sizes, correction)
+    return _joined([_tests(family, correction) for family in families.values()])
 
 
 def _compared_models(

@@ -42,15 +42,15 @@ _PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
 class Fitted:
     """What training left: a row per epoch, the epoch whose weights were kept, and the seconds it took.
 
-    `settings` are those that it ran with, nothing left open; `found` says how a learning rate was found, "" where none
-    was looked for.
+    `settings` are those that it ran with, nothing left open, None where nothing was trained; `found` says how a
+    learning rate was found, "" where none was looked for.
     """
 
     history: pd.DataFrame
     best_epoch: int
     stopped_early: bool
     seconds: float
-    settings: TrainingSettings
+    settings: TrainingSettings | None = None
     found: str = ""
 
 

@@ -1,0 +1,195 @@
+"""The numbers of arXiv 2503.08420's tables as a study of the same protocol gives them, beside those published."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from pellucid.attribution.families import is_control
+from pellucid.report.findings_of import model_accuracies, test_images
+from pellucid.report.names import method_title
+from pellucid.report.read import DatasetResult, StudyResult
+from pellucid.report.tables import confusion
+
+# The published numbers that are known here; which network the confidence increases belong to isn't.
+PUBLISHED_ACCURACY = {("skin", "ResNet50"): 0.8631}
+PUBLISHED_CONFIDENCE = {("brain", "glioma"): {"xgrad-cam": 0.12, "grad-cam-plus-plus": 0.09, "layer-cam": 0.08}}
+PUBLISHED_WEAKEST = {"skin": "eigen-grad-cam"}
+METHODS = ("grad-cam-plus-plus", "xgrad-cam", "layer-cam", "eigen-grad-cam", "ablation-cam")
+NETWORKS = ("ResNet50", "DenseNet121", "VGG16", "EfficientNet-B0")
+
+_FAMILIES = {"densenet": NETWORKS[1], "vgg": NETWORKS[2], "efficientnet": NETWORKS[3], "tinynet": NETWORKS[3]}
+_FAMILIES["resnet"] = NETWORKS[0]
+
+_BESIDE = ["finding", "published", "kind", "network", "model", "here", "note"]
+ACCURACY_COLUMNS = [
+    "task", "network", "model", "images", "n", "accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy",
+    "macro_f1", "macro_f1_low", "macro_f1_high", "commonest_class", "one_over_classes", "at_chance", "paper_accuracy",
+]  # fmt: skip
+TEST_COLUMNS = [
+    "a", "b", "mean_difference", "low", "high", "statistic", "df", "p_value", "p_adjusted", "effect_size", "n", "unit",
+    "identical",
+]  # fmt: skip
+
+
+def network_of(model: str) -> str:
+    """The paper's network of the same family, or "".
+
+    >>> network_of("resnet10t"), network_of("efficientnet_b0"), network_of("tinynet_e"), network_of("swin_tiny")
+    ('ResNet50', 'EfficientNet-B0', 'EfficientNet-B0', '')
+    """
+    return next((network for family, network in _FAMILIES.items() if family in model), "")
+
+
+def accuracy_numbers(study: StudyResult, dataset: DatasetResult) -> pd.DataFrame:
+    """A row per network and set of test images: accuracy, balanced accuracy and F1, beside chance and the paper."""
+    rows = []
+    for model in dataset.models:
+        answers = test_images(dataset.of_model(model))
+        table = study.table("models", dataset.name, model)
+        f1 = table[(table["metric"] == "macro_f1") & (table["fold"] == "all")].set_index("images")
+        for images, accuracy in model_accuracies(study, dataset, model).items():
+            part = answers if images == "all" else answers[~answers["copy_in_train"].astype(bool)]
+            network = network_of(model)
+            rows.append(
+                {
+                    "task": dataset.name,
+                    "network": network,
+                    "model": model,
+                    "images": images,
+                    "n": accuracy.n,
+                    "accuracy": accuracy.value,
+                    "accuracy_low": accuracy.low,
+                    "accuracy_high": accuracy.high,
+                    "balanced_accuracy": balanced_accuracy(part, dataset.classes),
+                    "macro_f1": f1["value"].get(images, np.nan),
+                    "macro_f1_low": f1["low"].get(images, np.nan),
+                    "macro_f1_high": f1["high"].get(images, np.nan),
+                    "commonest_class": accuracy.chance,
+                    "one_over_classes": 1 / part["label"].nunique(),
+                    "at_chance": accuracy.near_chance,
+                    "paper_accuracy": PUBLISHED_ACCURACY.get((dataset.name, network), np.nan),
+                }
+            )
+    return pd.DataFrame(rows, columns=ACCURACY_COLUMNS)
+
+
+def balanced_accuracy(answers: pd.DataFrame, classes: Sequence[str]) -> float:
+    """Mean over the classes that occur of the share of their images that is predicted right.
+
+    >>> balanced_accuracy(pd.DataFrame({"label": ["a", "a", "a", "b"], "predicted": ["a", "a", "b", "b"]}), ["a", "b"])
+    0.8333333333333333
+    """
+    counts = confusion(answers, classes)
+    present = counts.sum(axis=1) > 0
+    return float((np.diag(counts)[present] / counts.sum(axis=1)[present]).mean())
+
+
+def network_tests(study: StudyResult, dataset: DatasetResult) -> pd.DataFrame:
+    """Every pair of networks by accuracy: the paper's paired t-test, and the corrected one where there are folds."""
+    tests = study.table("model_tests", dataset.name)
+    tests = tests[tests["metric"] == "accuracy"]
+    return tests.assign(task=dataset.name)[["task", "images", "test", "metric", *TEST_COLUMNS]]
+
+
+def confidence_numbers(study: StudyResult, dataset: DatasetResult) -> pd.DataFrame:
+    """Mean confidence increase per network, set of images, true class ("all" for all) and method."""
+    scores = study.table("scores", dataset.name)
+    road = scores[(scores["metric"] == "road") & (scores["correct"] == "all")]
+    published = [
+        PUBLISHED_CONFIDENCE.get((dataset.name, str(label)), {}).get(str(method), np.nan)
+        for label, method in zip(road["label"], road["method"], strict=True)
+    ]
+    road = road.assign(task=dataset.name, control=road["method"].map(is_control).astype(bool), paper=published)
+    columns = ["model", "images", "label", "method", "control", "mean", "low", "high", "n", "missing", "paper"]
+    return road[["task", *columns]]
+
+
+def method_tests(study: StudyResult, dataset: DatasetResult) -> pd.DataFrame:
+    """Every pair of methods and controls on each network, by their confidence increase."""
+    tests = study.table("method_tests", dataset.name)
+    tests = tests[tests["metric"] == "road"]
+    return tests.assign(task=dataset.name)[["task", "model", "images", "test", *TEST_COLUMNS]]
+
+
+def time_numbers(study: StudyResult, dataset: DatasetResult) -> pd.DataFrame:
+    """Seconds per image of each network and method, the mean over folds, and its ratio to a plain forward pass."""
+    rows = []
+    for model in dataset.models:
+        cells = [cell for cell in dataset.of_model(model) if cell.times.get("explain")]
+        names = dict.fromkeys(name for cell in cells for name in cell.times["explain"])
+        spent = {
+            "forward": [cell.times["forward_seconds_per_image"] for cell in cells],
+            "forward and gradient": [cell.times["shared_seconds_per_image"] for cell in cells],
+            **{
+                name: [cell.times["explain"][name] for cell in cells if name in cell.times["explain"]] for name in names
+            },
+        }
+        for method, values in spent.items() if cells else ():
+            mean, forward = float(np.mean(values)), float(np.mean(spent["forward"]))
+            devices = ", ".join(sorted({str(cell.times["device"]) for cell in cells}))
+            rows.append((dataset.name, model, method, mean, mean / forward if forward else np.nan, devices))
+    columns = ["task", "model", "method", "seconds_per_image", "ratio_to_forward", "device"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def paper_sheets(studies: Mapping[str, StudyResult]) -> dict[str, pd.DataFrame]:
+    """File name without ending -> table, over all tasks. None of them names a patient or an image."""
+    made = {
+        "accuracy": accuracy_numbers,
+        "network_tests": network_tests,
+        "confidence_increase": confidence_numbers,
+        "method_tests": method_tests,
+        "times": time_numbers,
+    }
+    sheets = {}
+    for name, make in made.items():
+        tables = [make(study, dataset) for study in studies.values() for dataset in study.datasets]
+        filled = [table for table in tables if len(table)]
+        sheets[name] = pd.concat(filled, ignore_index=True) if filled else tables[0]
+    sheets["beside_paper"] = beside_paper(sheets)
+    return sheets
+
+
+def beside_paper(sheets: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """A row per network and published finding: what it was, and what was found here."""
+    rows: list[dict[str, object]] = []
+
+    def add(finding: str, published: str, kind: str, model: str, here: float, note: str = "") -> None:
+        network = network_of(model) or model
+        values = (finding, published, kind, network, model, here, note)
+        rows.append(dict(zip(_BESIDE, values, strict=True)))
+
+    accuracy = sheets["accuracy"]
+    for _, row in accuracy[accuracy["paper_accuracy"].notna()].iterrows():
+        finding = f"Accuracy of {row['network']} on {row['task']}"
+        note = "" if row["images"] == "all" else str(row["images"])
+        add(finding, f"{100 * row['paper_accuracy']:.2f}\u00a0%", "accuracy", row["model"], row["accuracy"], note)
+    increase = sheets["confidence_increase"]
+    increase = increase[increase["images"] == "all"]
+    for (task, label), published in PUBLISHED_CONFIDENCE.items():
+        part = increase[(increase["task"] == task) & (increase["label"] == label)]
+        for method, value in published.items():
+            for _, row in part[part["method"] == method].iterrows():
+                finding = f"Confidence increase on {label}, {method_title(method)}"
+                add(finding, f"{value:.2f}", "increase", row["model"], row["mean"])
+        order = " > ".join(map(method_title, published))
+        for model, means in _means(part):
+            values = [means.get(method, np.nan) for method in published]
+            if np.isfinite(values).all():
+                add(f"{order} on {label}", "holds", "holds", model, float(values == sorted(values, reverse=True)))
+    for task, weakest in PUBLISHED_WEAKEST.items():
+        for model, means in _means(increase[(increase["task"] == task) & (increase["label"] == "all")]):
+            known = {method: means[method] for method in METHODS if np.isfinite(means.get(method, np.nan))}
+            if weakest in known and len(known) > 1:
+                finding = f"{method_title(weakest)} the weakest of the five on {task}"
+                add(finding, "holds", "holds", model, float(min(known, key=known.__getitem__) == weakest))
+    return pd.DataFrame(rows, columns=_BESIDE)
+
+
+def _means(increase: pd.DataFrame) -> Iterator[tuple[str, dict[str, float]]]:
+    """Each network with its methods' means."""
+    for model, part in increase.groupby("model", sort=False):
+        yield str(model), dict(zip(part["method"].astype(str), part["mean"].astype(float), strict=True))
