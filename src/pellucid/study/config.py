@@ -82,7 +82,11 @@ class ExternalSettings(_Section):
 
 
 class DatasetSettings(_Section):
-    """One data set: an image folder, a manifest file, or `phantom:NAME` for a built-in one."""
+    """One data set: an image folder, a manifest file, or `phantom:NAME` for a built-in one.
+
+    With the task "multi-label" an image may have several labels, or none: a manifest's label column parts them by "|",
+    or `labels` names its columns of 0 and 1.
+    """
 
     name: str = Field(pattern=NAME)
     path: str
@@ -90,6 +94,8 @@ class DatasetSettings(_Section):
     channels: Literal[1, 3] = 3
     intensity: Literal["dtype", "image"] = "dtype"
     images: int = Field(400, ge=40, description="how many images a phantom has; ignored for files")
+    task: Literal["single-label", "multi-label"] = "single-label"
+    labels: tuple[str, ...] = ()
     split: SplitSettings = SplitSettings()
     leakage: LeakageSettings = LeakageSettings()
     external: tuple[ExternalSettings, ...] = ()
@@ -104,7 +110,15 @@ class DatasetSettings(_Section):
     def _known_phantom(self) -> DatasetSettings:
         if self.path.startswith(PHANTOM) and self.path.removeprefix(PHANTOM) not in TASKS:
             raise ValueError(str(unknown_name("phantom", self.path.removeprefix(PHANTOM), TASKS)))
+        if self.multi_label and self.path.startswith(PHANTOM):
+            raise ValueError("task: expected single-label, which phantoms are, got multi-label.")
+        if self.labels and not self.multi_label:
+            raise ValueError('labels: expected none for one class to an image, got some. Set task = "multi-label".')
         return self
+
+    @property
+    def multi_label(self) -> bool:
+        return self.task == "multi-label"
 
 
 class ModelSettings(_Section):
@@ -336,6 +350,13 @@ class StudyConfig(_Section):
         _refuse_twice("models", [model.name for model in self.models])
         _refuse_twice("enhancements", self.enhancements)
         _refuse_twice("seeds", self.seeds)
+        several = [dataset.name for dataset in self.datasets if dataset.multi_label]
+        combined = [model.name for model in self.models if not isinstance(model, ModelSettings)]
+        if several and combined:
+            raise ValueError(
+                f"models: expected networks that are trained, which data sets of several labels to an image "
+                f"({several[0]!r}) need, got {combined[0]!r}, which votes or takes features."
+            )
         return self
 
     @model_validator(mode="after")

@@ -11,7 +11,8 @@ import pandas as pd
 from pellucid.data.enhancements import NONE
 from pellucid.statistics import Comparison, compare_all
 
-METRICS = ("accuracy", "macro_f1", "auroc")
+METRICS = ("accuracy", "subset_accuracy", "macro_f1", "auroc", "macro_auroc")
+"""What is shown and, over folds, compared, where it is there; some are for labels that don't exclude each other."""
 
 Compared = tuple[dict[str, Any], Comparison]
 

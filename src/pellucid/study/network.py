@@ -11,9 +11,10 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
-from pellucid.data.dataset import EpochSampler, ImageDataset, class_weights
+from pellucid.data.dataset import EpochSampler, ImageDataset, class_weights, positive_weights
 from pellucid.data.splits import inner_folds
 from pellucid.data.transforms import Augmentation, Normalisation, dataset_normalisation
+from pellucid.errors import expected
 from pellucid.files import read_table, write_table
 from pellucid.models.checkpoints import ModelCard
 from pellucid.models.zoo import create_model, pretrained_normalisation
@@ -86,7 +87,9 @@ def _tuned(
     if not store.tuning.exists():
         aside = store.folder / "tuning"
         rows: list[dict[str, Any]] = []
-        for fold, validates in enumerate(inner_folds(pool, config.tuning.folds, config.seed)):
+        for fold, validates in enumerate(
+            inner_folds(pool, config.tuning.folds, config.seed, multi_label=task.prepared.manifest.multi_label)
+        ):
             parts = pool[~validates].reset_index(drop=True), pool[validates].reset_index(drop=True)
             for number, candidate in enumerate(candidates):
                 folder = aside / f"{fold}-{number}"
@@ -125,6 +128,7 @@ def _train(
         intensity=cell.dataset.intensity,
         output_stride=model.output_stride,
         enhancement=cell.enhancement,
+        multi_label=prepared.manifest.multi_label,
     )
     pretrained = model.pretrained
     with torch.random.fork_rng(devices=[]):
@@ -137,10 +141,16 @@ def _train(
             pretrained=Path(pretrained) if isinstance(pretrained, str) else pretrained,
             output_stride=card.output_stride,
         )
-    labels = torch.tensor([card.classes.index(label) for label in train_rows["label"]])
-    balance = settings.balance
+    labels, balance = torch.as_tensor(train.labels), settings.balance
+    if card.multi_label and balance == "sampling":
+        raise expected("balance", "'weights' or 'none' where an image may have several labels", "'sampling'")
+    weights = None
+    if balance == "weights":
+        weights = positive_weights(labels) if card.multi_label else class_weights(labels, len(card.classes))
     train = train.with_transform(normalisation, Augmentation(**settings.augmentation.model_dump()), seed=seed)
-    sampler = EpochSampler(labels, seed=seed, balanced=balance == "sampling")
+    sampler = EpochSampler(
+        torch.zeros(len(train)) if card.multi_label else labels, seed=seed, balanced=balance == "sampling"
+    )
     return fit(
         network,
         DataLoader(
@@ -155,7 +165,7 @@ def _train(
         folder=folder,
         card=card,
         settings=settings,
-        class_weights=class_weights(labels, len(card.classes)) if balance == "weights" else None,
+        class_weights=weights,
         seed=seed,
         device=task.device,
         show_progress=task.show_progress,

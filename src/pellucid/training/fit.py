@@ -95,7 +95,7 @@ def fit(
                     network, settings, rate.rate, len(card.classes), class_weights, seed,
                     epoch_steps=len(share(train, 0, settings.devices)),
                 )  # fmt: skip
-                module.names = _names(train)
+                module.names, module.multi_label = _names(train), card.multi_label
                 _run(module, Loaders(train, validation), keeper, device, show_progress)
                 keeper.load(resume)  # several devices train in processes of their own
             write_json(folder / "training_times.json", {"seconds": [row["seconds"] for row in keeper.rows]})
