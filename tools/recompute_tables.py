@@ -189,9 +189,9 @@ def accuracy(study: Study) -> Iterator[dict]:
             f1 = f1_score(rows["label"], rows["predicted"], average="macro", labels=classes) if whole else np.nan
             f1_low, f1_high = bounds(np.mean(per_class, axis=0), codes, study.settings) if whole else (np.nan, np.nan)
             balanced = recall_score(label, said, average="macro", labels=np.unique(label))
-            balanced_low, balanced_high = (
-                bounds(np.mean(recalls, axis=0), codes, study.settings) if whole else (np.nan, np.nan)
-            )
+            if not whole:  # over the classes that occur, the rows by sample
+                codes, recalls = by_sample(rows, study.settings)
+            balanced_low, balanced_high = bounds(np.mean(recalls, axis=0), codes, study.settings)
             yield {
                 "task": task,
                 "model": model,
@@ -212,6 +212,20 @@ def accuracy(study: Study) -> Iterator[dict]:
                     balanced_low <= 1 / rows["label"].nunique() if np.isfinite(balanced_low) else low <= share
                 ),
             }
+
+
+def by_sample(rows: pd.DataFrame, settings: dict) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Units, and recall of each class that occurs in each resample."""
+    rows = rows.sort_values("sample", kind="stable")
+    codes = units(rows)
+    weights = draws(codes, settings)
+    right = (rows["label"] == rows["predicted"]).to_numpy()
+    recalls = []
+    for label in rows["label"].unique():
+        there = (rows["label"] == label).to_numpy()
+        with np.errstate(invalid="ignore", divide="ignore"):
+            recalls.append(weights @ (right & there) / (weights @ there))
+    return codes, recalls
 
 
 def row_ids(rows: pd.DataFrame, ids: pd.Series) -> np.ndarray:

@@ -255,9 +255,9 @@ def accuracy_table(accuracy: pd.DataFrame, datasets: Sequence[DatasetResult]) ->
                 Cell(str(row["images"])),
                 Cell(str(row["n"])),
                 _share(row, "accuracy"),
-                Cell(percent(row["commonest_class"]), "at chance" if chance else "", strong=chance),
+                Cell(percent(row["commonest_class"])),
                 _share(row, "balanced_accuracy"),
-                Cell(percent(row["one_over_classes"])),
+                Cell(percent(row["one_over_classes"]), "at chance" if chance else "", strong=chance),
                 interval(row["macro_f1"], row["macro_f1_low"], row["macro_f1_high"]),
                 Cell(percent(published, 2)),
             ]
@@ -272,7 +272,8 @@ def accuracy_table(accuracy: pd.DataFrame, datasets: Sequence[DatasetResult]) ->
         rows,
         note=(
             "Under each network its parameters and the paper’s network of its family. Chance stands right of each "
-            "accuracy: naming the commonest class each time, and for balanced accuracy one over the number of classes. "
+            "accuracy: naming the commonest class each time, and for balanced accuracy one over the classes that occur, "
+            "which its interval must lie above. "
             "Under values their bootstrap intervals, which resample patients where they are known."
         ),
         heads=3,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,9 @@ from pellucid.attribution.families import is_control
 from pellucid.report.findings_of import model_accuracies, test_images
 from pellucid.report.names import method_title
 from pellucid.report.read import DatasetResult, StudyResult
-from pellucid.report.tables import T_TESTS, confusion
+from pellucid.report.tables import T_TESTS
+from pellucid.statistics import bootstrap, units_of
+from pellucid.statistics.units import FloatArray
 
 # The published numbers that are known here; which network the confidence increases belong to isn't.
 PUBLISHED_ACCURACY = {("skin", "ResNet50"): 0.8631}
@@ -47,8 +49,8 @@ def network_of(model: str) -> str:
 def accuracy_numbers(study: StudyResult, dataset: DatasetResult) -> pd.DataFrame:
     """A row per network and set of test images: accuracy, balanced accuracy and F1, beside chance and the paper.
 
-    A network is at chance where the interval of its balanced accuracy isn't above one over the number of classes. Where
-    a class is absent, so that there is no interval, its accuracy is held against the share of the commonest class.
+    A network is at chance where the interval of its balanced accuracy isn't above one over the number of classes that
+    occur; where there is no interval, where that of its accuracy isn't above the share of the commonest class.
     """
     rows = []
     for model in dataset.models:
@@ -64,7 +66,8 @@ def accuracy_numbers(study: StudyResult, dataset: DatasetResult) -> pd.DataFrame
                 for name, end in (("value", ""), ("low", "_low"), ("high", "_high"))
             }
             if np.isnan(numbers["balanced_accuracy"]):
-                numbers["balanced_accuracy"] = _balanced(part, dataset.classes)
+                names = ("balanced_accuracy", "balanced_accuracy_low", "balanced_accuracy_high")
+                numbers |= dict(zip(names, _balanced(part, study), strict=True))
             low = float(numbers["balanced_accuracy_low"])
             rows.append(
                 {
@@ -86,11 +89,31 @@ def accuracy_numbers(study: StudyResult, dataset: DatasetResult) -> pd.DataFrame
     return pd.DataFrame(rows, columns=ACCURACY_COLUMNS)
 
 
-def _balanced(answers: pd.DataFrame, classes: Sequence[str]) -> float:
-    """Mean over the classes that occur of the share of their images that is predicted right."""
-    counts = confusion(answers, classes)
-    true = counts.sum(axis=1)
-    return float((np.diag(counts)[true > 0] / true[true > 0]).mean())
+def _balanced(answers: pd.DataFrame, study: StudyResult) -> tuple[float, float, float]:
+    """Balanced accuracy over the classes that occur, and its interval, for test images that lack a class."""
+    rows = answers.sort_values("sample", kind="stable")
+    patients, samples = rows["patient_id"].astype(str), rows["sample"].astype(str)
+    if samples.duplicated().any():
+        patients = patients.where(patients != "", "image " + samples)
+    right = (rows["label"] == rows["predicted"]).to_numpy(float)
+    groups = [(rows["label"] == label).to_numpy(float) for label in rows["label"].unique()]
+
+    def balanced(weights: FloatArray) -> FloatArray:
+        shares = [
+            np.divide(weights @ (right * group), weights @ group, out=np.full(len(weights), np.nan), where=there)
+            for group, there in ((group, weights @ group > 0) for group in groups)
+        ]
+        return np.asarray(np.mean(shares, axis=0))
+
+    settings = study.config.get("statistics", {})
+    found = bootstrap(
+        {"": balanced},
+        units_of(list(patients), len(rows)),
+        resamples=int(settings.get("resamples", 2000)),
+        confidence=study.confidence,
+    )[""]
+    value, low, high = (np.nan if each is None else each for each in (found.value, found.low, found.high))
+    return value, low, high
 
 
 def network_tests(study: StudyResult, dataset: DatasetResult) -> pd.DataFrame:
