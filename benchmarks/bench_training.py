@@ -64,7 +64,7 @@ def batches(size: int, batch: int, steps: int) -> DataLoader[Any]:
 
 
 def timm_loop(name: str, loader: DataLoader[Any], precision: str, device: torch.device) -> tuple[float, float]:
-    """Seconds and mean loss of one epoch as timm's training script takes it: autocast, loss, backward, step, schedule, meter."""
+    """Seconds and mean loss of an epoch as timm trains: autocast, loss, backward, step, schedule, meter."""
     model = network(name).to(device, memory_format=torch.channels_last)
     optimiser = create_optimizer_v2(model, opt="adamw", lr=RATE, weight_decay=0.01)
     scheduler = CosineLRScheduler(optimiser, t_initial=len(loader), t_in_epochs=False)
