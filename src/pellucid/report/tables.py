@@ -18,6 +18,16 @@ SPLIT_TITLES = {"train": "Training", "val": "Validation", "test": "Test"}
 LONG_NAMES = 50  # letters of all class names, above which column names are written upwards
 MODEL_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "mcc")
 LABEL_METRICS = ("subset_accuracy", "macro_f1", "macro_auroc", "macro_auprc", "hamming_loss")
+T_TESTS = ("corrected-resampled-t", "paired-t")
+_TEST_TITLES = {
+    "mcnemar": "McNemar",
+    "mcnemar-clustered": "McNemar, clustered",
+    "delong": "DeLong",
+    "delong-clustered": "DeLong, clustered",
+    "wilcoxon": "Wilcoxon",
+    "friedman-nemenyi": "Friedman–Nemenyi",
+    "non-inferiority": "non-inferiority",
+}
 MAIN_RULES = ("", "argmax", "fixed")  # those of the main table; it shows no chosen threshold
 
 
@@ -80,7 +90,10 @@ def counts_table(dataset: DatasetResult) -> Table | None:
         "Images per class and part",
         ["Class", *(SPLIT_TITLES[split] for split in SPLITS), "All"],
         rows,
-        note=f"Smallest and largest count over {folds} folds." if folds > 1 else "",
+        note=" ".join(
+            [f"Smallest and largest count over {folds} folds."] * (folds > 1)
+            + ["An image may have several labels, and counts for each."] * dataset.multi_label
+        ),
         sizes=(len(rows) - 1, 1),
     )
 
@@ -149,7 +162,8 @@ def folds_table(models: pd.DataFrame) -> Table | None:
 
 
 def model_tests_table(tests: pd.DataFrame) -> Table | None:
-    """Every pair of models with its test, corrected p and effect size."""
+    """Every pair of models with its t-test, corrected p and effect size."""
+    tests = tests[tests["test"].isin(T_TESTS)]
     if tests.empty:
         return None
     rows = []
@@ -265,7 +279,7 @@ def test_title(name: str) -> str:
     >>> test_title("corrected-resampled-t")
     'corrected resampled t'
     """
-    return name.replace("-", " ")
+    return _TEST_TITLES.get(name, name.replace("-", " "))
 
 
 def _significant(value: float) -> bool:
