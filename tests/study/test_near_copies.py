@@ -99,6 +99,9 @@ def test_copies_are_dropped_or_grouped_where_asked(
         assert parts["train/b/01.png"] == parts["test/b/mirrored.png"]
     facts = read_json(tmp_path / "data" / "skin.json")
     assert facts["given_split"] is given
+    assert (
+        "2 images are left out, as copies of test images or of images with another label." in facts["notes"]
+    ) is given
     kinds = {each["kind"] for each in facts["leakage"]}
     assert not kinds & {"exact-in-training", "near-in-training"}
 
