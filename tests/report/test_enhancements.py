@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import f1_score, roc_auc_score
 
 from pellucid.data.enhancements import enhance
 from pellucid.report.build import build_report
@@ -58,6 +59,15 @@ def test_a_row_per_network_and_metric_and_a_column_per_enhancement(study: StudyR
         )
         for cell in dataset.cells
     }
+    for network, f1_row, auroc_row in zip(MODELS, table.rows[1::3], table.rows[2::3], strict=True):
+        for enhancement, f1, auroc in zip(ENHANCEMENTS, f1_row[2:], auroc_row[2:], strict=True):
+            if (network, enhancement) in answers:
+                said = answers[network, enhancement]
+                truth, shares = said["label"], said[[f"prob_{name}" for name in dataset.classes]]
+                wanted = f1_score(truth, said["predicted"], average="macro")
+                assert f1.text.split()[0] == f"{wanted:.3f}"
+                wanted = roc_auc_score(truth, shares, multi_class="ovr", average="macro", labels=list(dataset.classes))
+                assert auroc.text.split()[0] == f"{wanted:.3f}"
     for network, row in zip(MODELS, table.rows[::3], strict=True):
         values = {}
         for enhancement, cell in zip(ENHANCEMENTS, row[2:], strict=True):
