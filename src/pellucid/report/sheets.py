@@ -17,6 +17,7 @@ def sheets(study: StudyResult) -> dict[str, pd.DataFrame]:
         "counts": _counts(study),
         "models": study.statistics["models"],
         "model_tests": study.statistics["model_tests"],
+        "power": study.statistics["power"],
         "enhancement_tests": study.statistics["enhancement_tests"],
         "confusion": _confusion(study),
         "learning_curves": _history(study),
@@ -37,7 +38,7 @@ def _counts(study: StudyResult) -> pd.DataFrame:
 def _confusion(study: StudyResult) -> pd.DataFrame:
     rows = []
     for dataset in study.datasets:
-        for cell in dataset.cells:
+        for cell in () if dataset.multi_label else dataset.cells:
             clean = cell.test[~cell.test["copy_in_train"].astype(bool)]
             for images, test in (("all", cell.test), ("without copies", clean)):
                 counts = confusion(test, dataset.classes)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pellucid.drawing import colour_of
+from pellucid.report.composed import layer_words, made_of
 from pellucid.report.names import counted, listed, measure_title, number, p_value, percent, seconds
 from pellucid.report.read import CellResult, DatasetResult
 
@@ -17,6 +18,16 @@ SPLIT_TITLES = {"train": "Training", "val": "Validation", "test": "Test"}
 LONG_NAMES = 50  # letters of all class names, above which column names are written upwards
 MODEL_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "mcc")
 LABEL_METRICS = ("subset_accuracy", "macro_f1", "macro_auroc", "macro_auprc", "hamming_loss")
+T_TESTS = ("corrected-resampled-t", "paired-t")
+_TEST_TITLES = {
+    "mcnemar": "McNemar",
+    "mcnemar-clustered": "McNemar, clustered",
+    "delong": "DeLong",
+    "delong-clustered": "DeLong, clustered",
+    "wilcoxon": "Wilcoxon",
+    "friedman-nemenyi": "Friedman–Nemenyi",
+    "non-inferiority": "non-inferiority",
+}
 MAIN_RULES = ("", "argmax", "fixed")  # those of the main table; it shows no chosen threshold
 
 
@@ -79,7 +90,10 @@ def counts_table(dataset: DatasetResult) -> Table | None:
         "Images per class and part",
         ["Class", *(SPLIT_TITLES[split] for split in SPLITS), "All"],
         rows,
-        note=f"Smallest and largest count over {folds} folds." if folds > 1 else "",
+        note=" ".join(
+            [f"Smallest and largest count over {folds} folds."] * (folds > 1)
+            + ["An image may have several labels, and counts for each."] * dataset.multi_label
+        ),
         sizes=(len(rows) - 1, 1),
     )
 
@@ -148,7 +162,8 @@ def folds_table(models: pd.DataFrame) -> Table | None:
 
 
 def model_tests_table(tests: pd.DataFrame) -> Table | None:
-    """Every pair of models with its test, corrected p and effect size."""
+    """Every pair of models with its t-test, corrected p and effect size."""
+    tests = tests[tests["test"].isin(T_TESTS)]
     if tests.empty:
         return None
     rows = []
@@ -222,16 +237,19 @@ def training_table(dataset: DatasetResult) -> Table | None:
     for cell in dataset.cells:
         card, times = cell.card, cell.times
         grid = card.get("grid")
+        place = cell.place if len(dataset.of_model(cell.model)) > 1 else ""
         mean, std = (", ".join(number(value) for value in card["normalisation"][part]) for part in ("mean", "std"))
         rows.append(
             [
-                Cell(cell.model, cell.place if len(dataset.of_model(cell.model)) > 1 else ""),
+                Cell(cell.model, "; ".join(part for part in (place, made_of(card.get("combination"))) if part)),
                 Cell(f"{card['parameters'] / 1e6:.2f} M"),
                 Cell(f"{card['channels']} × {card['image_size']} × {card['image_size']}"),
                 Cell(str(card["normalisation"]["origin"]), f"mean {mean}; sd {std}"),
-                Cell(f"{card['best_epoch']} of {card['epochs']}", "stopped early" if card.get("stopped_early") else ""),
+                Cell(f"{card['best_epoch']} of {card['epochs']}", "stopped early" if card.get("stopped_early") else "")
+                if card["epochs"]
+                else Cell("–"),
                 Cell(seconds(times.get("train_seconds"))),
-                Cell(str(card.get("layer") or "–"), " × ".join(map(str, grid)) + " grid" if grid else ""),
+                Cell(layer_words(card.get("layer")), " × ".join(map(str, grid)) + " grid" if grid else ""),
             ]
         )
     columns = ["Model", "Parameters", "Input", "Normalisation", "Best epoch", "Training time", "Explained layer"]
@@ -261,7 +279,7 @@ def test_title(name: str) -> str:
     >>> test_title("corrected-resampled-t")
     'corrected resampled t'
     """
-    return name.replace("-", " ")
+    return _TEST_TITLES.get(name, name.replace("-", " "))
 
 
 def _significant(value: float) -> bool:
