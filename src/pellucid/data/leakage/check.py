@@ -91,7 +91,7 @@ def report_leakage(
     """The same from near copies found before: `pairs` within the data set, and with each other set those across."""
     found = [
         *copies.findings(manifest.table, pairs),
-        *bound.findings(manifest.table),
+        *bound.findings(manifest.table, manifest.multi_label),
         *confounded.findings(manifest),
         *_unread(manifest),
     ]
