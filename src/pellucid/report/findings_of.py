@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
+from pellucid.report.composed import layer_words, unmade_findings
 from pellucid.report.findings import (
     Accuracy,
     Finding,
@@ -92,7 +94,8 @@ def _missing(dataset: DatasetResult) -> Finding | None:
 def _copies(dataset: DatasetResult, accuracies: Mapping[str, Mapping[str, Accuracy]]) -> Finding | None:
     facts = dataset.facts.get("duplicates", {})
     both = {model: (known["all"], known.get("without copies")) for model, known in accuracies.items() if "all" in known}
-    return copies_finding(int(facts.get("test_images", 0)), int(facts.get("cross_split", 0)), both)
+    test, copies, near = (int(facts.get(name, 0)) for name in ("test_images", "cross_split", "near_cross_split"))
+    return copies_finding(test, copies, both, near)
 
 
 def _of_model(
@@ -111,8 +114,9 @@ def _of_model(
     explained = sum(len(cell.explained) for cell in cells)
     wrong = sum(int((~cell.explained["correct"].astype(bool)).sum()) for cell in cells)
     found += sample_findings(model, explained, wrong)
+    found += unmade_findings(model, card.get("unmade") or {})
     if explained:
-        found.append(grid_finding(model, card.get("layer"), card.get("grid"), int(card["image_size"])))
+        found.append(grid_finding(model, layer_words(card.get("layer")), card.get("grid"), int(card["image_size"])))
         coinciding = common_coinciding(cells)
         scores = study.table("scores", dataset.name, model, "all")
         scores = scores[(scores["label"] == "all") & (scores["correct"] == "all")]
@@ -144,4 +148,14 @@ def _between_models(study: StudyResult, dataset: DatasetResult) -> list[Finding]
             found.append(
                 Finding(f"{clear} of {counted(len(part), 'pair')} of models differ clearly on test images ({images}).")
             )
-    return found
+    return found + _undetected(tests[tests["test"] == first], study.table("power", dataset.name))
+
+
+def _undetected(tests: pd.DataFrame, power: pd.DataFrame) -> list[Finding]:
+    """What would have been found, of pairs between which no difference was; of many pairs the tables alone say it."""
+    of_all, power = tests[tests["images"] == "all"], power[power["images"] == "all"]
+    if len(of_all) > 3:
+        return []
+    unclear = {(row["a"], row["b"]) for _, row in of_all.iterrows() if not float(row["p_adjusted"]) <= 0.05}
+    rows = [row for _, row in power.iterrows() if (row["a"], row["b"]) in unclear and np.isfinite(row["detectable"])]
+    return [Finding(str(row["sentence"]).split(" The difference seen")[0], "against") for row in rows]

@@ -34,6 +34,11 @@ STATISTICS_COLUMNS = {
     "model_tests": [
         "dataset", "model", "images", "test", "metric", "a", "b", "mean_difference", "low", "high", "statistic", "df",
         "p_value", "p_adjusted", "effect_size", "effect_low", "effect_high", "n", "unit", "identical", "sentence",
+        "of", "measure", "effect", "margin", "note",
+    ],
+    "power": [
+        "dataset", "images", "metric", "a", "b", "n", "unit", "mean_difference", "detectable", "needed", "note",
+        "sentence",
     ],
     "scores": [
         "dataset", "model", "images", "method", "metric", "label", "correct", "mean", "low", "high", "n", "missing",
@@ -55,6 +60,9 @@ _WORDS = (
     "rule",
     "unit",
     "note",
+    "of",
+    "measure",
+    "effect",
     "test",
     "a",
     "b",
@@ -129,7 +137,7 @@ class DatasetResult:
         return tuple(cell for cell in self.cells if cell.model == model)
 
     def picture_file(self, kind: str) -> Path:
-        """The zarr group of small pictures: "examples", "duplicates" or "explained_fold-K"."""
+        """The zarr group of small pictures: "examples", "leakage" or "explained_fold-K"."""
         return self.folder / f"{self.name}_{kind}.zarr"
 
 

@@ -17,6 +17,7 @@ def sheets(study: StudyResult) -> dict[str, pd.DataFrame]:
         "counts": _counts(study),
         "models": study.statistics["models"],
         "model_tests": study.statistics["model_tests"],
+        "power": study.statistics["power"],
         "enhancement_tests": study.statistics["enhancement_tests"],
         "confusion": _confusion(study),
         "learning_curves": _history(study),

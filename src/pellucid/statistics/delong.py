@@ -17,7 +17,7 @@ from pellucid.statistics.results import TestResult, check_confidence
 from pellucid.statistics.units import FloatArray, UnitIds, Units, numbers, units_of
 from pellucid.statistics.wording import count
 
-_FEW = 10  # clusters below which the normal approximation is rough
+_FEW = 20  # units below which the normal approximation is rough
 
 
 @dataclass(frozen=True)

@@ -29,12 +29,13 @@ from pellucid.models.checkpoints import ModelCard, load_weights
 from pellucid.models.zoo import count_parameters
 from pellucid.progress import progress
 from pellucid.study.combine import obtain_model
-from pellucid.study.config import StudyConfig, VoteSettings
-from pellucid.study.network import chosen_candidate
+from pellucid.study.config import ModelSettings, StudyConfig, VoteSettings
+from pellucid.study.network import chosen_candidate, training_settings
 from pellucid.study.plan import Cell, cell_seed, member_cell
 from pellucid.study.prepare import Prepared, choose_explained, manifest_fingerprint
 from pellucid.study.store import SHARD, CellStore, fingerprint
 from pellucid.training.classifier import Item
+from pellucid.training.defaults import taken_by_default
 from pellucid.training.fit import Fitted
 from pellucid.training.predict import predict, predicted_label
 
@@ -320,7 +321,7 @@ def _finish(
             "layer": shards[0]["layer"] if shards else None,
             "grid": shards[0]["grid"] if shards else None,
             "coinciding": _coinciding([shard["coinciding"] for shard in shards]),
-            "tuned": config.tuning.candidates[chosen_candidate(store)] if config.tuning.candidates else None,
+            **_trained(cell, config, store, fitted),
             "best_epoch": fitted.best_epoch,
             "epochs": len(fitted.history),
             "stopped_early": fitted.stopped_early,
@@ -333,6 +334,20 @@ def _finish(
             "chance": float(test["label"].value_counts(normalize=True).max()),
         },
     )
+
+
+def _trained(cell: Cell, config: StudyConfig, store: CellStore, fitted: Fitted) -> dict[str, Any]:
+    """The settings that the network was trained with, and where they come from; None where nothing was trained."""
+    if not isinstance(cell.model, ModelSettings) or fitted.settings is None:
+        return {"tuned": None, "training": None, "by_default": [], "rate_found": ""}
+    tuned = config.tuning.candidates[chosen_candidate(store)] if config.tuning.candidates else None
+    asked = cell.model.trained_by(config.training).model_copy(update=tuned or {})
+    return {
+        "tuned": tuned,
+        "training": fitted.settings.model_dump(mode="json", exclude={"workers", "devices"}),
+        "by_default": list(taken_by_default(asked)),
+        "rate_found": fitted.found,
+    }
 
 
 def _coinciding(shards: list[list[list[str]]]) -> list[list[str]]:
@@ -370,11 +385,14 @@ def cell_inputs(cell: Cell, prepared: Prepared, config: StudyConfig) -> dict[str
     """What each stage of the cell is made from, in short."""
     members = cell.model.members if isinstance(cell.model, VoteSettings) else ()
     training = fingerprint(
-        cell.model.model_dump(),
+        cell.model.model_dump(exclude={"learning_rate", "epochs", "training"}),
         [cell_inputs(member_cell(cell, name, config), prepared, config)["training"] for name in members],
         cell.dataset.model_dump(exclude={"path", "name", "external"}),
         prepared.fingerprint,
-        config.training.model_dump(exclude={"workers"}),
+        # as trained: another version's defaults may differ
+        training_settings(cell.model, config.training).model_dump(exclude={"workers", "devices"})
+        if isinstance(cell.model, ModelSettings)
+        else None,
         config.tuning.model_dump() if config.tuning.candidates else None,
         cell.enhancement,
         cell.seed,

@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    field_serializer,
     field_validator,
     model_validator,
 )
@@ -29,7 +30,8 @@ from pellucid.metrics import METRICS
 from pellucid.models.ensemble import Vote
 from pellucid.models.volumes import NETWORKS as VOLUME_NETWORKS
 from pellucid.models.zoo import check_architecture
-from pellucid.training.settings import TrainingSettings
+from pellucid.statistics import TESTS
+from pellucid.training.settings import LearningRate, TrainingSettings
 
 PHANTOM = "phantom:"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
@@ -123,14 +125,16 @@ class DatasetSettings(_Section):
 class ModelSettings(_Section):
     """One network by its timm name; `pretrained` is true, false, or a local weights file.
 
-    `learning_rate` and `epochs` replace those of the training section for this network. A smaller `output_stride`
-    gives finer maps, at more cost, from networks that can dilate their last stages.
+    `learning_rate`, `epochs` and whatever `training` holds replace those of the training section for this network:
+    `training = {optimiser = "sgd", mixup = 0.2}`. A smaller `output_stride` gives finer maps, at more cost, from
+    networks that can dilate their last stages.
     """
 
     name: str
     pretrained: bool | str = False
-    learning_rate: float | None = Field(None, gt=0)
+    learning_rate: LearningRate = None
     epochs: int | None = Field(None, ge=1)
+    training: TrainingSettings = TrainingSettings()
     output_stride: Literal[8, 16, 32] | None = None
     normalisation: Literal["auto", "imagenet", "data-set"] = "auto"
 
@@ -138,6 +142,18 @@ class ModelSettings(_Section):
     @classmethod
     def _known(cls, name: str) -> str:
         return _picture_network(name)
+
+    @field_serializer("training")
+    def _given(self, training: TrainingSettings) -> dict[str, Any]:
+        """What was given, so that it still replaces nothing else when it is read again."""
+        return training.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+
+    def trained_by(self, shared: TrainingSettings) -> TrainingSettings:
+        """The training section with this network's own settings in place of its."""
+        own = self.model_dump(include={"learning_rate", "epochs"}, exclude_none=True) | self._given(self.training)
+        fields = shared.model_dump() | own
+        fields["augmentation"] = shared.augmentation.model_dump() | own.get("augmentation", {})
+        return TrainingSettings.model_validate(fields)
 
 
 class VoteSettings(_Section):
@@ -280,11 +296,25 @@ class EvaluateSettings(_Section):
 
 
 class StatisticsSettings(_Section):
-    """How tests are corrected over their family and intervals made."""
+    """Which tests compare the models, how they are corrected over their family, and how intervals are made.
 
+    `tests` are those that suit the design unless named: over folds corrected-resampled-t and paired-t, else paired-t,
+    permutation, McNemar's and DeLong's by patient. `margin` is the difference in accuracy that is still accepted,
+    stated beforehand; with it, non-inferiority and equivalence are tested too. `family` is what is corrected together:
+    all comparisons by one test ("test"), those of one data set ("data-set"), or all of the study ("study").
+    """
+
+    tests: tuple[str, ...] = ()
+    margin: float | None = Field(None, gt=0, lt=1)
+    family: Literal["test", "data-set", "study"] = "test"
     correction: Literal["holm", "benjamini-hochberg"] = "holm"
     resamples: int = Field(2000, ge=100)
     confidence: float = Field(0.95, gt=0.5, lt=1)
+
+    @field_validator("tests")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(TESTS.resolve(name).label for name in dict.fromkeys(names))
 
 
 class StudyConfig(_Section):
@@ -405,6 +435,13 @@ def read_config(path: Path, data: Mapping[str, str] | None = None) -> StudyConfi
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"study: {path} isn't valid TOML: {error}.") from error
     return parse_config(fields, base=path.parent, data=data, where=str(path))
+
+
+def on_devices(config: StudyConfig, count: int) -> StudyConfig:
+    """The config whose networks are trained on so many devices; 1 leaves what it says itself."""
+    if count == 1:
+        return config
+    return config.model_copy(update={"training": config.training.model_copy(update={"devices": count})})
 
 
 def parse_config(

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pellucid.data.enhancements import NONE
 from pellucid.statistics import Comparison, compare_all
+from pellucid.study.families import Compared
 
-METRICS = ("accuracy", "macro_f1", "auroc")
-
-Compared = tuple[dict[str, Any], Comparison]
+METRICS = ("accuracy", "subset_accuracy", "macro_f1", "auroc", "macro_auroc")
+"""What is shown and, over folds, compared, where it is there; some are for labels that don't exclude each other."""
 
 
 def reference_of(enhancements: Sequence[str]) -> str:

@@ -41,7 +41,7 @@ def obtain_network(
     Leaves the cell's weights, history and, when settings were tuned, `tuning.parquet`. What is there isn't made again.
     """
     task = _Task(cell, prepared, cell_seed(cell.seed, cell), device, show_progress)
-    settings = training_settings(task.model, config.training)
+    settings = task.model.trained_by(config.training)
     train, validation = prepared.rows(cell.fold, "train"), prepared.rows(cell.fold, "val")
     if config.tuning.candidates:
         pool = pd.concat([train, validation], ignore_index=True).sort_values("sample", ignore_index=True)
@@ -51,8 +51,7 @@ def obtain_network(
 
 def training_settings(model: ModelSettings, training: TrainingSettings) -> TrainingSettings:
     """The study's settings with the network's own in their place, and what both leave open by the network's family."""
-    own = model.model_dump(include={"learning_rate", "epochs"}, exclude_none=True)
-    return resolved(training.model_copy(update=own), model.name, pretrained=model.pretrained is not False)
+    return resolved(model.trained_by(training), model.name, pretrained=model.pretrained is not False)
 
 
 def training_epochs(cell: Cell, config: StudyConfig) -> int:
@@ -114,6 +113,7 @@ def _train(
     task: _Task, train_rows: pd.DataFrame, val_rows: pd.DataFrame, settings: TrainingSettings, folder: Path
 ) -> Fitted:
     cell, model, prepared, seed = task.cell, task.model, task.prepared, task.seed
+    settings = resolved(settings, model.name, pretrained=model.pretrained is not False)
     train = prepared.images(train_rows, enhancement=cell.enhancement)
     validation = prepared.images(val_rows, enhancement=cell.enhancement)
     normalisation = chosen_normalisation(model, train)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,23 +15,22 @@ from pellucid.errors import InputError
 from pellucid.files import read_json, read_table, write_table
 from pellucid.progress import progress
 from pellucid.statistics import (
-    Comparison,
     Estimate,
     Units,
     bootstrap,
     compare_all,
-    correct_family,
     mean_of,
     units_of,
 )
 from pellucid.study.classified import MEASURE_COLUMNS, measured_rows
 from pellucid.study.config import StatisticsSettings, StudyConfig, read_config
 from pellucid.study.enhancement_tests import compared_enhancements
+from pellucid.study.families import TEST_COLUMNS, Compared, corrected_rows
+from pellucid.study.model_tests import compared_models
 from pellucid.study.plan import arm_folder, cell_folders
 from pellucid.study.ranking import MethodScore, MetricRanking, corrected, rank_methods
 from pellucid.study.store import read_cells
 
-IMAGE_SETS = ("all", "without copies")
 COMPARED_METRIC = "road"
 _EXPLAINED = ["seed", "fold", "sample"]
 """What tells an explained image of one network from the others."""
@@ -38,10 +38,6 @@ _EXPLAINED = ["seed", "fold", "sample"]
 _MODEL_COLUMNS = ["dataset", "model", "fold", "images", *MEASURE_COLUMNS]
 _SCORE_COLUMNS = [
     "dataset", "model", "images", "method", "metric", "label", "correct", "mean", "low", "high", "n", "missing",
-]  # fmt: skip
-_TEST_COLUMNS = [
-    "dataset", "model", "images", "test", "metric", "a", "b", "mean_difference", "low", "high", "statistic", "df",
-    "p_value", "p_adjusted", "family", "effect_size", "effect_low", "effect_high", "n", "unit", "identical", "sentence",
 ]  # fmt: skip
 _RANK_COLUMNS = [
     "dataset", "model", "images", "metric", "method", "control", "mean_rank", "best_control", "p_adjusted",
@@ -56,7 +52,9 @@ def summarise_study(config: StudyConfig, output: Path, *, show_progress: bool = 
     - `models.csv`: every measure of the classifiers on the test images, of all classes and of each, at thresholds
       chosen on the validation part too, with intervals that resample patients, per fold and over all folds, on all
       images and without the copies of training images; and on each external set.
-    - `model_tests.csv`: every pair of models on each data set, corrected over the study.
+    - `model_tests.csv`: every pair of models on each data set by every test that is declared, corrected over the
+      declared family.
+    - `power.csv`: the difference between two models that so many folds or patients would show.
     - `enhancement_tests.csv`: each enhancement of each network against none, corrected over the study.
     - `scores.csv`: mean of each metric per method and class, right and wrong predictions apart; likewise on both sets
       of images.
@@ -70,9 +68,11 @@ def summarise_study(config: StudyConfig, output: Path, *, show_progress: bool = 
     sizes = fold_sizes(output)
     scored = _scored(folders)
     made: dict[str, pd.DataFrame] = {}
+    compared = functools.cache(lambda: compared_models(answers, sizes, settings))
     steps: list[tuple[str, Callable[[], pd.DataFrame]]] = [
         ("models", lambda: _models(answers, elsewhere, settings)),
-        ("model_tests", lambda: _model_tests(answers, sizes, config)),
+        ("model_tests", lambda: compared().tests),
+        ("power", lambda: compared().power),
         ("enhancement_tests", lambda: _enhancement_tests(answers, made["models"], sizes, config)),
         ("scores", lambda: _scores(scored, settings)),
         ("method_tests", lambda: _method_tests(scored, output, config)),
@@ -139,51 +139,14 @@ def _test_parts(answers: pd.DataFrame) -> Iterable[tuple[str, str, str, str, pd.
                 yield str(dataset), str(model), fold, f"{name}without copies", clean
 
 
-def _model_tests(answers: pd.DataFrame, sizes: Mapping[str, tuple[float, float]], config: StudyConfig) -> pd.DataFrame:
-    if answers.empty:
-        return _joined([])
-    test = answers[answers["split"] == "test"]
-    correction = config.statistics.correction
-    tables = []
-    for images in IMAGE_SETS:
-        families: dict[str, list[tuple[dict[str, Any], Comparison]]] = {}
-        for dataset, part in test.groupby("dataset", sort=False):
-            rows = part if images == "all" else part[~part["copy_in_train"]]
-            if images != "all" and len(rows) in (0, len(part)):
-                continue
-            for name, comparisons in _compared_models(rows, sizes[str(dataset)], config).items():
-                where = {"dataset": dataset, "model": "", "images": images, "test": name, "metric": "accuracy"}
-                families.setdefault(name, []).extend((where, comparison) for comparison in comparisons)
-        tables += [_tests(family, correction) for family in families.values()]
-    return _joined(tables)
-
-
 def _enhancement_tests(
     answers: pd.DataFrame, models: pd.DataFrame, sizes: Mapping[str, tuple[float, float]], config: StudyConfig
 ) -> pd.DataFrame:
     correction = config.statistics.correction
     overall = models[models["class"] == ""]
     families = compared_enhancements(answers, overall, sizes, correction)
-    return _joined([_tests(family, correction) for family in families.values()])
-
-
-def _compared_models(
-    rows: pd.DataFrame, sizes: tuple[float, float], config: StudyConfig
-) -> dict[str, tuple[Comparison, ...]]:
-    """By folds where there are several, else by patients; seeds are averaged before."""
-    correction = config.statistics.correction
-    models = list(dict.fromkeys(rows["model"]))
-    if rows["fold"].nunique() > 1:
-        accuracy = rows.groupby(["fold", "model"])["correct"].mean().unstack("model")
-        by_fold = {name: accuracy[name].to_numpy(float) for name in models}
-        return {
-            "corrected-resampled-t": compare_all(by_fold, "fold", "corrected-resampled-t", correction, sizes=sizes),
-            "paired-t": compare_all(by_fold, "fold", "paired-t", correction),
-        }
-    right = rows.assign(correct=rows["correct"].astype(float)).pivot_table("correct", "sample", "model")
-    patients = rows.drop_duplicates("sample").set_index("sample")["patient_id"].loc[right.index]
-    by_sample = {name: right[name].to_numpy() for name in models}
-    return {"paired-t": compare_all(by_sample, list(patients), "paired-t", correction)}
+    compared = [(each, key) for key, family in families.items() for each in family]
+    return corrected_rows([each for each, _ in compared], [key for _, key in compared], correction)
 
 
 def _scored(folders: Sequence[Path]) -> pd.DataFrame:
@@ -251,9 +214,9 @@ def _units_of_explained(scored: pd.DataFrame, index: pd.Index[Any]) -> Units:
 
 def _method_tests(scored: pd.DataFrame, output: Path, config: StudyConfig) -> pd.DataFrame:
     if scored.empty or COMPARED_METRIC not in set(scored["metric"]):
-        return _joined([])
+        return pd.DataFrame(columns=TEST_COLUMNS)
     road = scored[scored["metric"] == COMPARED_METRIC]
-    families: dict[str, list[tuple[dict[str, Any], Comparison]]] = {}
+    found: list[Compared] = []
     for dataset, model, images, cell in _explained_parts(road):
         methods = list(dict.fromkeys(cell["method"]))
         values = cell.pivot(index=_EXPLAINED, columns="method", values="value")
@@ -264,8 +227,8 @@ def _method_tests(scored: pd.DataFrame, output: Path, config: StudyConfig) -> pd
             coinciding=_coinciding(output, dataset, model),
         )
         where = {"dataset": dataset, "model": model, "images": images, "test": "paired-t", "metric": COMPARED_METRIC}
-        families.setdefault(images, []).extend((where, comparison) for comparison in comparisons)
-    return _joined([_tests(family, config.statistics.correction) for family in families.values()])
+        found += [(where, comparison) for comparison in comparisons]
+    return corrected_rows(found, [where["images"] for where, _ in found], config.statistics.correction)
 
 
 def _method_ranks(scored: pd.DataFrame, output: Path, settings: StatisticsSettings) -> pd.DataFrame:
@@ -317,44 +280,6 @@ def _coinciding(output: Path, dataset: str, model: str) -> list[list[str]]:
     cards = [read_json(path) for path in sorted(arm_folder(output, dataset, model).glob("fold-*/cell.json"))]
     groups = [card["coinciding"] for card in cards]
     return [group for group in groups[0] if all(group in other for other in groups[1:])]
-
-
-def _tests(family: list[tuple[dict[str, Any], Comparison]], correction: str) -> pd.DataFrame:
-    """Rows of a family of tests, corrected over all of it."""
-    corrected = correct_family([comparison for _, comparison in family], correction)
-    rows = []
-    for (where, _), comparison in zip(family, corrected, strict=True):
-        result = comparison.result
-        low, high = result.interval or (None, None)
-        effect_low, effect_high = result.effect_interval or (None, None)
-        rows.append(
-            {
-                **where,
-                "a": comparison.first,
-                "b": comparison.second,
-                "mean_difference": result.mean_difference,
-                "low": low,
-                "high": high,
-                "statistic": result.statistic,
-                "df": result.df,
-                "p_value": result.p_value,
-                "p_adjusted": comparison.adjusted_p,
-                "family": comparison.family,
-                "effect_size": result.effect_size,
-                "effect_low": effect_low,
-                "effect_high": effect_high,
-                "n": result.n,
-                "unit": result.unit,
-                "identical": comparison.identical,
-                "sentence": comparison.sentence(),
-            }
-        )
-    return pd.DataFrame(rows, columns=_TEST_COLUMNS)
-
-
-def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    filled = [table for table in tables if not table.empty]
-    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=_TEST_COLUMNS)
 
 
 def _columns(estimate: Estimate, name: str) -> dict[str, Any]:

@@ -57,6 +57,8 @@ class Classifier(lightning.LightningModule):
         self.average: ModelEmaV3 | None = None  # a part of the module, so that a resumed run has it
         if settings.ema:
             self.average = ModelEmaV3(network, decay=settings.ema, use_warmup=True).requires_grad_(False)
+            # it draws for bfloat16 weights alone, and can't be sent to another process
+            self.average._sr_generator = None  # type: ignore[assignment]
         # kept out of the state: they belong to the data, not to the network
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.names: Sequence[str] | None = None  # of the training images, for messages
