@@ -10,7 +10,7 @@ import pandas as pd
 from pellucid.drawing import enlarge, to_picture
 from pellucid.report.figures import drawn
 from pellucid.report.gallery import SMALL, Group, as_seen
-from pellucid.report.names import METRIC_TITLES, number, p_value, percent
+from pellucid.report.names import measure_title, number, p_value, percent
 from pellucid.report.read import DatasetResult, open_pictures
 from pellucid.report.tables import Cell, Table, between, degrees, interval, test_title
 from pellucid.study.enhancement_tests import METRICS, reference_of
@@ -54,7 +54,7 @@ def enhancement_tests_table(tests: pd.DataFrame) -> Table | None:
                 [
                     Cell(str(network)),
                     Cell(f"{test['a']} − {test['b']}"),
-                    Cell(METRIC_TITLES[str(test["metric"])]),
+                    Cell(measure_title(str(test["metric"]))),
                     Cell(str(test["images"])),
                     Cell(test_title(str(test["test"]))),
                     Cell(number(test["mean_difference"]), between(test["low"], test["high"])),
@@ -125,7 +125,7 @@ def _crossed(
         for metric in metrics:
             found = {name: known[network, name, metric] for name in enhancements if (network, name, metric) in known}
             best = _best({name: float(row["value"]) for name, row in found.items()})
-            cells = [Cell(network), Cell(METRIC_TITLES[metric])]
+            cells = [Cell(network), Cell(measure_title(metric))]
             for name in enhancements:
                 if name not in found:
                     cells.append(Cell("–"))
