@@ -9,16 +9,20 @@ from pathlib import Path
 import pytest
 
 from pellucid.attribution import METHODS
+from pellucid.data.enhancements import ENHANCEMENTS
 from pellucid.models.checkpoints import ModelCard, save_weights
 from pellucid.study.config import StudyConfig
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
 def block(language: str) -> str:
-    found = re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
-    assert len(found) == 1
-    return found[0]
+    (found,) = blocks(language)
+    return found
 
 
 def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,6 +46,26 @@ def _names(row: str) -> list[str]:
     return re.findall(r"[a-z][a-z-]+", row)
 
 
+def counts(toml: str) -> tuple[int, ...]:
+    config = StudyConfig.model_validate(tomllib.loads(toml))
+    return len(config.datasets), len(config.models), len(config.explain.methods), len(config.enhancements)
+
+
+def test_a_fourth_data_set_a_fifth_network_and_a_sixth_method_are_three_lines() -> None:
+    lines = blocks("toml")[1].splitlines()
+    added = [line for line in lines if "# the " in line]
+    kinds = ["fourth data set", "fifth network", "second enhancement", "sixth method"]
+    assert [kind in line for kind, line in zip(kinds, added, strict=True)] == [True] * 4
+    assert counts("\n".join(lines)) == (4, 5, 6, 2)
+    assert counts("\n".join(line for line in lines if line not in added)) == (3, 4, 5, 1)
+    for line, wanted in zip(added, [(3, 5, 6, 2), (4, 4, 6, 2), (4, 5, 6, 1), (4, 5, 5, 2)], strict=True):
+        assert counts("\n".join(each for each in lines if each != line)) == wanted
+
+
+def test_every_enhancement_is_named() -> None:
+    assert set(ENHANCEMENTS.names()) <= set(_names(README))
+
+
 def test_the_study_is_valid() -> None:
-    config = StudyConfig.model_validate(tomllib.loads(block("toml")))
+    config = StudyConfig.model_validate(tomllib.loads(blocks("toml")[0]))
     assert [model.name for model in config.models] == ["resnet50", "densenet121", "vgg16", "efficientnet_b0"]

@@ -39,6 +39,24 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
+def pick_devices(name: str = "auto") -> tuple[torch.device, ...]:
+    """As `pick_device`, or several CUDA devices that follow one another, as in `cuda:0,1`.
+
+    Raises InputError as `pick_device` does, or when the numbers don't follow one another.
+
+    >>> pick_devices("cpu")
+    (device(type='cpu'),)
+    """
+    first, *others = name.split(",")
+    if not others:
+        return (pick_device(name),)
+    start = first.removeprefix("cuda:")
+    numbers = [int(number) if number.isdigit() else -1 for number in (start, *others)]
+    if not first.startswith("cuda:") or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        raise expected("device", "several as in 'cuda:0,1', one after the other", repr(name))
+    return tuple(pick_device(f"cuda:{number}") for number in numbers)
+
+
 def clock(device: torch.device | None) -> float:
     """Seconds of a clock that runs on, read once `device` has done its work; differences are times."""
     if device is not None and device.type == "cuda":

@@ -14,6 +14,8 @@ from PIL import Image
 import pellucid
 from pellucid.cli.main import main
 from pellucid.cli.options import parse_data
+from pellucid.models.checkpoints import read_card
+from pellucid.study.estimate import Estimate
 
 
 def draw(path: Path, bright: bool, seed: int) -> None:
@@ -78,6 +80,25 @@ def test_train_leaves_weights_and_predictions(trained: Path) -> None:
     np.testing.assert_allclose(predictions[["prob_bright", "prob_dark"]].sum(axis=1), 1, rtol=1e-6)
     assert (trained / "weights.safetensors").exists()
     assert (trained / "history.parquet").exists()
+
+
+def test_weights_trained_under_an_enhancement_carry_it(folder: Path, tmp_path: Path) -> None:
+    chosen = "--model test_resnet --size 32 --channels 1 --epochs 1 --batch-size 8 --device cpu"
+    given = ["train", str(folder), "--output", str(tmp_path), *chosen.split()]
+    assert main([*given, "--enhancement", "gamma[gamma=0.8]"]) == 0
+    assert read_card(tmp_path / "weights.safetensors").enhancement == "gamma[gamma=0.8]"
+    assert main([*given, "--enhancement", "gama"]) == 2
+
+
+def test_a_plan_shows_enhancements_with_their_options(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    cell = {"dataset": "d", "model": "n + hog[cell=4]", "seed": 0, "fold": 0, "state": "done", "seconds": 0, "bytes": 1}
+    monkeypatch.setattr("pellucid.study.estimate.estimate_study", lambda *_, **__: Estimate(pd.DataFrame([cell])))
+    text = 'models = ["test_resnet"]\ndatasets = [{name = "d", path = "phantom:skin"}]\n'
+    (tmp_path / "study.toml").write_text(text)
+    assert main(["run", str(tmp_path / "study.toml"), "-o", str(tmp_path / "out"), "--dry"]) == 0
+    assert "hog[cell=4]" in capsys.readouterr().out
 
 
 def test_predict_writes_a_row_per_image_and_names_what_it_skips(

@@ -188,12 +188,16 @@ def _facts(folder: Path, made: Made, name: str, test: pd.DataFrame) -> None:
         )
         if len(duplicates):
             attributes = {
-                "samples": list(duplicates["sample"]),
-                "groups": [int(group) for group in duplicates["group"]],
+                "kind": ["exact-in-training"] * len(duplicates),
+                "size": [2] * len(duplicates),
+                "data_set": [name] * len(duplicates),
+                "transform": ["", "pixel-identical"] * (len(duplicates) // 2),
+                "similarity": [None] * len(duplicates),
+                **{column: duplicates[column].tolist() for column in ("group", "sample", "split", "label")},
             }
             images = _pictures(duplicates, made, draws)[0]
             images[1::2] = images[::2]
-            write_pictures(folder / f"{name}_duplicates.zarr", {"images": images}, attributes)
+            write_pictures(folder / f"{name}_leakage.zarr", {"images": images}, attributes)
     write_json(
         folder / f"{name}.json",
         {
@@ -208,6 +212,14 @@ def _facts(folder: Path, made: Made, name: str, test: pd.DataFrame) -> None:
             "image_size": 64,
             "channels": made.channels,
             "masks": 40 if made.masks else 0,
+            "leakage": [
+                {
+                    "kind": "exact-in-training",
+                    "severity": "alarm",
+                    "count": copies,
+                    "sentence": f"{copies} of {len(test)} test images have a twin, as patient PAT-0001’s scan.",
+                }
+            ],
             "duplicates": {
                 "groups": copies,
                 "images": 2 * copies,

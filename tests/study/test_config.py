@@ -26,9 +26,21 @@ def test_the_written_config_reads_back_the_same(tmp_path: Path) -> None:
     assert read_config(tmp_path / "study.toml") == config
 
 
+def test_enhancements_are_names_labels_or_tables_in_one_spelling(tmp_path: Path) -> None:
+    table = {"name": "clahe", "tiles": 4, "clip_limit": 0.02}
+    config = parse(enhancements=["none", "gamma[gamma=0.7]", table])
+    assert config.enhancements == ("none", "gamma[gamma=0.7]", "clahe[clip_limit=0.02,tiles=4]")
+    (tmp_path / "study.toml").write_text(write_config(config))
+    assert read_config(tmp_path / "study.toml") == config
+    assert parse().enhancements == ("none",)
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
+        ({"enhancements": ["clah"]}, "enhancements: unknown enhancement 'clah'. Did you mean 'clahe'"),
+        ({"enhancements": [{"name": "gamma", "gamma": -1}]}, "gamma: expected a number above 0, got -1"),
+        ({"enhancements": ["hog", {"name": "hog"}]}, "enhancements: the name 'hog' is given twice"),
         ({"trainning": {}}, "unknown key 'trainning'. Did you mean 'training'"),
         ({"training": {"epoch": 3}}, "unknown key 'training.epoch'. Did you mean 'epochs'"),
         (

@@ -12,7 +12,7 @@ from typing import Annotated, ParamSpec
 import typer
 
 import pellucid
-from pellucid.cli import demo, doctor, evaluate, explain, methods, paper, predict, report, run, train
+from pellucid.cli import data, demo, doctor, evaluate, explain, methods, paper, predict, report, run, train
 from pellucid.errors import InputError, PellucidError
 
 Arguments = ParamSpec("Arguments")
@@ -65,6 +65,9 @@ app.command()(told(evaluate.evaluate))
 app.command()(told(report.report))
 app.command()(told(methods.methods))
 app.command()(told(doctor.doctor))
+data_app = typer.Typer(help="Look a data set over before anything is trained on it.", no_args_is_help=True)
+data_app.command()(told(data.check))
+app.add_typer(data_app, name="data")
 
 
 def _print_version(wanted: bool) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pellucid.models.checkpoints import ModelCard
     from pellucid.registry import Choice
 
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps; to train on several, cuda:0,1.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first image that can't be read.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for all results.", file_okay=False)]
 

@@ -49,6 +49,7 @@ def run(
 def _print_estimate(study: Path, output: Path, data: dict[str, str], device: str, strict: bool) -> None:
     from rich.console import Console
     from rich.filesize import decimal
+    from rich.markup import escape
     from rich.table import Table
 
     from pellucid.progress import duration
@@ -58,7 +59,7 @@ def _print_estimate(study: Path, output: Path, data: dict[str, str], device: str
     found = estimate_study(read_config(study, data), output, device=device, strict=strict, show_progress=True)
     table = Table("data set", "network", "seed", "fold", "state", "time to go", "disk")
     for row in found.cells.to_dict("records"):
-        where = (str(row[name]) for name in ("dataset", "model", "seed", "fold", "state"))
+        where = (escape(str(row[name])) for name in ("dataset", "model", "seed", "fold", "state"))
         table.add_row(*where, duration(row["seconds"]) if row["seconds"] else "–", decimal(row["bytes"]))
     Console().print(table)
     typer.echo(

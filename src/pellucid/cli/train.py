@@ -17,9 +17,11 @@ def train(
     size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 224,
     channels: Annotated[int, typer.Option(help="1 (grey) or 3 (colour).")] = 3,
     enhancement: Annotated[str, typer.Option(help="What is done to images first, such as clahe.")] = "none",
-    epochs: Annotated[int, typer.Option(help="At most this many.")] = 30,
+    epochs: Annotated[int | None, typer.Option(help="At most this many; by the network's family unless given.")] = None,
     batch_size: Annotated[int, typer.Option(help="Images per step.")] = 32,
-    learning_rate: Annotated[float, typer.Option(help="Highest rate, after the warm-up.")] = 1e-3,
+    learning_rate: Annotated[
+        str | None, typer.Option(help="Highest rate, after the warm-up, or find; by the network's family unless given.")
+    ] = None,
     pretrained: Annotated[
         str, typer.Option(help="yes: the hub's weights; no: random ones; or a local weights file.")
     ] = "no",
@@ -42,10 +44,18 @@ def train(
             "datasets": [{"name": "data", "path": path, "image_size": size, "channels": channels}],
             "enhancements": [enhancement],
             "models": [{"name": model, "pretrained": weights}],
-            "training": {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate},
+            "training": {"batch_size": batch_size, "epochs": epochs, "learning_rate": _rate(learning_rate)},
         },
         base=Path.cwd(),
         where="train",
     )
     summary = train_single(config, output, device=device, strict=strict, show_progress=True)
     typer.echo(summary)
+
+
+def _rate(given: str | None) -> float | str | None:
+    """A number where it is one; what it isn't is refused with the other settings."""
+    try:
+        return None if given is None else float(given)
+    except ValueError:
+        return given

@@ -37,7 +37,7 @@ class _Cache:
         return {"limit": self.limit, "used": 0, "tensors": {}}
 
 
-class ImageDataset(Dataset[tuple[Tensor, int, int]]):
+class ImageDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
     """Images by position: (tensor (C, size, size) float32, label index, position).
 
     An item is asked for by its position, or by (position, epoch) as `EpochSampler` does; the epoch decides how the
@@ -46,7 +46,7 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
 
     Arguments:
         paths: image files.
-        labels: class index of each.
+        labels: class index of each; or, where images may have several, a tensor (N, K) float32 of 0 and 1.
         channels, size, intensity, enhancement: as `prepare` takes them; what comes after is augmentation and
             normalisation.
         cache_bytes: bound on the memory of the cache, 2 GiB unless told; 0 keeps nothing.
@@ -57,7 +57,7 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
     def __init__(
         self,
         paths: Sequence[Path],
-        labels: Sequence[int],
+        labels: Sequence[int] | Tensor,
         *,
         channels: int,
         size: int,
@@ -68,7 +68,7 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
         if len(paths) != len(labels):
             raise expected("labels", f"one for each of {len(paths)} paths", len(labels))
         self.paths = [Path(path) for path in paths]
-        self.labels = [int(label) for label in labels]
+        self.labels: Sequence[int] | Tensor = labels if isinstance(labels, Tensor) else [int(each) for each in labels]
         self.channels, self.size, self.intensity = channels, size, intensity
         self.enhancement = ENHANCEMENTS.resolve(enhancement)
         self._cache = _Cache(cache_bytes)
@@ -100,7 +100,7 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int | tuple[int, int]) -> tuple[Tensor, int, int]:
+    def __getitem__(self, index: int | tuple[int, int]) -> tuple[Tensor, int | Tensor, int]:
         position, epoch = index if isinstance(index, tuple) else (index, 0)
         if not 0 <= position < len(self):
             raise IndexError(f"position {position} of {len(self)} images")
@@ -181,3 +181,17 @@ def class_weights(labels: Tensor | Sequence[int], classes: int) -> Tensor:
     if len(counts) != classes or int(counts.min()) == 0:
         raise expected("labels", f"at least one image of each of {classes} classes", counts.tolist())
     return (counts.sum() / (classes * counts.double())).float()
+
+
+def positive_weights(labels: Tensor) -> Tensor:
+    """Loss weight (K,) float32 of having each label, from labels (N, K) of 0 and 1: images without it over those with.
+
+    Raises InputError when no image has a label.
+
+    >>> positive_weights(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]))
+    tensor([3.0000, 0.3333])
+    """
+    counts = labels.double().sum(dim=0)
+    if not bool((counts > 0).all()):
+        raise expected("labels", "at least one image of each label", counts.tolist())
+    return ((len(labels) - counts) / counts).float()

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pellucid.data.images import IMAGE_ENDINGS, OTHER_IMAGE_ENDINGS
+from pellucid.data.labels import SEPARATOR, joined, labels_of
 from pellucid.errors import InputError, expected, nearest, unknown_name
 from pellucid.files import inside
 
@@ -75,10 +76,13 @@ def list_folder(root: Path) -> Listing:
     return Listing(root, _completed(table), tuple(notes))
 
 
-def list_table(path: Path) -> Listing:
-    """The images of a manifest file; columns as `load_manifest` says."""
+def list_table(path: Path, *, multi_label: bool = False, labels: Sequence[str] = ()) -> Listing:
+    """The images of a manifest file; columns, `multi_label` and `labels` as `load_manifest` says."""
     root = path.parent
-    table = _columns(_read(path), path)
+    found = _read(path)
+    table = _columns(_joined(found, labels, path) if labels else found, path)
+    if multi_label:
+        table = table.assign(label=[joined(labels_of(text)) for text in table["label"]])
     if table.empty:
         raise expected("path", "a manifest with a row per image", f"{path} without rows")
     samples = [_sample(root, value, "path") for value in table["path"]]
@@ -87,7 +91,7 @@ def list_table(path: Path) -> Listing:
         raise expected("path", "each image once in the manifest", f"{len(doubled)} paths twice, e.g. {doubled[0]}")
     table = table.drop(columns="path").assign(sample=samples)
     unlabelled = table.loc[table["label"] == "", "sample"]
-    if len(unlabelled):
+    if len(unlabelled) and not multi_label:
         raise expected(
             "label", "a label for each image", f"{len(unlabelled)} without, e.g. {unlabelled.iloc[0]}",
             do="Fill the label in or remove the row.",
@@ -171,6 +175,24 @@ def _columns(table: pd.DataFrame, path: Path) -> pd.DataFrame:
         if column not in table:
             raise _missing_column(column, [str(name) for name in table], path)
     return table.assign(**{column: _text(table[column]) for column in _TEXT if column in table})
+
+
+def _joined(table: pd.DataFrame, labels: Sequence[str], path: Path) -> pd.DataFrame:
+    """The table with the labels whose columns hold 1 in its label column."""
+    for name in labels:
+        if name not in table:
+            raise _missing_column(name, [str(column) for column in table], path)
+        if SEPARATOR in name:
+            raise expected("labels", f"names without {SEPARATOR!r}", repr(name))
+        said = pd.to_numeric(table[name], errors="coerce")
+        if not said.isin((0, 1)).all():
+            raise expected(
+                "labels", f"0 or 1 in the column {name!r}", f"{int((~said.isin((0, 1))).sum())} rows with other values"
+            )
+    has = np.column_stack([pd.to_numeric(table[name]) == 1 for name in labels])
+    texts = [joined(name for name, one in zip(labels, row, strict=True) if one) for row in has]
+    used = [name for name in table if name in labels or _canonical(name) == "label"]
+    return table.drop(columns=used).assign(label=texts)
 
 
 def _missing_column(column: str, there: Sequence[str], path: Path) -> InputError:

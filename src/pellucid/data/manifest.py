@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pellucid.data.images import decode_file, quiet_decoders
+from pellucid.data.labels import classes_in
 from pellucid.data.layout import Listing, list_folder, list_table
 from pellucid.data.whole import DecodeError
 from pellucid.errors import InputError, UnreadableFileError, expected
@@ -41,6 +42,8 @@ class Manifest:
     unreadable: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     mask_problems: tuple[tuple[str, str], ...] = ()
+    multi_label: bool = False
+    """Whether an image may have several of the classes, or none; its label is then their names, parted by "|"."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,13 @@ class _Measured:
 
 
 def load_manifest(
-    path: str | Path, *, name: str | None = None, strict: bool = False, show_progress: bool = False
+    path: str | Path,
+    *,
+    name: str | None = None,
+    multi_label: bool = False,
+    labels: Sequence[str] = (),
+    strict: bool = False,
+    show_progress: bool = False,
 ) -> Manifest:
     """Read every image of a data set once and list what is there.
 
@@ -66,6 +75,8 @@ def load_manifest(
     Arguments:
         path: the folder or file.
         name: what the data set is called; by default the folder's name.
+        multi_label: whether an image may have several labels, or none: the manifest's label column parts them by "|".
+        labels: columns of the manifest that say so instead, 1 where an image has the label and 0 where not.
         strict: stop at the first image or mask that can't be used, instead of listing it.
         show_progress: show a bar with the time left.
 
@@ -73,9 +84,9 @@ def load_manifest(
     out of the folder, or fewer than two classes are left; UnreadableFileError when `strict`.
     """
     path = Path(path).expanduser()
-    listing = _list(path)
+    listing = _list(path, multi_label, tuple(labels))
     measured = _measure(listing, strict, show_progress)
-    return _assemble(name or listing.root.resolve().name, listing, measured)
+    return _assemble(name or listing.root.resolve().name, listing, measured, multi_label)
 
 
 def pixel_hash(pixels: np.ndarray) -> str:
@@ -92,15 +103,19 @@ def pixel_hash(pixels: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _list(path: Path) -> Listing:
+def _list(path: Path, multi_label: bool, labels: tuple[str, ...]) -> Listing:
     if path.is_file():
-        return list_table(path)
+        return list_table(path, multi_label=multi_label, labels=labels)
     if not path.is_dir():
         raise InputError(f"path: expected a folder of images or a manifest file, got {str(path)!r}, which isn't there.")
     found = [path / f"manifest{ending}" for ending in (".csv", ".parquet") if (path / f"manifest{ending}").is_file()]
     if len(found) > 1:
         raise expected("path", "one manifest", "manifest.csv and manifest.parquet", do=f"Name one: {found[0]}.")
-    return list_table(found[0]) if found else list_folder(path)
+    if found:
+        return list_table(found[0], multi_label=multi_label, labels=labels)
+    if multi_label:
+        raise expected("path", "a manifest, which several labels to an image need", f"the folder {str(path)!r}")
+    return list_folder(path)
 
 
 def _measure(listing: Listing, strict: bool, show_progress: bool) -> list[_Measured | str]:
@@ -156,7 +171,7 @@ def _mask_problem(path: Path, size: tuple[int, int]) -> str:
     return ""
 
 
-def _assemble(name: str, listing: Listing, measured: Sequence[_Measured | str]) -> Manifest:
+def _assemble(name: str, listing: Listing, measured: Sequence[_Measured | str], multi_label: bool) -> Manifest:
     rows = listing.table
     unreadable = tuple(
         (sample, result) for sample, result in zip(rows["sample"], measured, strict=True) if isinstance(result, str)
@@ -180,11 +195,12 @@ def _assemble(name: str, listing: Listing, measured: Sequence[_Measured | str]) 
     table = pd.concat([table.drop(columns=list(facts), errors="ignore"), facts], axis=1)
     further = [column for column in table if column not in (*COLUMNS, *MEASURED)]
     table = table[[*COLUMNS, *MEASURED, *further]].sort_values("sample", ignore_index=True)
-    classes = tuple(sorted(set(table["label"])))
+    classes = classes_in(table["label"], multi_label)
     if len(classes) < 2:
-        raise expected("path", "images of at least two classes", f"one, {classes[0]!r}", do=_inner(listing.root))
-    notes = (*listing.notes, *_notes(table, rows, problems, replaced))
-    return Manifest(name, listing.root, table, classes, unreadable, notes, problems)
+        got = f"one, {classes[0]!r}" if classes else "none"
+        raise expected("path", "images of at least two classes", got, do=_inner(listing.root))
+    notes = (*listing.notes, *_notes(table, rows, problems, replaced, multi_label))
+    return Manifest(name, listing.root, table, classes, unreadable, notes, problems, multi_label)
 
 
 def _inner(root: Path) -> str:
@@ -200,7 +216,11 @@ def _equal(stated: pd.Series, found: pd.Series) -> bool:
 
 
 def _notes(
-    table: pd.DataFrame, listed: pd.DataFrame, problems: tuple[tuple[str, str], ...], replaced: list[str]
+    table: pd.DataFrame,
+    listed: pd.DataFrame,
+    problems: tuple[tuple[str, str], ...],
+    replaced: list[str],
+    multi_label: bool,
 ) -> list[str]:
     notes = []
     unknown = int((table["patient_id"] == "").sum())
@@ -209,9 +229,9 @@ def _notes(
     elif unknown:
         notes.append(f"{unknown} of {len(table)} images have no patient id; each counts as a patient of its own.")
     several = int((table[table["patient_id"] != ""].groupby("patient_id")["label"].nunique() > 1).sum())
-    if several:
+    if several and not multi_label:
         notes.append(f"{several} patients have images of more than one class.")
-    lost = sorted(set(listed["label"]) - set(table["label"]))
+    lost = sorted(set(classes_in(listed["label"], multi_label)) - set(classes_in(table["label"], multi_label)))
     if lost:
         notes.append(f"No image of {_named(lost)} could be read; the data set goes on without.")
     if problems:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from pellucid.data.labels import classes_in, members
 from pellucid.data.leakage import copy_groups, copy_kind
 from pellucid.data.manifest import Manifest
 from pellucid.errors import expected, unknown_name
@@ -21,6 +22,8 @@ _GROUPING = ("patient_id", "pixel_hash", "lesion_id")
 _ATTEMPTS = 20
 _PASSES = 10
 _NAMED = 3
+NO_LABEL = ""
+_FEW_WITHOUT = 4  # with fewer groups per part than this, images without a label aren't stratified
 
 
 def assign_splits(
@@ -72,7 +75,7 @@ def assign_splits(
             raise expected(name, "1 or more", count)
     table = manifest.table.sort_values("sample", ignore_index=True)
     split = _pooled(split, action)
-    images = _Images(table["label"].to_numpy(str), independent_groups(table, near), (seed,))
+    images = _images(table, independent_groups(table, near), (seed,), manifest.multi_label)
     if leave_out is not None:
         parts = _leave_out(table, images, leave_out, validation)
     elif _is_given(table, split):
@@ -86,11 +89,11 @@ def assign_splits(
     else:
         parts = []
         for repeat in range(repeats):
-            drawn = _Images(images.labels, images.groups, (seed, repeat) if repeat else (seed,))
+            drawn = replace(images, seed=(seed, repeat) if repeat else (seed,))
             parts += [_hold_out(drawn, test, validation)] if folds == 1 else _fold(drawn, folds, validation)
     frames = []
     for fold, part in enumerate(parts):
-        kept = _without_copies(table, part, near) if action == "drop" else part
+        kept = _without_copies(table, images, part, near) if action == "drop" else part
         assigned = pd.Series(kept, table.index, dtype="str")
         kind = copy_kind(table["pixel_hash"], assigned, near)
         frame = table.assign(fold=fold, split=assigned, copy_in_train=kind != "", copy_kind=kind)
@@ -98,17 +101,18 @@ def assign_splits(
     return pd.concat(frames, ignore_index=True)
 
 
-def inner_folds(table: pd.DataFrame, folds: int, seed: int) -> list[pd.Series]:
+def inner_folds(table: pd.DataFrame, folds: int, seed: int, *, multi_label: bool = False) -> list[pd.Series]:
     """Part rows once more for nested cross-validation: per fold, which of them validate; groups stay together.
 
     Arguments:
         table: rows of a manifest (label, patient_id, pixel_hash …).
         folds: how many, at least 2.
         seed: of the draws.
+        multi_label: whether an image may have several labels.
 
     Raises InputError when a class has fewer independent groups than there are folds.
     """
-    images = _Images(table["label"].to_numpy(str), independent_groups(table), (seed, 0xF01D))
+    images = _images(table, independent_groups(table), (seed, 0xF01D), multi_label)
     images.require(folds, f"{folds} inner folds")
     remaining, parts = np.arange(len(table)), []
     for fold in range(folds):
@@ -169,7 +173,8 @@ def split_notes(manifest: Manifest, splits: pd.DataFrame) -> tuple[str, ...]:
     table = manifest.table.merge(splits[splits["fold"] == 0][["sample", "split"]], on="sample", suffixes=("_given", ""))
     notes = []
     for part in ("val", "test"):
-        missing = [name for name in manifest.classes if name not in set(table.loc[table["split"] == part, "label"])]
+        there = classes_in(table.loc[table["split"] == part, "label"], manifest.multi_label)
+        missing = [name for name in manifest.classes if name not in there]
         if missing:
             notes.append(f"The given {part} part holds no image of {_named(missing)}.")
     leaked = int((splits["copy_in_train"] & (splits["split"] == "val")).sum())
@@ -198,7 +203,7 @@ def _pooled(split: Literal["auto", "given", "random"], action: str) -> Literal["
     return "random" if action == "group" else split
 
 
-def _without_copies(table: pd.DataFrame, parts: np.ndarray, near: pd.DataFrame | None) -> np.ndarray:
+def _without_copies(table: pd.DataFrame, images: _Images, parts: np.ndarray, near: pd.DataFrame | None) -> np.ndarray:
     """Parts in which images that copy what is tested or validated, or whose copies' labels conflict, are "excluded"."""
     copies = copy_groups(table, near)
     several = table.groupby(copies)["label"].transform("nunique").to_numpy() > 1
@@ -207,7 +212,8 @@ def _without_copies(table: pd.DataFrame, parts: np.ndarray, near: pd.DataFrame |
         seen = copies.isin(set(copies[np.isin(kept, judged)])).to_numpy()
         kept[seen & (kept == part)] = "excluded"
     for part in set(parts.tolist()) - {"excluded"}:
-        lost = sorted(set(table["label"][parts == part]) - set(table["label"][kept == part]))
+        of_part, left = (images.members[where == part].any(axis=0) for where in (parts, kept))
+        lost = [name for name, gone in zip(images.names, of_part & ~left, strict=True) if gone and name != NO_LABEL]
         if lost:
             raise expected(
                 "action", f"images of {lost[0]!r} that stay in the {part} part without the copies", "none",
@@ -255,7 +261,7 @@ def _honour(table: pd.DataFrame, images: _Images, test: float, validation: float
 def _hold_out(images: _Images, test: float, validation: float) -> np.ndarray:
     wanted = "training, validation and test"
     images.require(3, wanted)
-    parts = np.full(len(images.labels), "train", dtype=object)
+    parts = np.full(len(images), "train", dtype=object)
     for stage, (part, share) in enumerate((("test", test), ("val", validation))):
         training = np.flatnonzero(parts == "train")
         parts[_found(images.take(training, share, stage=stage, keep=2 - stage), wanted)] = part
@@ -266,7 +272,7 @@ def _leave_out(table: pd.DataFrame, images: _Images, column: str, validation: fl
     values = left_out_values(table, column)
     all_parts = []
     for fold, value in enumerate(values):
-        parts = np.full(len(images.labels), "train", dtype=object)
+        parts = np.full(len(images), "train", dtype=object)
         tested = table[column].astype(str).to_numpy() == value
         parts[np.isin(images.groups, images.groups[tested])] = "excluded"
         parts[tested] = "test"
@@ -282,7 +288,7 @@ def _fold(images: _Images, folds: int, validation: float) -> list[np.ndarray]:
     # with two folds, what one fold tests must hold a group to train on and one to validate with for the other
     least = 2 if folds == 2 else 1
     images.require(max(3, folds * least), f"{folds} folds")
-    remaining = np.arange(len(images.labels))
+    remaining = np.arange(len(images))
     all_parts = []
     for fold in range(folds):
         tested: np.ndarray | None = remaining
@@ -290,7 +296,7 @@ def _fold(images: _Images, folds: int, validation: float) -> list[np.ndarray]:
             tested = images.take(remaining, 1 / (later + 1), stage=2 * fold, keep=later * least, least=least)
         tested = _found(tested, f"{folds} folds")
         remaining = np.setdiff1d(remaining, tested)
-        parts = np.full(len(images.labels), "train", dtype=object)
+        parts = np.full(len(images), "train", dtype=object)
         parts[tested] = "test"
         chosen = images.take(np.flatnonzero(parts == "train"), validation, stage=2 * fold + 1, keep=1)
         parts[_found(chosen, f"{folds} folds")] = "val"
@@ -298,19 +304,36 @@ def _fold(images: _Images, folds: int, validation: float) -> list[np.ndarray]:
     return all_parts
 
 
+def _images(table: pd.DataFrame, groups: np.ndarray, seed: tuple[int, ...], multi_label: bool) -> _Images:
+    texts = table["label"].astype(str).tolist()
+    names = classes_in(texts, multi_label)
+    found = members(texts, names, multi_label)
+    without = ~found.any(axis=1)
+    if without.any():
+        names, found = (*names, NO_LABEL), np.column_stack([found, without])
+    return _Images(names, found, groups, seed)
+
+
 @dataclass(frozen=True, eq=False)
 class _Images:
     """Label and group of each image, and the seed of what is drawn from them."""
 
-    labels: np.ndarray
+    names: tuple[str, ...]
+    members: np.ndarray
+    """(N, K) which of the names each image has; "" is the name of having none."""
     groups: np.ndarray
     seed: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.groups)
 
     def require(self, needed: int, parts: str, pool: np.ndarray | None = None) -> None:
         """Refuse a class with fewer independent groups than there are parts."""
         where = "" if pool is None else " in the training part"
-        for name in sorted(set(self.labels.tolist())):
-            here = (self.labels == name) & (True if pool is None else pool)
+        for name, member in zip(self.names, self.members.T, strict=True):
+            if name == NO_LABEL:
+                continue  # images without a label are spread as far as they go
+            here = member & (True if pool is None else pool)
             independent = len(np.unique(self.groups[here]))
             if independent < needed:
                 bound = f" ({here.sum()}, bound by patient, lesion or identical pixels)"
@@ -328,18 +351,19 @@ class _Images:
         At least `keep` groups of each class stay; only rows that are `free` are taken. None when no such choice is
         found. `stage` tells the draws of one seed apart.
         """
-        classes, labels = np.unique(self.labels[rows], return_inverse=True)
-        names, members = np.unique(self.groups[rows], return_inverse=True)
-        counts = np.zeros((len(names), len(classes)))
-        np.add.at(counts, (members, labels), 1)
-        may = np.ones(len(names), bool)
+        groups, of_row = np.unique(self.groups[rows], return_inverse=True)
+        counts = np.zeros((len(groups), len(self.names)))
+        np.add.at(counts, of_row, self.members[rows])
+        enough = [_FEW_WITHOUT * (keep + least) if name == NO_LABEL else 1 for name in self.names]
+        counts = counts[:, (counts > 0).sum(axis=0) >= enough]
+        may = np.ones(len(groups), bool)
         if free is not None:
-            may[members[~free]] = False
+            may[of_row[~free]] = False
         for attempt in range(_ATTEMPTS):
             generator = np.random.default_rng(np.random.SeedSequence((*self.seed, stage, attempt)))
             taken = _draw(counts, share, keep, least, may, generator)
             if taken is not None:
-                chosen: np.ndarray = rows[taken[members]]
+                chosen: np.ndarray = rows[taken[of_row]]
                 return chosen
         return None
 

@@ -43,6 +43,8 @@ class ModelCard:
     type, "image": from the image's own minimum to its maximum), `enhancement` by which label they were then enhanced.
     `image_size` is the side of square pictures in pixels, or (D, H, W) in voxels where the network takes volumes.
 
+    With `multi_label` an image may have several of the classes, or none: each logit has a probability of its own.
+
     A network made of several has their cards in `members`; `vote` says how they are one: "soft", "weighted" and
     "accuracy" are votes, named by how their weights were found; "sum" adds logits up; "boosting" grows trees of the
     shape `trees` on the members' features. `combined` makes such a card.
@@ -58,6 +60,7 @@ class ModelCard:
     intensity: Literal["dtype", "image"] = "dtype"
     output_stride: int | None = None
     enhancement: str = "none"
+    multi_label: bool = False
     members: tuple[ModelCard, ...] = ()
     vote: Literal["", "soft", "weighted", "accuracy", "sum", "boosting"] = ""
     trees: TreeShape | None = None

@@ -21,10 +21,11 @@ from pellucid.report.about import (
 )
 from pellucid.report.classifier import Measures, measures
 from pellucid.report.comparisons import Comparisons, comparisons
-from pellucid.report.enhancements import crossed_tables, enhanced_examples, enhancement_tests_table
+from pellucid.report.enhancements import crossed_tables, enhanced_examples, enhancement_tests_tables
 from pellucid.report.figures import Drawn, drawn, learning_curves
 from pellucid.report.findings_of import IMAGE_SETS, DatasetFindings, dataset_findings, model_accuracies
-from pellucid.report.gallery import Gallery, Group, duplicates, examples, gallery
+from pellucid.report.gallery import Gallery, Group, examples, gallery
+from pellucid.report.leakage import LeakagePart, study_leakage
 from pellucid.report.names import counted, percent
 from pellucid.report.overview import overview_table
 from pellucid.report.page import page
@@ -79,7 +80,7 @@ class DatasetPart:
     counts: Table | None
     examples: Sequence[Group]
     duplicates_summary: str
-    duplicates: Sequence[Group]
+    leakage: LeakagePart | None
     curves: Sequence[Drawn]
     models: Sequence[Table]
     comparisons: Comparisons | None
@@ -142,13 +143,16 @@ def _asked(study: StudyResult) -> tuple[list[str], list[str]]:
 
 def _intro(study: StudyResult) -> str:
     finished = sum(len(dataset.cells) for dataset in study.datasets)
-    models = len(study.config.get("models", ()))
+    planned = [cell for dataset in study.datasets for cell in dataset.planned]
     parts = [
         counted(len(study.datasets), "data set"),
-        counted(models, "model"),
+        counted(len({cell.model.name for cell in planned}), "model"),
+        counted(len({cell.enhancement for cell in planned}), "enhancement"),
+        counted(len({cell.seed for cell in planned}), "seed"),
         counted(study.folds, "fold"),
     ]
-    total = len(study.datasets) * models * study.folds
+    parts = [part for part in parts if part not in ("1 enhancement", "1 seed")]
+    total = len(planned)
     done = "all finished" if finished == total else f"{finished} of {total} finished"
     return f"{' × '.join(parts)}: {counted(total, 'network')}, {done}."
 
@@ -162,10 +166,9 @@ def _dataset_part(study: StudyResult, dataset: DatasetResult) -> DatasetPart:
     ]
     models = study.table("models", dataset.name)
     models = models.sort_values("model", key=lambda names: names.map(dataset.models.index), kind="stable")
+    accuracies = {model: model_accuracies(study, dataset, model) for model in dataset.models}
     chances = {
-        (model, images): accuracy.chance
-        for model in dataset.models
-        for images, accuracy in model_accuracies(study, dataset, model).items()
+        (model, images): accuracy.chance for model, known in accuracies.items() for images, accuracy in known.items()
     }
     tables = [
         training_table(dataset),
@@ -174,12 +177,11 @@ def _dataset_part(study: StudyResult, dataset: DatasetResult) -> DatasetPart:
     ]
     enhancing = study.table("enhancement_tests", dataset.name)
     crossed = crossed_tables(dataset, models, enhancing, study.confidence)
-    against = enhancement_tests_table(enhancing)
     confusions = [
         confusion_table(dataset.of_model(model), dataset.classes, images)
         for model in dataset.models
         for images in IMAGE_SETS
-        if images == "all" or (model, images) in chances
+        if not dataset.multi_label and (images == "all" or (model, images) in chances)
     ]
     return DatasetPart(
         name=dataset.name,
@@ -193,7 +195,7 @@ def _dataset_part(study: StudyResult, dataset: DatasetResult) -> DatasetPart:
         counts=counts_table(dataset),
         examples=examples(dataset),
         duplicates_summary=_duplicates_summary(dataset),
-        duplicates=duplicates(dataset),
+        leakage=study_leakage(dataset, accuracies),
         curves=[curve for model in dataset.models for curve in learning_curves(dataset.of_model(model))],
         models=[table for table in tables if table is not None],
         comparisons=comparisons(study.table("model_tests", dataset.name), study.table("power", dataset.name)),
@@ -201,7 +203,7 @@ def _dataset_part(study: StudyResult, dataset: DatasetResult) -> DatasetPart:
             measures(_title(str(model), str(images)), rows, study.confidence)
             for (model, images), rows in models[models["fold"] == "all"].groupby(["model", "images"], sort=False)
         ],
-        crossed=[*crossed, *([] if against is None else [against])],
+        crossed=[*crossed, *enhancement_tests_tables(enhancing)],
         enhanced=enhanced_examples(dataset) if crossed else (),
         confusions=[table for table in confusions if table is not None],
         explanations=[_model_part(study, dataset, model) for model in dataset.models],
@@ -265,12 +267,16 @@ def _summary(dataset: DatasetResult) -> str:
 
 def _duplicates_summary(dataset: DatasetResult) -> str:
     facts = dataset.facts.get("duplicates", {})
-    if not facts or not facts.get("groups"):
-        return "No two images are pixel-identical." if dataset.facts else ""
+    if not facts:
+        return ""
     test, cross = int(facts.get("test_images", 0)), int(facts.get("cross_split", 0))
+    if not facts.get("groups") and not cross:
+        return "No two images are pixel-identical."
+    near = int(facts.get("near_cross_split", 0))
     share = f" ({percent(cross / test, 0)})" if test else ""
     return (
         f"{counted(int(facts['images']), 'image')} in {counted(int(facts['groups']), 'group')} are pixel-identical to "
         f"another. {cross} of {counted(test, 'test image')}{share} have a copy in the training part"
+        + (f", {cross - near} of them a pixel-identical and {near} a near one" if near else "")
         + (f"; {facts['conflicting_groups']} groups bear different labels." if facts.get("conflicting_groups") else ".")
     )

@@ -14,7 +14,7 @@ from pellucid.report.tables import Cell, Table, interval
 DECIDED = ("sensitivity", "specificity", "ppv", "npv", "f1")
 RANKED = ("auroc", "auprc")
 LOSSES = ("brier", "log_loss")
-_RULES = {"argmax": "Predicted class", "fixed": "Stated", "youden": "Youden", "sensitivity-0.9": "Sensitivity ≥ 0.9"}
+_RULES = {"argmax": "Predicted class", "fixed": "Stated", "youden": "Youden", "sensitivity-0.9": "Sensitivity 0.9"}
 
 
 @dataclass(frozen=True)
@@ -84,18 +84,20 @@ def _ranked(rows: pd.DataFrame, shares: Mapping[str, float]) -> Table | None:
 def _decided(label: str, rows: pd.DataFrame, share: float) -> Table | None:
     """What is decided on one class, a column per rule."""
     decided = rows[rows["metric"].isin(DECIDED)]
-    rules = [rule for rule in _rules(decided) if decided.loc[decided["rule"] == rule, "value"].notna().any()]
+    of_rule = {rule: decided.loc[decided["rule"] == rule, "value"] for rule in _rules(decided)}
+    same = "fixed" in of_rule and "argmax" in of_rule and of_rule["fixed"].tolist() == of_rule["argmax"].tolist()
+    rules = [rule for rule, values in of_rule.items() if values.notna().any() and not (same and rule == "fixed")]
     if not rules:
         return None
     body = []
     for name in DECIDED:
-        of_rule = {str(row["rule"]): row for _, row in decided[decided["metric"] == name].iterrows()}
-        body.append([Cell(measure_title(name)), *(_value(of_rule.get(rule)) for rule in rules)])
+        found = {str(row["rule"]): row for _, row in decided[decided["metric"] == name].iterrows()}
+        body.append([Cell(measure_title(name)), *(_value(found.get(rule)) for rule in rules)])
     return Table(
         f"{label}, {percent(share)} of images",
         ["Measure", *(_heading(rule, decided) for rule in rules)],
         body,
-        note=_notes(decided[~decided["rule"].isin(rules) | decided["value"].isna()]),
+        note=_notes(decided),
         kind="small",
     )
 
@@ -106,13 +108,13 @@ def _rules(rows: pd.DataFrame) -> list[str]:
 
 
 def _heading(rule: str, rows: pd.DataFrame) -> str:
-    """A rule with its threshold: "Youden, from 0.41"."""
+    """A rule with its threshold: "Youden: ≥ 0.41"."""
     part = rows[rows["rule"] == rule]
     low, high = float(part["threshold_low"].min()), float(part["threshold_high"].max())
     title = _RULES.get(rule, rule)
     if not np.isfinite(low):
         return title
-    return f"{title}: from {number(low, 2)}" + (f"–{number(high, 2)}" if number(high, 2) != number(low, 2) else "")
+    return f"{title}: ≥\u00a0{number(low, 2)}" + (f"–{number(high, 2)}" if number(high, 2) != number(low, 2) else "")
 
 
 def _value(row: pd.Series | None) -> Cell:

@@ -10,9 +10,9 @@ import pandas as pd
 from pellucid.drawing import enlarge, to_picture
 from pellucid.report.figures import drawn
 from pellucid.report.gallery import SMALL, Group, as_seen
-from pellucid.report.names import measure_title, number, p_value, percent
+from pellucid.report.names import listed, measure_title, number, p_value, percent
 from pellucid.report.read import DatasetResult, open_pictures
-from pellucid.report.tables import Cell, Table, between, degrees, interval, test_title
+from pellucid.report.tables import Cell, Table, between, interval, test_title
 from pellucid.study.enhancement_tests import METRICS, reference_of
 
 ALPHA = 0.05
@@ -32,53 +32,20 @@ def crossed_tables(dataset: DatasetResult, models: pd.DataFrame, tests: pd.DataF
     enhancements = list(dict.fromkeys(enhancement for _, enhancement in arms.values()))
     if len(enhancements) < 2:
         return []
-    pooled = models[models["fold"] == "all"]
+    pooled = models[(models["fold"] == "all") & (models["class"] == "")]
     return [
         _crossed(str(images), part, tests[tests["images"] == images], arms, enhancements, confidence)
         for images, part in pooled.groupby("images", sort=False)
     ]
 
 
-def enhancement_tests_table(tests: pd.DataFrame) -> Table | None:
-    """Each enhancement of each network against none: the difference, its interval, p and effect."""
-    if tests.empty:
-        return None
-    rows, sizes = [], []
-    for network, part in tests.groupby("model", sort=False):
-        sizes.append(len(part))
-        for _, test in part.iterrows():
-            same = str(test["identical"]) == "True"
-            adjusted = test["p_adjusted"]
-            effect = Cell(number(test["effect_size"], 2), between(test["effect_low"], test["effect_high"], 2))
-            rows.append(
-                [
-                    Cell(str(network)),
-                    Cell(f"{test['a']} − {test['b']}"),
-                    Cell(measure_title(str(test["metric"]))),
-                    Cell(str(test["images"])),
-                    Cell(test_title(str(test["test"]))),
-                    Cell(number(test["mean_difference"]), between(test["low"], test["high"])),
-                    Cell("identical" if same else number(test["statistic"], 2), "" if same else degrees(test["df"])),
-                    Cell("–" if same else p_value(test["p_value"])),
-                    Cell("–" if same else p_value(adjusted), strong=not same and _significant(adjusted)),
-                    Cell("–") if same else effect,
-                    Cell(f"{int(test['n'])}" if np.isfinite(test["n"]) else "–", f"{test['unit']}s"),
-                ]
-            )
-    return Table(
-        f"Enhancements against {tests['b'].iloc[0]}",
-        [
-            "Network", "Enhancements", "Metric", "Test images", "Test", "Difference", "t", "p", "p corrected",
-            "Effect size", "n",
-        ],
-        rows,
-        note="p corrected for all tests of enhancements of this kind in the study, below 0.05 in bold. In brackets "
-        "intervals.",
-        heads=2,
-        kind="long",
-        sizes=sizes,
-        spanning=True,
-    )  # fmt: skip
+def enhancement_tests_tables(tests: pd.DataFrame) -> list[Table]:
+    """Each enhancement of each network against none, a table per set of images: differences, p and effects.
+
+    Where folds were compared the corrected resampled t-test is shown; the paired one stands in the CSV.
+    """
+    shown = tests[tests["test"] == _deciding(tests)]
+    return [_against(str(images), part) for images, part in shown.groupby("images", sort=False)]
 
 
 def enhanced_examples(dataset: DatasetResult) -> list[Group]:
@@ -93,7 +60,11 @@ def enhanced_examples(dataset: DatasetResult) -> list[Group]:
     for label in (label for label in dataset.classes if label in labels):
         image = arrays["images"][labels.index(label)]
         pictures = [
-            drawn(enlarge(to_picture(as_seen(image, name)), SMALL), f"Example of the class {label} under {name}", name)
+            drawn(
+                enlarge(to_picture(as_seen(image, name)), SMALL),
+                f"Example of the class {label} under {name}",
+                _title(name),
+            )
             for name in enhancements
         ]
         groups.append(Group(label, pictures))
@@ -144,7 +115,7 @@ def _crossed(
     title = "Networks and enhancements" + ("" if images == "all" else f", test images {images}")
     return Table(
         title,
-        ["Network", "Metric", *enhancements],
+        ["Network", "Metric", *map(_title, enhancements)],
         rows,
         note=note,
         heads=2,
@@ -153,15 +124,60 @@ def _crossed(
     )
 
 
+def _against(images: str, tests: pd.DataFrame) -> Table:
+    metrics = [metric for metric in METRICS if metric in set(tests["metric"])]
+    rows, sizes = [], []
+    for network, part in tests.groupby("model", sort=False):
+        sizes.append(part["a"].nunique())
+        for enhancement, pair in part.groupby("a", sort=False):
+            by_metric = {str(test["metric"]): test for _, test in pair.iterrows()}
+            units = {f"{int(test['n'])} {test['unit']}s" for test in by_metric.values() if np.isfinite(test["n"])}
+            cells = [Cell(str(network)), Cell(_title(str(enhancement))), Cell(listed(sorted(units)) or "–")]
+            for metric in metrics:
+                cells += _tested(by_metric[metric]) if metric in by_metric else [Cell("–"), Cell("–")]
+            rows.append(cells)
+    title = f"Enhancements against {tests['b'].iloc[0]}" + ("" if images == "all" else f", test images {images}")
+    columns = [column for metric in metrics for column in (f"{measure_title(metric)}, difference", "p, effect size")]
+    note = (
+        f"By the {test_title(str(tests['test'].iloc[0]))}-test. p is corrected for all such tests of enhancements in "
+        "the study, below 0.05 in bold; effect size: mean difference over the standard deviation of differences. In "
+        "brackets 95 % intervals, each of its difference alone."
+    )
+    return Table(title, ["Network", "Enhancement", "n", *columns], rows, note=note, heads=2, sizes=sizes, spanning=True)
+
+
+def _tested(test: pd.Series) -> list[Cell]:
+    """A difference over its interval, and its corrected p over the effect size."""
+    difference = Cell(number(test["mean_difference"]), between(test["low"], test["high"]))
+    if str(test["identical"]) == "True":
+        return [difference, Cell("identical")]
+    effect = f"d {number(test['effect_size'], 2)} {between(test['effect_low'], test['effect_high'], 2)}".strip()
+    known = np.isfinite(test["effect_size"])
+    return [difference, Cell(p_value(test["p_adjusted"]), effect if known else "", _significant(test["p_adjusted"]))]
+
+
+def _deciding(tests: pd.DataFrame) -> str:
+    """The test that counts: the one for folds that share training images, where there are folds."""
+    name = "corrected-resampled-t"
+    return name if name in set(tests["test"]) else "paired-t"
+
+
+def _title(enhancement: str) -> str:
+    """A label that may break into lines.
+
+    >>> _title("clahe[clip_limit=0.02,tiles=4]")
+    'clahe [clip_limit=0.02, tiles=4]'
+    """
+    return enhancement.replace("[", " [").replace(",", ", ")
+
+
 def _marks(tests: pd.DataFrame) -> dict[tuple[str, str, str], str]:
-    """Which way an enhancement of a network differs by a metric, where the test that corrects most says so."""
-    found = {}
-    for name in ("paired-t", "corrected-resampled-t"):  # the second counts where there is one
-        for _, test in tests[tests["test"] == name].iterrows():
-            mark = BETTER if float(test["mean_difference"]) > 0 else WORSE
-            key = (str(test["model"]), str(test["a"]), str(test["metric"]))
-            found[key] = mark if _significant(test["p_adjusted"]) else ""
-    return found
+    """Which way an enhancement of a network differs by a metric, where that is shown."""
+    shown = tests[(tests["test"] == _deciding(tests)) & (tests["p_adjusted"].astype(float) < ALPHA)]
+    return {
+        (str(test["model"]), str(test["a"]), str(test["metric"])): BETTER if test["mean_difference"] > 0 else WORSE
+        for _, test in shown.iterrows()
+    }
 
 
 def _best(values: Mapping[str, float]) -> set[str]:

@@ -49,21 +49,24 @@ class Accuracy:
 
 
 def copies_finding(
-    test_images: int, copies: int, accuracies: Mapping[str, tuple[Accuracy, Accuracy | None]]
+    test_images: int, copies: int, accuracies: Mapping[str, tuple[Accuracy, Accuracy | None]], near: int = 0
 ) -> Finding | None:
     """What test images that are copies of training images do to the accuracy; None where there are none.
 
     Arguments:
         test_images, copies: counts over all folds.
         accuracies: per model, on all test images and on those without a copy.
+        near: how many of the copies aren't pixel-identical.
     """
     if copies == 0 or test_images == 0:
         return None
     share = copies / test_images
-    are = "is a pixel-identical copy" if copies == 1 else "are pixel-identical copies"
+    exact = "" if near else "pixel-identical "
+    are = f"is a {exact}copy" if copies == 1 else f"are {exact}copies"
     text = (
         f"{counted(copies, 'image')} of the {test_images} in the test part ({percent(share, 0)}) "
-        f"{are} of training images, which a network can know by heart."
+        f"{are} of training images, which a network can know by heart"
+        + (f" ({copies - near} pixel-identical, {near} resized, recompressed, flipped or the like)." if near else ".")
     )
     for model, (everything, clean) in accuracies.items():
         if clean is not None:

@@ -93,7 +93,8 @@ def _missing(dataset: DatasetResult) -> Finding | None:
 def _copies(dataset: DatasetResult, accuracies: Mapping[str, Mapping[str, Accuracy]]) -> Finding | None:
     facts = dataset.facts.get("duplicates", {})
     both = {model: (known["all"], known.get("without copies")) for model, known in accuracies.items() if "all" in known}
-    return copies_finding(int(facts.get("test_images", 0)), int(facts.get("cross_split", 0)), both)
+    test, copies, near = (int(facts.get(name, 0)) for name in ("test_images", "cross_split", "near_cross_split"))
+    return copies_finding(test, copies, both, near)
 
 
 def _of_model(

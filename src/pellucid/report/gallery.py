@@ -1,4 +1,4 @@
-"""The pictures: examples of each class, copies side by side, and maps laid over their images."""
+"""The pictures: examples of each class, and maps laid over their images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from pellucid.data.enhancements import NONE, enhance
 from pellucid.drawing import Picture, enlarge, is_signed, legend, outline, overlay, to_picture
 from pellucid.report.figures import Drawn, drawn
 from pellucid.report.names import method_title, percent
-from pellucid.report.privacy import hide_in_path
 from pellucid.report.read import CellResult, DatasetResult, open_pictures
 
 WIDTH = 160
@@ -71,28 +70,6 @@ def examples(dataset: DatasetResult) -> list[Group]:
         if pictures:
             groups.append(Group(label, pictures))
     return groups
-
-
-def duplicates(dataset: DatasetResult, most: int = 6) -> list[Group]:
-    """The first groups of pixel-identical images, each with part, class and file."""
-    opened = open_pictures(dataset.picture_file("duplicates"))
-    if opened is None:
-        return []
-    arrays, attributes = opened
-    table = dataset.duplicates.drop_duplicates("sample").set_index("sample")
-    patients = set(dataset.patient_ids.values())
-    groups: dict[int, list[Drawn]] = {}
-    for index, (sample, number) in enumerate(zip(attributes["samples"], attributes["groups"], strict=True)):
-        if int(number) not in groups and len(groups) == most:
-            continue
-        known = table.loc[sample] if sample in table.index else None
-        label = str(known["label"]) if known is not None else ""
-        split = dataset.parts.get(str(sample)) or (str(known["split"]) if known is not None else "")
-        path = hide_in_path(str(sample), patients)
-        caption = " · ".join(word for word in (split, label, path) if word)
-        picture = drawn(_small(arrays["images"][index]), f"Image of group {number}: {caption}", caption)
-        groups.setdefault(int(number), []).append(picture)
-    return [Group(f"Group {number}", pictures[:4]) for number, pictures in groups.items()]
 
 
 def gallery(dataset: DatasetResult, model: str, per_kind: int = 1) -> Gallery | None:

@@ -48,6 +48,7 @@ _METHODS = {
     "image": "Image itself",
 }
 METRIC_TITLES = {
+    "accuracy": "Accuracy",
     "macro_f1": "Macro F1",
     "auroc": "AUROC",
     "kappa": "Cohen’s κ",

@@ -111,6 +111,11 @@ class DatasetResult:
     folder: Path
 
     @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several of the classes."""
+        return bool(self.facts.get("multi_label", False))
+
+    @property
     def classes(self) -> tuple[str, ...]:
         if "classes" in self.facts:
             return tuple(self.facts["classes"])
@@ -132,7 +137,7 @@ class DatasetResult:
         return tuple(cell for cell in self.cells if cell.model == model)
 
     def picture_file(self, kind: str) -> Path:
-        """The zarr group of small pictures: "examples", "duplicates" or "explained_fold-K"."""
+        """The zarr group of small pictures: "examples", "leakage" or "explained_fold-K"."""
         return self.folder / f"{self.name}_{kind}.zarr"
 
 

@@ -38,7 +38,7 @@ def _counts(study: StudyResult) -> pd.DataFrame:
 def _confusion(study: StudyResult) -> pd.DataFrame:
     rows = []
     for dataset in study.datasets:
-        for cell in dataset.cells:
+        for cell in () if dataset.multi_label else dataset.cells:
             clean = cell.test[~cell.test["copy_in_train"].astype(bool)]
             for images, test in (("all", cell.test), ("without copies", clean)):
                 counts = confusion(test, dataset.classes)

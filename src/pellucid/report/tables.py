@@ -89,7 +89,10 @@ def counts_table(dataset: DatasetResult) -> Table | None:
         "Images per class and part",
         ["Class", *(SPLIT_TITLES[split] for split in SPLITS), "All"],
         rows,
-        note=f"Smallest and largest count over {folds} folds." if folds > 1 else "",
+        note=" ".join(
+            [f"Smallest and largest count over {folds} folds."] * (folds > 1)
+            + ["An image may have several labels, and counts for each."] * dataset.multi_label
+        ),
         sizes=(len(rows) - 1, 1),
     )
 

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from pellucid.attribution import aims
 from pellucid.attribution.engine import GridWarning, explain
 from pellucid.attribution.explanation import Explanation
 from pellucid.attribution.run import device_of
 from pellucid.attribution.scorer import unserved
 from pellucid.data.dataset import ImageDataset
+from pellucid.data.labels import labels_of, members
 from pellucid.data.transforms import Normalisation
 from pellucid.devices import clock
 from pellucid.files import read_json, read_table, write_json, write_table
@@ -27,13 +29,15 @@ from pellucid.models.checkpoints import ModelCard, load_weights
 from pellucid.models.zoo import count_parameters
 from pellucid.progress import progress
 from pellucid.study.combine import obtain_model
-from pellucid.study.config import StudyConfig, VoteSettings
-from pellucid.study.network import chosen_candidate
+from pellucid.study.config import ModelSettings, StudyConfig, VoteSettings
+from pellucid.study.network import chosen_candidate, training_settings
 from pellucid.study.plan import Cell, cell_seed, member_cell
 from pellucid.study.prepare import Prepared, choose_explained, manifest_fingerprint
 from pellucid.study.store import SHARD, CellStore, fingerprint
+from pellucid.training.classifier import Item
+from pellucid.training.defaults import taken_by_default
 from pellucid.training.fit import Fitted
-from pellucid.training.predict import predict
+from pellucid.training.predict import predict, predicted_label
 
 _TARGET_COLUMNS = {"predicted": "predicted", "true": "label"}
 
@@ -94,18 +98,28 @@ def _predicted(
 ) -> pd.DataFrame:
     images = prepared.images(rows, enhancement=cell.enhancement, external=external)
     dataset = images.with_transform(card_normalisation(card))
-    probabilities = predict(network, DataLoader(dataset, batch_size=64), show_progress=show_progress)
-    return prediction_table(rows, probabilities, card.classes)
+    loader: DataLoader[Item] = DataLoader(dataset, batch_size=64)
+    probabilities = predict(network, loader, multi_label=card.multi_label, show_progress=show_progress)
+    return prediction_table(rows, probabilities, card.classes, multi_label=card.multi_label)
 
 
-def prediction_table(rows: pd.DataFrame, probabilities: Tensor, classes: Sequence[str]) -> pd.DataFrame:
-    """Predictions beside what is known of each image; ties go to the class that comes first."""
+def prediction_table(
+    rows: pd.DataFrame, probabilities: Tensor, classes: Sequence[str], *, multi_label: bool = False
+) -> pd.DataFrame:
+    """Predictions beside what is known of each image; ties go to the class that comes first.
+
+    Where an image may have several labels, it is predicted those of a probability from 0.5 on, and is right when it has
+    these and no others; label_CLASS says which it has.
+    """
     table = rows[["sample", "patient_id", "split", "label"]].copy()
-    table["predicted"] = [classes[index] for index in probabilities.argmax(dim=1).tolist()]
+    table["predicted"] = [predicted_label(row, classes, multi_label) for row in probabilities]
     table["correct"] = table["label"] == table["predicted"]
     table["copy_in_train"] = rows["copy_in_train"].astype(bool)
     for index, name in enumerate(classes):
         table[f"prob_{name}"] = probabilities[:, index].double().numpy()
+    if multi_label:
+        truth = members(list(rows["label"]), classes, True)
+        table = table.assign(**{f"label_{name}": truth[:, index] for index, name in enumerate(classes)})
     return table
 
 
@@ -126,8 +140,9 @@ def _explain_cell(
     """Explain and score the chosen test images, a shard at a time."""
     most = config.explain.images if made_methods(network, config) else 0
     rows = choose_explained(prepared.rows(cell.fold, "test"), most, config.seed)
-    predicted = read_table(store.predictions).set_index("sample")["predicted"]
-    rows["predicted"] = [predicted[sample] for sample in rows["sample"]]
+    known = read_table(store.predictions).set_index("sample").loc[list(rows["sample"])]
+    rows["predicted"] = known["predicted"].to_numpy()
+    rows["target"] = explained_classes(known, card, config.explain.target)
     shards = math.ceil(len(rows) / SHARD)
     images = prepared.images(rows, enhancement=cell.enhancement)
     dataset = images.with_transform(card_normalisation(card))
@@ -154,7 +169,7 @@ def _explain_shard(
 ) -> None:
     start = shard * SHARD
     images = torch.stack([dataset[position][0] for position in range(start, start + len(part))])
-    target = torch.tensor([card.classes.index(name) for name in part[_TARGET_COLUMNS[config.explain.target]]])
+    target = torch.tensor([card.classes.index(name) for name in part["target"]])
     masks, has_mask = prepared.masks(part)
     seed = cell_seed(config.seed, cell, shard, with_model=False)  # controls are the same for every model
     with warnings.catch_warnings():
@@ -164,7 +179,7 @@ def _explain_shard(
             network,
             images,
             methods=made_methods(network, config),
-            target=target,
+            target=aims.multi_label(target) if card.multi_label else target,
             layer=config.explain.layer,
             batch_size=config.explain.batch_size,
             generator=torch.Generator().manual_seed(seed),
@@ -177,6 +192,7 @@ def _explain_shard(
             explanation,
             metrics=config.evaluate.metrics,
             masks=masks if bool(has_mask.any()) else None,
+            multi_label=card.multi_label,
             batch_size=config.evaluate.batch_size,
             generator=torch.Generator().manual_seed(seed + 1),
         )
@@ -199,6 +215,20 @@ def _explain_shard(
         {method: explanation.layer_maps.get(method, explanation.maps[method]).numpy() for method in explanation.maps},
         total,
     )
+
+
+def explained_classes(answers: pd.DataFrame, card: ModelCard, target: str) -> list[str]:
+    """The class of each image that is explained: that predicted, or the true one.
+
+    Of several labels that of the largest probability, or the same among those that the image has, as far as it has any.
+    """
+    if not card.multi_label:
+        return list(answers[_TARGET_COLUMNS[target]])
+    probabilities = answers[[f"prob_{name}" for name in card.classes]].to_numpy()
+    truth = members(list(answers["label"]), card.classes, True)
+    if target == "true":
+        probabilities = probabilities + truth  # a label that is there comes before any that isn't
+    return [card.classes[place] for place in probabilities.argmax(axis=1)]
 
 
 def made_methods(network: nn.Module, config: StudyConfig) -> list[str]:
@@ -224,6 +254,10 @@ def _explained_rows(
     table["target"] = [card.classes[index] for index in explanation.target.tolist()]
     table["score"] = explanation.score.double().numpy()
     table["probability"] = explanation.probability.double().numpy()
+    if card.multi_label:  # what is explained is one label: whether it is there, and whether the network says so
+        named = zip(table["target"], table["label"], table["predicted"], strict=True)
+        said = [[name if name in labels_of(text) else f"no {name}" for text in texts] for name, *texts in named]
+        table["label"], table["predicted"] = ([pair[side] for pair in said] for side in (0, 1))
     table["correct"] = table["label"] == table["predicted"]
     table["copy_in_train"] = part["copy_in_train"].astype(bool)
     table["has_mask"] = has_mask.numpy()
@@ -287,7 +321,7 @@ def _finish(
             "layer": shards[0]["layer"] if shards else None,
             "grid": shards[0]["grid"] if shards else None,
             "coinciding": _coinciding([shard["coinciding"] for shard in shards]),
-            "tuned": config.tuning.candidates[chosen_candidate(store)] if config.tuning.candidates else None,
+            **_trained(cell, config, store, fitted),
             "best_epoch": fitted.best_epoch,
             "epochs": len(fitted.history),
             "stopped_early": fitted.stopped_early,
@@ -300,6 +334,20 @@ def _finish(
             "chance": float(test["label"].value_counts(normalize=True).max()),
         },
     )
+
+
+def _trained(cell: Cell, config: StudyConfig, store: CellStore, fitted: Fitted) -> dict[str, Any]:
+    """The settings that the network was trained with, and where they come from; None where nothing was trained."""
+    if not isinstance(cell.model, ModelSettings) or fitted.settings is None:
+        return {"tuned": None, "training": None, "by_default": [], "rate_found": ""}
+    tuned = config.tuning.candidates[chosen_candidate(store)] if config.tuning.candidates else None
+    asked = cell.model.trained_by(config.training).model_copy(update=tuned or {})
+    return {
+        "tuned": tuned,
+        "training": fitted.settings.model_dump(mode="json", exclude={"workers", "devices"}),
+        "by_default": list(taken_by_default(asked)),
+        "rate_found": fitted.found,
+    }
 
 
 def _coinciding(shards: list[list[list[str]]]) -> list[list[str]]:
@@ -337,11 +385,14 @@ def cell_inputs(cell: Cell, prepared: Prepared, config: StudyConfig) -> dict[str
     """What each stage of the cell is made from, in short."""
     members = cell.model.members if isinstance(cell.model, VoteSettings) else ()
     training = fingerprint(
-        cell.model.model_dump(),
+        cell.model.model_dump(exclude={"learning_rate", "epochs", "training"}),
         [cell_inputs(member_cell(cell, name, config), prepared, config)["training"] for name in members],
         cell.dataset.model_dump(exclude={"path", "name", "external"}),
         prepared.fingerprint,
-        config.training.model_dump(exclude={"workers"}),
+        # as trained: another version's defaults may differ
+        training_settings(cell.model, config.training).model_dump(exclude={"workers", "devices"})
+        if isinstance(cell.model, ModelSettings)
+        else None,
         config.tuning.model_dump() if config.tuning.candidates else None,
         cell.enhancement,
         cell.seed,

@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    field_serializer,
     field_validator,
     model_validator,
 )
@@ -30,7 +31,7 @@ from pellucid.models.ensemble import Vote
 from pellucid.models.volumes import NETWORKS as VOLUME_NETWORKS
 from pellucid.models.zoo import check_architecture
 from pellucid.statistics import TESTS
-from pellucid.training.settings import TrainingSettings
+from pellucid.training.settings import LearningRate, TrainingSettings
 
 PHANTOM = "phantom:"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
@@ -82,7 +83,11 @@ class ExternalSettings(_Section):
 
 
 class DatasetSettings(_Section):
-    """One data set: an image folder, a manifest file, or `phantom:NAME` for a built-in one."""
+    """One data set: an image folder, a manifest file, or `phantom:NAME` for a built-in one.
+
+    With the task "multi-label" an image may have several labels, or none: a manifest's label column parts them by "|",
+    or `labels` names its columns of 0 and 1.
+    """
 
     name: str = Field(pattern=NAME)
     path: str
@@ -90,6 +95,8 @@ class DatasetSettings(_Section):
     channels: Literal[1, 3] = 3
     intensity: Literal["dtype", "image"] = "dtype"
     images: int = Field(400, ge=40, description="how many images a phantom has; ignored for files")
+    task: Literal["single-label", "multi-label"] = "single-label"
+    labels: tuple[str, ...] = ()
     split: SplitSettings = SplitSettings()
     leakage: LeakageSettings = LeakageSettings()
     external: tuple[ExternalSettings, ...] = ()
@@ -104,20 +111,30 @@ class DatasetSettings(_Section):
     def _known_phantom(self) -> DatasetSettings:
         if self.path.startswith(PHANTOM) and self.path.removeprefix(PHANTOM) not in TASKS:
             raise ValueError(str(unknown_name("phantom", self.path.removeprefix(PHANTOM), TASKS)))
+        if self.multi_label and self.path.startswith(PHANTOM):
+            raise ValueError("task: expected single-label, which phantoms are, got multi-label.")
+        if self.labels and not self.multi_label:
+            raise ValueError('labels: expected none for one class to an image, got some. Set task = "multi-label".')
         return self
+
+    @property
+    def multi_label(self) -> bool:
+        return self.task == "multi-label"
 
 
 class ModelSettings(_Section):
     """One network by its timm name; `pretrained` is true, false, or a local weights file.
 
-    `learning_rate` and `epochs` replace those of the training section for this network. A smaller `output_stride`
-    gives finer maps, at more cost, from networks that can dilate their last stages.
+    `learning_rate`, `epochs` and whatever `training` holds replace those of the training section for this network:
+    `training = {optimiser = "sgd", mixup = 0.2}`. A smaller `output_stride` gives finer maps, at more cost, from
+    networks that can dilate their last stages.
     """
 
     name: str
     pretrained: bool | str = False
-    learning_rate: float | None = Field(None, gt=0)
+    learning_rate: LearningRate = None
     epochs: int | None = Field(None, ge=1)
+    training: TrainingSettings = TrainingSettings()
     output_stride: Literal[8, 16, 32] | None = None
     normalisation: Literal["auto", "imagenet", "data-set"] = "auto"
 
@@ -125,6 +142,18 @@ class ModelSettings(_Section):
     @classmethod
     def _known(cls, name: str) -> str:
         return _picture_network(name)
+
+    @field_serializer("training")
+    def _given(self, training: TrainingSettings) -> dict[str, Any]:
+        """What was given, so that it still replaces nothing else when it is read again."""
+        return training.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+
+    def trained_by(self, shared: TrainingSettings) -> TrainingSettings:
+        """The training section with this network's own settings in place of its."""
+        own = self.model_dump(include={"learning_rate", "epochs"}, exclude_none=True) | self._given(self.training)
+        fields = shared.model_dump() | own
+        fields["augmentation"] = shared.augmentation.model_dump() | own.get("augmentation", {})
+        return TrainingSettings.model_validate(fields)
 
 
 class VoteSettings(_Section):
@@ -336,6 +365,13 @@ class StudyConfig(_Section):
         _refuse_twice("models", [model.name for model in self.models])
         _refuse_twice("enhancements", self.enhancements)
         _refuse_twice("seeds", self.seeds)
+        several = [dataset.name for dataset in self.datasets if dataset.multi_label]
+        combined = [model.name for model in self.models if not isinstance(model, ModelSettings)]
+        if several and combined:
+            raise ValueError(
+                f"models: expected networks that are trained, which data sets of several labels to an image "
+                f"({several[0]!r}) need, got {combined[0]!r}, which votes or takes features."
+            )
         return self
 
     @model_validator(mode="after")
@@ -399,6 +435,13 @@ def read_config(path: Path, data: Mapping[str, str] | None = None) -> StudyConfi
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"study: {path} isn't valid TOML: {error}.") from error
     return parse_config(fields, base=path.parent, data=data, where=str(path))
+
+
+def on_devices(config: StudyConfig, count: int) -> StudyConfig:
+    """The config whose networks are trained on so many devices; 1 leaves what it says itself."""
+    if count == 1:
+        return config
+    return config.model_copy(update={"training": config.training.model_copy(update={"devices": count})})
 
 
 def parse_config(

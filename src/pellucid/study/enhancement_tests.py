@@ -11,7 +11,8 @@ from pellucid.data.enhancements import NONE
 from pellucid.statistics import Comparison, compare_all
 from pellucid.study.families import Compared
 
-METRICS = ("accuracy", "macro_f1", "auroc")
+METRICS = ("accuracy", "subset_accuracy", "macro_f1", "auroc", "macro_auroc")
+"""What is shown and, over folds, compared, where it is there; some are for labels that don't exclude each other."""
 
 
 def reference_of(enhancements: Sequence[str]) -> str:

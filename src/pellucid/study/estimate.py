@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attribution.engine import explain
-from pellucid.devices import clock, pick_device
+from pellucid.devices import clock, pick_devices
 from pellucid.metrics.evaluate import evaluate
 from pellucid.models.boosting import BoostedFeatures, TreeShape
 from pellucid.models.ensemble import Ensemble, Member, Preparation
@@ -69,7 +69,7 @@ def estimate_study(
 
     Raises InputError when the study, the data or the device can't be used.
     """
-    where = pick_device(device)
+    where = pick_devices(device)[0]
     with tempfile.TemporaryDirectory() as aside:  # phantoms must be drawn to be read
         prepared = {
             settings.name: read_dataset(settings, config, Path(aside), strict=strict, show_progress=show_progress)

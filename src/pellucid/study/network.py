@@ -11,9 +11,10 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
-from pellucid.data.dataset import EpochSampler, ImageDataset, class_weights
+from pellucid.data.dataset import EpochSampler, ImageDataset, class_weights, positive_weights
 from pellucid.data.splits import inner_folds
 from pellucid.data.transforms import Augmentation, Normalisation, dataset_normalisation
+from pellucid.errors import expected
 from pellucid.files import read_table, write_table
 from pellucid.models.checkpoints import ModelCard
 from pellucid.models.zoo import create_model, pretrained_normalisation
@@ -40,7 +41,7 @@ def obtain_network(
     Leaves the cell's weights, history and, when settings were tuned, `tuning.parquet`. What is there isn't made again.
     """
     task = _Task(cell, prepared, cell_seed(cell.seed, cell), device, show_progress)
-    settings = training_settings(task.model, config.training)
+    settings = task.model.trained_by(config.training)
     train, validation = prepared.rows(cell.fold, "train"), prepared.rows(cell.fold, "val")
     if config.tuning.candidates:
         pool = pd.concat([train, validation], ignore_index=True).sort_values("sample", ignore_index=True)
@@ -50,8 +51,7 @@ def obtain_network(
 
 def training_settings(model: ModelSettings, training: TrainingSettings) -> TrainingSettings:
     """The study's settings with the network's own in their place, and what both leave open by the network's family."""
-    own = model.model_dump(include={"learning_rate", "epochs"}, exclude_none=True)
-    return resolved(training.model_copy(update=own), model.name, pretrained=model.pretrained is not False)
+    return resolved(model.trained_by(training), model.name, pretrained=model.pretrained is not False)
 
 
 def training_epochs(cell: Cell, config: StudyConfig) -> int:
@@ -87,7 +87,9 @@ def _tuned(
     if not store.tuning.exists():
         aside = store.folder / "tuning"
         rows: list[dict[str, Any]] = []
-        for fold, validates in enumerate(inner_folds(pool, config.tuning.folds, config.seed)):
+        for fold, validates in enumerate(
+            inner_folds(pool, config.tuning.folds, config.seed, multi_label=task.prepared.manifest.multi_label)
+        ):
             parts = pool[~validates].reset_index(drop=True), pool[validates].reset_index(drop=True)
             for number, candidate in enumerate(candidates):
                 folder = aside / f"{fold}-{number}"
@@ -111,6 +113,7 @@ def _train(
     task: _Task, train_rows: pd.DataFrame, val_rows: pd.DataFrame, settings: TrainingSettings, folder: Path
 ) -> Fitted:
     cell, model, prepared, seed = task.cell, task.model, task.prepared, task.seed
+    settings = resolved(settings, model.name, pretrained=model.pretrained is not False)
     train = prepared.images(train_rows, enhancement=cell.enhancement)
     validation = prepared.images(val_rows, enhancement=cell.enhancement)
     normalisation = chosen_normalisation(model, train)
@@ -125,6 +128,7 @@ def _train(
         intensity=cell.dataset.intensity,
         output_stride=model.output_stride,
         enhancement=cell.enhancement,
+        multi_label=prepared.manifest.multi_label,
     )
     pretrained = model.pretrained
     with torch.random.fork_rng(devices=[]):
@@ -137,10 +141,16 @@ def _train(
             pretrained=Path(pretrained) if isinstance(pretrained, str) else pretrained,
             output_stride=card.output_stride,
         )
-    labels = torch.tensor([card.classes.index(label) for label in train_rows["label"]])
-    balance = settings.balance
+    labels, balance = torch.as_tensor(train.labels), settings.balance
+    if card.multi_label and balance == "sampling":
+        raise expected("balance", "'weights' or 'none' where an image may have several labels", "'sampling'")
+    weights = None
+    if balance == "weights":
+        weights = positive_weights(labels) if card.multi_label else class_weights(labels, len(card.classes))
     train = train.with_transform(normalisation, Augmentation(**settings.augmentation.model_dump()), seed=seed)
-    sampler = EpochSampler(labels, seed=seed, balanced=balance == "sampling")
+    sampler = EpochSampler(
+        torch.zeros(len(train)) if card.multi_label else labels, seed=seed, balanced=balance == "sampling"
+    )
     return fit(
         network,
         DataLoader(
@@ -155,7 +165,7 @@ def _train(
         folder=folder,
         card=card,
         settings=settings,
-        class_weights=class_weights(labels, len(card.classes)) if balance == "weights" else None,
+        class_weights=weights,
         seed=seed,
         device=task.device,
         show_progress=task.show_progress,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pellucid.data.dataset import ImageDataset
+from pellucid.data.labels import classes_in, joined, labels_of, members
 from pellucid.data.leakage import LeakageReport, copy_kind, find_copies, report_leakage, shown_groups
 from pellucid.data.manifest import Manifest, load_manifest
 from pellucid.data.phantoms import write_phantoms
@@ -64,12 +65,19 @@ class Prepared:
         root = self.manifest.root if external is None else self.external[external].root
         return ImageDataset(
             [root / sample for sample in rows["sample"]],
-            [self.manifest.classes.index(label) for label in rows["label"]],
+            self._labels(rows),
             channels=settings.channels,
             size=settings.image_size,
             intensity=settings.intensity,
             enhancement=enhancement,
         )
+
+    def _labels(self, rows: pd.DataFrame) -> list[int] | Tensor:
+        """The class of each row, or 0 and 1 for each of its labels."""
+        found = members(list(rows["label"]), self.manifest.classes, self.manifest.multi_label)
+        if self.manifest.multi_label:
+            return torch.from_numpy(found).float()
+        return [int(place) for place in found.argmax(axis=1)]
 
     def masks(self, rows: pd.DataFrame) -> tuple[Tensor, Tensor]:
         """Lesion masks (n, H, W) bool and, per image, whether it has one."""
@@ -102,6 +110,8 @@ def read_dataset(
     manifest = load_manifest(
         _locate(settings, config.seed, output, show_progress),
         name=settings.name,
+        multi_label=settings.multi_label,
+        labels=settings.labels,
         strict=strict,
         show_progress=show_progress,
     )
@@ -142,9 +152,13 @@ def manifest_fingerprint(manifest: Manifest) -> str:
 
 
 def _read_external(settings: ExternalSettings, manifest: Manifest, *, strict: bool, show_progress: bool) -> Manifest:
-    found = load_manifest(Path(settings.path), name=settings.name, strict=strict, show_progress=show_progress)
-    table = found.table.assign(label=found.table["label"].replace(settings.labels))
-    others = sorted(set(table["label"]) - set(manifest.classes))
+    several, path = manifest.multi_label, Path(settings.path)
+    found = load_manifest(path, name=settings.name, multi_label=several, strict=strict, show_progress=show_progress)
+    texts = [
+        joined(settings.labels.get(name, name) for name in labels_of(text, several)) for text in found.table["label"]
+    ]
+    table = found.table.assign(label=texts)
+    others = sorted(set(classes_in(texts, several)) - set(manifest.classes))
     if others:
         raise expected(
             f"external set {settings.name!r}",
@@ -196,7 +210,8 @@ def describe_dataset(prepared: Prepared, config: StudyConfig, output: Path, *, s
     _write_leakage(prepared, shown_groups(leakage), folder)
     for fold in range(prepared.folds):
         _write_explained(prepared, config.explain, config.seed, fold, folder)
-    counts = prepared.splits.groupby(["fold", "split", "label"]).size().rename("images").reset_index()
+    named = by_label(prepared.splits, manifest.multi_label)
+    counts = named.groupby(["fold", "split", "label"]).size().rename("images").reset_index()
     test = prepared.splits[prepared.splits["split"] == "test"]
     write_json(
         facts_path,
@@ -204,6 +219,7 @@ def describe_dataset(prepared: Prepared, config: StudyConfig, output: Path, *, s
             "key": key,
             "name": name,
             "classes": list(manifest.classes),
+            "multi_label": manifest.multi_label,
             "images": len(manifest.table),
             "patients": int(manifest.table["patient_id"].replace("", np.nan).nunique()),
             "counts": counts.to_dict("records"),
@@ -215,7 +231,10 @@ def describe_dataset(prepared: Prepared, config: StudyConfig, output: Path, *, s
                 name: {
                     "images": len(other.table),
                     "patients": int(other.table["patient_id"].replace("", np.nan).nunique()),
-                    "counts": other.table["label"].value_counts().sort_index().to_dict(),
+                    "counts": by_label(other.table, manifest.multi_label)["label"]
+                    .value_counts()
+                    .sort_index()
+                    .to_dict(),
                     "copies": int(prepared.external_rows(name)["copy_in_train"].sum()),
                     "unreadable": [list(entry) for entry in other.unreadable],
                 }
@@ -250,8 +269,15 @@ def _fold_titles(prepared: Prepared) -> tuple[str, ...]:
     return tuple(f"fold {fold}" for fold in range(prepared.folds))
 
 
+def by_label(table: pd.DataFrame, multi_label: bool) -> pd.DataFrame:
+    """A row per image and label, where an image may have several; those without a label are left out."""
+    if not multi_label:
+        return table
+    return table.assign(label=table["label"].map(labels_of)).explode("label").dropna(subset=["label"])
+
+
 def _write_examples(prepared: Prepared, folder: Path) -> None:
-    table = prepared.manifest.table.sort_values("sample")
+    table = by_label(prepared.manifest.table.sort_values("sample"), prepared.manifest.multi_label)
     chosen = table.groupby("label", sort=True).head(EXAMPLES_PER_CLASS).sort_values(["label", "sample"])
     pictures = _display(prepared, chosen)
     write_pictures(

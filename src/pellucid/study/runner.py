@@ -11,13 +11,13 @@ from typing import Any
 
 import pandas as pd
 
-from pellucid.devices import pick_device
+from pellucid.devices import pick_devices
 from pellucid.errors import InputError, MissingWeightsError, PellucidError, StorageError, expected
 from pellucid.files import write_json, write_table, write_text
 from pellucid.models.zoo import fetch_weights
 from pellucid.statistics.wording import count
 from pellucid.study.cell import run_cell, stale_stages
-from pellucid.study.config import StudyConfig, published, read_config, write_config
+from pellucid.study.config import StudyConfig, on_devices, published, read_config, write_config
 from pellucid.study.environment import environment
 from pellucid.study.plan import Cell, cell_folders, plan
 from pellucid.study.prepare import Prepared, describe_dataset, read_dataset
@@ -69,7 +69,7 @@ def run_study(
         study: a TOML file, or a config that was read before.
         output: the folder for all results; made if it isn't there.
         data: paths for data sets by name, in place of those in the TOML.
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps"; networks are trained on several by "cuda:0,1".
         strict: stop at the first image that can't be read, instead of listing and skipping it.
         fresh: compute anew what was finished from another config or other data, instead of refusing to.
         progress: show progress with time left on standard error.
@@ -85,7 +85,8 @@ def run_study(
     """
     config = study if isinstance(study, StudyConfig) else read_config(Path(study), data)
     output = Path(output)
-    where = pick_device(device)
+    where, *others = pick_devices(device)
+    config = on_devices(config, 1 + len(others))
     if output.exists() and not output.is_dir():
         raise InputError(f"output: expected a folder, got the file {str(output)!r}.")
     for name in published(config):

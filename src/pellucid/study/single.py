@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pellucid.devices import pick_device
+from pellucid.devices import pick_devices
 from pellucid.files import write_table, write_text
 from pellucid.models.checkpoints import load_weights
 from pellucid.models.zoo import fetch_weights
 from pellucid.study.cell import cell_inputs, predict_cell
-from pellucid.study.config import StudyConfig, published, write_config
+from pellucid.study.config import StudyConfig, on_devices, published, write_config
 from pellucid.study.network import obtain_network
 from pellucid.study.plan import plan
 from pellucid.study.prepare import prepare_dataset
@@ -20,8 +20,9 @@ def train_single(
     config: StudyConfig, output: Path, *, device: str = "auto", strict: bool = False, show_progress: bool = False
 ) -> str:
     """Train the config's only model on its only data set; returns one line that says how well it went."""
+    where, *others = pick_devices(device)
+    config = on_devices(config, 1 + len(others))
     (cell,) = plan(config)
-    where = pick_device(device)
     for name in published(config):
         fetch_weights(name)
     prepared = prepare_dataset(cell.dataset, config, output, strict=strict, show_progress=show_progress)

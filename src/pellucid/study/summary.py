@@ -119,7 +119,7 @@ def _models(answers: pd.DataFrame, elsewhere: pd.DataFrame, settings: Statistics
         found = measured_rows(part, held, _units(part), resamples=settings.resamples, confidence=settings.confidence)
         where = {"dataset": dataset, "model": model, "fold": fold, "images": images}
         rows += [{**where, **row} for row in found]
-    return pd.DataFrame(rows, columns=_MODEL_COLUMNS)
+    return pd.DataFrame(rows, columns=_MODEL_COLUMNS).astype({"positives": "Int64"})  # whole, or missing
 
 
 def _test_parts(answers: pd.DataFrame) -> Iterable[tuple[str, str, str, str, pd.DataFrame]]:
@@ -143,7 +143,8 @@ def _enhancement_tests(
     answers: pd.DataFrame, models: pd.DataFrame, sizes: Mapping[str, tuple[float, float]], config: StudyConfig
 ) -> pd.DataFrame:
     correction = config.statistics.correction
-    families = compared_enhancements(answers, models, sizes, correction)
+    overall = models[models["class"] == ""]
+    families = compared_enhancements(answers, overall, sizes, correction)
     compared = [(each, key) for key, family in families.items() for each in family]
     return corrected_rows([each for each, _ in compared], [key for _, key in compared], correction)
 

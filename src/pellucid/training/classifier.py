@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from pellucid.errors import PellucidError
 from pellucid.training.diverged import where_it_began
 from pellucid.training.memory import laid_out
-from pellucid.training.mixing import Mix, cross_entropy, mixer
+from pellucid.training.mixing import Mix, binary_cross_entropy, cross_entropy, mixer
 from pellucid.training.optimisation import freeze, make_optimiser, rate_factor
 from pellucid.training.settings import TrainingSettings
 
-Item = tuple[Tensor, int, int]  # image (C, *S), label, position
-Batch = tuple[Tensor, Tensor, Tensor]  # images (B, C, *S), labels (B,), positions (B,)
+Item = tuple[Tensor, int | Tensor, int]  # image (C, *S), label or labels (K,), position
+Batch = tuple[Tensor, Tensor, Tensor]  # images (B, C, *S), labels (B,) or (B, K), positions (B,)
 
 
 class Classifier(lightning.LightningModule):
@@ -57,9 +57,12 @@ class Classifier(lightning.LightningModule):
         self.average: ModelEmaV3 | None = None  # a part of the module, so that a resumed run has it
         if settings.ema:
             self.average = ModelEmaV3(network, decay=settings.ema, use_warmup=True).requires_grad_(False)
+            # it draws for bfloat16 weights alone, and can't be sent to another process
+            self.average._sr_generator = None  # type: ignore[assignment]
         # kept out of the state: they belong to the data, not to the network
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.names: Sequence[str] | None = None  # of the training images, for messages
+        self.multi_label = False  # whether labels (B, K) of 0 and 1 are learnt, each by itself
         self.frozen = False
         self._mix: Mix | None = None
         self._trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -92,7 +95,7 @@ class Classifier(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self._batch = batch
         images, target = self._fed(batch)
-        loss = cross_entropy(self.network(images), target, self.class_weights, self.settings.label_smoothing)
+        loss = self._loss(self.network(images), target, self.settings.label_smoothing)
         self._losses.append(loss.detach())
         return loss
 
@@ -117,14 +120,21 @@ class Classifier(lightning.LightningModule):
         return float(losses.mean())
 
     def validation_scores(self) -> tuple[float, float]:
-        """Mean cross-entropy and accuracy on the validation split; forgets the batches."""
+        """Mean cross-entropy and accuracy (of labels, where an image may have several) on the validation split.
+
+        Forgets the batches.
+        """
         logits, labels, positions = (self._gathered(part) for part in zip(*self._validation, strict=True))
         self._validation.clear()
         # in the order of positions, each once: however many devices there were, the sums are the same
         _, first = np.unique(positions.cpu().numpy(), return_index=True)
         logits, labels = logits[first], labels[first]
-        loss = cross_entropy(logits, labels, self.class_weights)
-        return float(loss), float((logits.argmax(dim=1) == labels).float().mean())
+        right = (logits > 0) == (labels > 0) if self.multi_label else logits.argmax(dim=1) == labels
+        return float(self._loss(logits, labels)), float(right.float().mean())
+
+    def _loss(self, logits: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
+        entropy = binary_cross_entropy if self.multi_label else cross_entropy
+        return entropy(logits, target, self.class_weights, smoothing)
 
     def _gathered(self, parts: Sequence[Tensor]) -> Tensor:
         """The batches (B, ...) of all devices in one."""

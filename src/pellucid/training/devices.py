@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 from torch.utils.data import DataLoader, Sampler
 
 from pellucid.errors import expected
@@ -76,6 +81,42 @@ def share(loader: DataLoader[Item], rank: int, count: int) -> DataLoader[Item]:
         drop_last=loader.drop_last or (len(part) % size == 1 and len(part) > size),
         collate_fn=loader.collate_fn,
     )
+
+
+class Processes(DDPStrategy):
+    """A new process for each device, which takes the gradient's mean over all of them."""
+
+    def __init__(self, *, unused: bool) -> None:
+        """`unused`: whether some parameters have no gradient, as those of a frozen network."""
+        super().__init__(start_method="spawn", find_unused_parameters=unused)
+
+    def _configure_launcher(self) -> None:
+        self._launcher = _Launcher(self, start_method="spawn")
+
+
+class _Launcher(_MultiProcessingLauncher):
+    """Lightning's; the first class that a new process loads, so that pellucid is imported before torchvision is."""
+
+    def _wrapping_function(self, *args: Any, **kwargs: Any) -> None:
+        with quiet():
+            super()._wrapping_function(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back Lightning's notices; pellucid says what matters itself."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 def check_devices(device: torch.device, count: int) -> None:

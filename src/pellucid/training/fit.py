@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +26,7 @@ from pellucid.models.checkpoints import ModelCard, save_weights
 from pellucid.progress import Advance, progress
 from pellucid.training.classifier import Classifier, Item
 from pellucid.training.defaults import PRETRAINED, family_of, resolved
-from pellucid.training.devices import Loaders, check_devices, share
+from pellucid.training.devices import Loaders, Processes, check_devices, quiet, share
 from pellucid.training.finder import FoundRate, find_learning_rate
 from pellucid.training.memory import laid_out, too_large
 from pellucid.training.settings import TrainingSettings
@@ -44,8 +42,8 @@ _PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
 class Fitted:
     """What training left: a row per epoch, the epoch whose weights were kept, and the seconds it took.
 
-    `settings` are those that it ran with, nothing left open, None where nothing was trained; `found` says how a learning
-    rate was found, "" where none was looked for.
+    `settings` are those that it ran with, nothing left open, None where nothing was trained; `found` says how a
+    learning rate was found, "" where none was looked for.
     """
 
     history: pd.DataFrame
@@ -97,7 +95,7 @@ def fit(
                     network, settings, rate.rate, len(card.classes), class_weights, seed,
                     epoch_steps=len(share(train, 0, settings.devices)),
                 )  # fmt: skip
-                module.names = _names(train)
+                module.names, module.multi_label = _names(train), card.multi_label
                 _run(module, Loaders(train, validation), keeper, device, show_progress)
                 keeper.load(resume)  # several devices train in processes of their own
             write_json(folder / "training_times.json", {"seconds": [row["seconds"] for row in keeper.rows]})
@@ -169,7 +167,7 @@ def _run(module: Classifier, loaders: Loaders, keeper: _Keeper, device: torch.de
     resume = keeper.resume if keeper.resume.exists() else None
     keeper.steps, keeper.show = module.epoch_steps, show_progress and not alone
     title, total = keeper.title, (settings.epochs or 1) * module.epoch_steps
-    with progress(title, total, show=show_progress and alone) as advance, _quiet(), _random_state_kept():
+    with progress(title, total, show=show_progress and alone) as advance, quiet(), _random_state_kept():
         if alone:  # other processes open a bar of their own
             advance(len(keeper.rows) * module.epoch_steps)
             keeper.advance = advance
@@ -192,15 +190,11 @@ def _run(module: Classifier, loaders: Loaders, keeper: _Keeper, device: torch.de
 
 def _trainer(settings: TrainingSettings, keeper: _Keeper, device: torch.device) -> lightning.Trainer:
     first = device.index or 0
-    strategy = "auto"
-    if settings.devices > 1:
-        # while the network is frozen most of its parameters have no gradient
-        strategy = "ddp_spawn_find_unused_parameters_true" if settings.freeze_epochs else "ddp_spawn"
     half = settings.precision == "float16" and device.type == "cpu"  # where Lightning would take bfloat16 unasked
     return lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
         devices=list(range(first, first + settings.devices)) if device.type == "cuda" else settings.devices,
-        strategy=strategy,
+        strategy="auto" if settings.devices == 1 else Processes(unused=bool(settings.freeze_epochs)),
         use_distributed_sampler=False,
         precision=None if half else _PRECISIONS[settings.precision],
         plugins=[MixedPrecision("16-mixed", "cpu")] if half else None,
@@ -315,23 +309,6 @@ class _Keeper(lightning.Callback):
     def _done(self) -> bool:
         epochs = len(self.rows)
         return epochs >= (self.settings.epochs or 1) or (epochs > 0 and epochs - self._best() >= self.settings.patience)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back Lightning's notices; pellucid says what matters itself."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"lightning\..*")
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.ERROR)
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
 
 
 @contextlib.contextmanager

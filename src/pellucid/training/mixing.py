@@ -37,6 +37,15 @@ def mixer(mixup: float, cutmix: float, classes: int) -> Mix | None:
     return mix
 
 
+def binary_cross_entropy(logits: Tensor, target: Tensor, weights: Tensor | None, smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy of logits (B, K) against labels (B, K) in [0, 1], each by itself.
+
+    `weights` (K,) multiply the loss of having a label; smoothing moves each target towards one half.
+    """
+    softened = target * (1 - smoothing) + smoothing / 2
+    return functional.binary_cross_entropy_with_logits(logits, softened, pos_weight=weights)
+
+
 def cross_entropy(logits: Tensor, target: Tensor, weights: Tensor | None, smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy of logits (B, K) against labels (B,) or shares of classes (B, K), with a weight per class.
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from pellucid.data.images import IMAGE_ENDINGS, MedicalImage, read_image
+from pellucid.data.labels import joined
 from pellucid.data.transforms import Normalisation, prepare
 from pellucid.errors import InputError, UnreadableFileError
 from pellucid.models.checkpoints import ModelCard, load_weights
@@ -20,11 +21,13 @@ from pellucid.training.classifier import Item
 _FILES_AT_ONCE = 32
 
 
-def predict(network: nn.Module, loader: DataLoader[Item], *, show_progress: bool = False) -> Tensor:
+def predict(
+    network: nn.Module, loader: DataLoader[Item], *, multi_label: bool = False, show_progress: bool = False
+) -> Tensor:
     """Probabilities (N, K) in [0, 1], float32, on the CPU, in the loader's order.
 
-    A single logit counts as two classes by the sigmoid. The network runs where its parameters are; it comes
-    back in the mode it was in.
+    A single logit counts as two classes by the sigmoid; with `multi_label` each logit is a label's own. The network
+    runs where its parameters are; it comes back in the mode it was in.
     """
     device = next(network.parameters()).device
     was_training = network.training
@@ -33,7 +36,7 @@ def predict(network: nn.Module, loader: DataLoader[Item], *, show_progress: bool
     try:
         with torch.inference_mode(), progress("predicting", len(loader), show=show_progress) as advance:
             for images, _, _ in loader:
-                probabilities.append(_probabilities(network(images.to(device))).cpu())
+                probabilities.append(_probabilities(network(images.to(device)), multi_label).cpu())
                 advance(1)
     finally:
         network.train(was_training)
@@ -84,10 +87,12 @@ def predict_files(
                     read.append(path)
                     images.append(image)
             if images:
-                probabilities = _probabilities(network(torch.stack(images).to(device))).double().cpu()
+                logits = network(torch.stack(images).to(device))
+                probabilities = _probabilities(logits, card.multi_label).double().cpu()
                 for path, row in zip(read, probabilities, strict=True):
                     columns = {f"prob_{name}": value for name, value in zip(card.classes, row.tolist(), strict=True)}
-                    rows.append({"path": str(path), "predicted": card.classes[int(row.argmax())], **columns})
+                    said = predicted_label(row, card.classes, card.multi_label)
+                    rows.append({"path": str(path), "predicted": said, **columns})
             advance(len(part))
     names = ["path", "predicted", *(f"prob_{name}" for name in card.classes)]
     return pd.DataFrame(rows, columns=names), unreadable
@@ -124,7 +129,16 @@ def image_files(paths: Sequence[Path], endings: tuple[str, ...] = IMAGE_ENDINGS)
     return files
 
 
-def _probabilities(logits: Tensor) -> Tensor:
+def predicted_label(probabilities: Tensor, classes: Sequence[str], multi_label: bool) -> str:
+    """The class of the largest of the probabilities (K,), the first of equals; of several labels those from 0.5 on."""
+    if multi_label:
+        return joined(name for name, value in zip(classes, probabilities.tolist(), strict=True) if value >= 0.5)
+    return classes[int(probabilities.argmax())]
+
+
+def _probabilities(logits: Tensor, multi_label: bool) -> Tensor:
+    if multi_label:
+        return logits.float().sigmoid()
     if logits.shape[1] == 1:
         positive = logits.float().sigmoid()
         return torch.cat([1 - positive, positive], dim=1)

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _rate(value: Any) -> Any:
+    """One message, where a union would give one for each of its arms."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value in (None, "find") or (is_number and 0 < value < math.inf):
+        return value
+    raise ValueError('should be a number greater than 0, or "find"')
+
+
+LearningRate = Annotated[float | Literal["find"] | None, BeforeValidator(_rate)]
 
 
 class AugmentationSettings(BaseModel):
@@ -57,7 +68,7 @@ class TrainingSettings(BaseModel):
     epochs: int | None = Field(None, ge=1)
     batch_size: int = Field(32, ge=2)
     optimiser: Literal["adamw", "sgd"] | None = None
-    learning_rate: float | Literal["find"] | None = None
+    learning_rate: LearningRate = None
     weight_decay: float | None = Field(None, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup: float = Field(0.1, ge=0, le=1, description="share of all steps")
@@ -75,12 +86,3 @@ class TrainingSettings(BaseModel):
     devices: int = Field(1, ge=1)
     workers: int = Field(0, ge=0)
     augmentation: AugmentationSettings = AugmentationSettings()
-
-    @field_validator("learning_rate", mode="before")
-    @classmethod
-    def _rate(cls, value: Any) -> Any:
-        """One message, where a union would give one for each of its arms."""
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value in (None, "find") or (is_number and 0 < value < math.inf):
-            return value
-        raise ValueError('should be a number greater than 0, or "find"')

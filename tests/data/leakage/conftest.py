@@ -15,7 +15,7 @@ CHANGES: Mapping[str, tuple[Callable[[Image.Image], Image.Image], str, str]] = {
     "resized": (lambda image: image.resize((80, 80), Image.Resampling.BICUBIC), ".png", "resized"),
     "enlarged": (lambda image: image.resize((200, 200)), ".png", "resized"),
     "stretched": (lambda image: image.resize((160, 110)), ".png", "resized, other proportions"),
-    "jpeg60": (lambda image: image, ".jpg", "slightly changed"),
+    "jpeg60": (lambda image: image, ".jpg", "recompressed"),
     "mirrored": (lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), ".png", "flipped left to right"),
     "upended": (lambda image: image.transpose(Image.Transpose.FLIP_TOP_BOTTOM), ".png", "flipped top to bottom"),
     "turned": (lambda image: image.transpose(Image.Transpose.ROTATE_270), ".png", "rotated by 90° clockwise"),
@@ -48,3 +48,9 @@ def save() -> Callable[[Image.Image, Path], None]:
         image.save(path, **({"quality": 60} if path.suffix == ".jpg" else {}))
 
     return write
+
+
+@pytest.fixture(scope="session")
+def changes() -> Mapping[str, tuple[Callable[[Image.Image], Image.Image], str, str]]:
+    """By name what is done to a picture, the ending to save it with, and words of its transform."""
+    return CHANGES

@@ -34,7 +34,8 @@ def findings(manifest: Manifest, other: Manifest, pairs: pd.DataFrame) -> list[L
             rows = _rows(manifest, other, links)
             differing = _differing(rows, set(manifest.classes) & set(other.classes))
             if len(differing):
-                sentence += f" Labels differ in {conflicts(differing)}."
+                several = differing["group"].nunique()
+                sentence += f" Labels differ in {counted(several, 'group')}: {conflicts(differing)}."
             found.append(LeakageFinding(kind, "alarm", count, sentence, rows))
     return found
 

@@ -89,14 +89,13 @@ def report_leakage(
     manifest: Manifest, pairs: pd.DataFrame, others: Sequence[tuple[Manifest, pd.DataFrame]] = ()
 ) -> LeakageReport:
     """The same from near copies found before: `pairs` within the data set, and with each other set those across."""
-    found = [
+    found = [finding for other, across in others for finding in between.findings(manifest, other, across)]
+    found += [
         *copies.findings(manifest.table, pairs),
         *bound.findings(manifest.table),
         *confounded.findings(manifest),
         *_unread(manifest),
     ]
-    for other, across in others:
-        found += between.findings(manifest, other, across)
     return LeakageReport(
         name=manifest.name,
         images=len(manifest.table),

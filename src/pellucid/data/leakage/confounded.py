@@ -79,10 +79,10 @@ def _people(table: pd.DataFrame, told: pd.DataFrame) -> list[LeakageFinding]:
     if not parts:
         return []
     sentence = f"Between classes {joined(parts)}, where they are known."
-    for column, rows_ in told.groupby("column", sort=False):
-        row = rows_.iloc[0]
-        given = "whether it is given tells" if row["value"] == "none given" else "it tells"
-        sentence += f" Of {column}, {given} {row['label']} (balanced accuracy {row['balanced_accuracy']:.2f})."
+    for column, classes in told.groupby("column", sort=False):
+        row = classes.iloc[0]
+        words = f"Whether {column} is given" if row["value"] == "none given" else str(column).capitalize()
+        sentence += f" {words} tells {row['label']} (balanced accuracy {row['balanced_accuracy']:.2f})."
     sentence += " That may be the disease's own."
     return [LeakageFinding("age-and-sex", "note", len(parts), sentence, pd.concat(rows, ignore_index=True))]
 

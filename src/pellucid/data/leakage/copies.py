@@ -21,19 +21,24 @@ _PARTS = {"test": "test", "val": "validation"}
 
 
 def findings(table: pd.DataFrame, pairs: pd.DataFrame) -> list[LeakageFinding]:
-    """What there is to say of copies in a data set with its split, and of pictures that are only alike."""
-    exact = table[table["pixel_hash"].duplicated(keep=False)]
-    found = _of("exact", number_groups(exact, "pixel_hash")) if len(exact) else []
+    """What there is to say of copies in a data set with its split, and of pictures that are only alike.
+
+    A group has one number in all findings on pixel-identical copies, and one in all on near copies.
+    """
+    kinds = copy_kind(table["pixel_hash"], table["split"], pairs)
     groups = near_groups(table, pairs)
-    if (groups >= 0).any():
-        bound = table.assign(number=groups)[groups >= 0]
-        found += _of("near", _with_transforms(number_groups(bound, "number"), pairs, table))
-    found += _in_training(table, pairs)
-    return found + _alike(table, pairs)
+    exact = number_groups(table[table["pixel_hash"].duplicated(keep=False)], "pixel_hash")
+    near = number_groups(table.assign(number=groups)[groups >= 0], "number")
+    if len(near):
+        near = _with_transforms(near, pairs, table)
+    found = [*_in_training("exact", exact, table, kinds), *_in_training("near", near, table, kinds)]
+    return [*found, *_of("exact", exact), *_of("near", near), *_alike(table, pairs)]
 
 
 def _of(kind: str, rows: pd.DataFrame) -> list[LeakageFinding]:
-    """Copies of one kind, and those of them whose labels conflict or, without a test part, that cross parts."""
+    """Copies of one kind, and those of them whose labels conflict."""
+    if rows.empty:
+        return []
     words = "pixel-identical to another" if kind == "exact" else "near copies of another or bound to one"
     groups = rows.groupby("group")
     crossing, conflicting = (groups[column].nunique() > 1 for column in ("split", "label"))
@@ -43,7 +48,7 @@ def _of(kind: str, rows: pd.DataFrame) -> list[LeakageFinding]:
     sentence += f"; {crossing.sum()} groups lie in several parts." if crossing.any() else "."
     found = [LeakageFinding(f"{kind}-copies", "note", len(rows), sentence, rows)]
     if conflicting.any():
-        chosen = _kept(rows, conflicting)
+        chosen = _kept(rows, set(conflicting.index[conflicting]))
         what = "pixel-identical images" if kind == "exact" else "near copies"
         bear = "group of {} bears" if conflicting.sum() == 1 else "groups of {} bear"
         sentence = (
@@ -54,32 +59,22 @@ def _of(kind: str, rows: pd.DataFrame) -> list[LeakageFinding]:
     return found
 
 
-def _in_training(table: pd.DataFrame, pairs: pd.DataFrame) -> list[LeakageFinding]:
-    """Images outside of the training part with a copy in it."""
-    kinds = copy_kind(table["pixel_hash"], table["split"], pairs)
-    groups = near_groups(table, pairs)
-    found = []
-    for kind, words in (("exact", "a pixel-identical twin"), ("near", "a near copy, but no identical twin,")):
-        seen = kinds == kind
-        if not seen.any():
-            continue
-        parts = []
-        for part, name in _PARTS.items():
-            here = table["split"] == part
-            if count := int((seen & here).sum()):
-                parts.append(f"{count} of {counted(int(here.sum()), f'{name} image')} ({share(count, here.sum())})")
-        test = int((seen & (table["split"] == "test")).sum())
-        severity: Severity = "alarm" if test else "warning"
-        sentence = f"{joined(parts)} have {words} in the training part, which a network can know by heart."
-        if kind == "exact":
-            key = table["pixel_hash"]
-            rows = number_groups(table[key.isin(set(key[seen]))], "pixel_hash")
-        else:
-            chosen = np.isin(groups, groups[seen])
-            rows = number_groups(table.assign(number=groups)[chosen], "number")
-            rows = _with_transforms(rows, pairs, table)
-        found.append(LeakageFinding(f"{kind}-in-training", severity, test or int(seen.sum()), sentence, rows))
-    return found
+def _in_training(kind: str, rows: pd.DataFrame, table: pd.DataFrame, kinds: pd.Series) -> list[LeakageFinding]:
+    """Images outside of the training part with a copy of one kind in it."""
+    seen = kinds == kind
+    if not seen.any():
+        return []
+    parts = []
+    for part, name in _PARTS.items():
+        here = table["split"] == part
+        if count := int((seen & here).sum()):
+            parts.append(f"{count} of {counted(int(here.sum()), f'{name} image')} ({share(count, here.sum())})")
+    test = int((seen & (table["split"] == "test")).sum())
+    severity: Severity = "alarm" if test else "warning"
+    words = "a pixel-identical twin" if kind == "exact" else "a near copy, but no identical twin,"
+    sentence = f"{joined(parts)} have {words} in the training part, which a network can know by heart."
+    chosen = _kept(rows, set(rows.loc[rows["sample"].isin(table.loc[seen, "sample"]), "group"]))
+    return [LeakageFinding(f"{kind}-in-training", severity, test or int(seen.sum()), sentence, chosen)]
 
 
 def _alike(table: pd.DataFrame, pairs: pd.DataFrame) -> list[LeakageFinding]:
@@ -109,8 +104,8 @@ def _alike(table: pd.DataFrame, pairs: pd.DataFrame) -> list[LeakageFinding]:
     return [LeakageFinding("alike", severity, len(pairs), sentence, rows[list(ROW_COLUMNS)])]
 
 
-def _kept(rows: pd.DataFrame, wanted: pd.Series) -> pd.DataFrame:
-    return rows[rows["group"].isin(wanted.index[wanted])].reset_index(drop=True)
+def _kept(rows: pd.DataFrame, groups: set[int]) -> pd.DataFrame:
+    return rows[rows["group"].isin(groups)].reset_index(drop=True)
 
 
 def _with_transforms(rows: pd.DataFrame, pairs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
