@@ -43,7 +43,7 @@ class Study:
 
     def __init__(self, folder: Path) -> None:
         config = tomllib.loads((folder / "study.toml").read_text(encoding="utf-8"))
-        self.settings = config["statistics"]
+        self.settings = {"resamples": 2000, "confidence": 0.95, "correction": "holm"} | config.get("statistics", {})
         splits = pd.read_parquet(folder / "splits.parquet")
         counts = splits.groupby(["dataset", "fold"])["split"].value_counts().unstack(fill_value=0)
         self.sizes = counts.assign(train=counts["train"] + counts["val"])[["train", "test"]].groupby("dataset").mean()
@@ -174,17 +174,22 @@ def accuracy(study: Study) -> Iterator[dict]:
             weights = draws(codes, study.settings)
             with np.errstate(invalid="ignore", divide="ignore"):
                 hits = weights @ (label == said) / weights.sum(axis=1)
-                per_class = []
+                per_class, recalls = [], []
                 for k in range(len(classes)):
                     right, true, named = (
                         weights @ each for each in ((label == k) & (said == k), label == k, said == k)
                     )
                     per_class.append(np.where(true > 0, 2 * right / (true + named), np.nan))
+                    recalls.append(np.where(true > 0, right / true, np.nan))
             share = rows["label"].value_counts(normalize=True).max()
             low, high = bounds(hits, codes, study.settings)
             whole = rows["label"].nunique() == len(classes)
             f1 = f1_score(rows["label"], rows["predicted"], average="macro", labels=classes) if whole else np.nan
             f1_low, f1_high = bounds(np.mean(per_class, axis=0), codes, study.settings) if whole else (np.nan, np.nan)
+            balanced = balanced_accuracy_score(rows["label"], rows["predicted"]) if whole else np.nan
+            balanced_low, balanced_high = (
+                bounds(np.mean(recalls, axis=0), codes, study.settings) if whole else (np.nan, np.nan)
+            )
             yield {
                 "task": task,
                 "model": model,
@@ -193,13 +198,15 @@ def accuracy(study: Study) -> Iterator[dict]:
                 "accuracy": accuracy_score(rows["label"], rows["predicted"]),
                 "accuracy_low": low,
                 "accuracy_high": high,
-                "balanced_accuracy": balanced_accuracy_score(rows["label"], rows["predicted"]),
+                "balanced_accuracy": balanced,
+                "balanced_accuracy_low": balanced_low,
+                "balanced_accuracy_high": balanced_high,
                 "macro_f1": f1,
                 "macro_f1_low": f1_low,
                 "macro_f1_high": f1_high,
                 "commonest_class": share,
                 "one_over_classes": 1 / rows["label"].nunique(),
-                "at_chance": bool(low <= share),
+                "at_chance": bool(low <= share or balanced_low <= 1 / rows["label"].nunique()),
             }
 
 

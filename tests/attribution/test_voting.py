@@ -152,6 +152,23 @@ def test_layers_can_be_named_and_are_taken_again(nets: list[nn.Module], images: 
         explain(ensemble, images, "layer-cam", layer="members.0.network.layer44 + members.1.network.layer4")
 
 
+def test_an_ensemble_votes_in_an_ensemble(nets: list[nn.Module], images: Tensor) -> None:
+    inner = vote([nets[0], copy.deepcopy(nets[0])])
+    outer, flat = vote([inner, nets[1]], [0.4, 0.6]), vote(nets, [0.4, 0.6])
+    found, expected = (explain(each, images, ("layer-cam", "eigen-cam"), target=1) for each in (outer, flat))
+    assert found.layer.count(" + ") == 2
+    for method in found.maps:
+        close(found[method], expected[method])
+    again = explain(outer, images, "layer-cam", target=1, layer=found.layer)
+    torch.testing.assert_close(again["layer-cam"], found["layer-cam"], rtol=0, atol=0)
+
+
+def test_methods_that_coincide_on_every_member_do_so_on_the_vote(nets: list[nn.Module], images: Tensor) -> None:
+    alone = explain(nets[0], images, ("grad-cam", "hires-cam", "eigen-cam", "random"))
+    voted = explain(vote(nets), images, ("grad-cam", "hires-cam", "eigen-cam", "random"))
+    assert voted.coinciding == alone.coinciding == (("grad-cam", "hires-cam"),)
+
+
 def test_metrics_take_an_ensemble_and_make_its_maps_again(nets: list[nn.Module], images: Tensor) -> None:
     ensemble = vote(nets)
     before = {name: value.clone() for name, value in ensemble.state_dict().items()}

@@ -19,7 +19,7 @@ TABLES = ("accuracy", "network_tests", "confidence_increase", "method_tests", "t
 STUDY = """
 name = "tiny-{task}"
 models = [{{ name = "test_resnet", learning_rate = 3e-3 }}, "test_efficientnet"]
-datasets = [{{ name = "{task}", path = "phantom:{task}", image_size = 32, channels = {channels}, images = 40 }}]
+datasets = [{{ name = "{task}", path = "phantom:{task}", image_size = 64, channels = {channels}, images = 40 }}]
 
 [training]
 epochs = 1

@@ -127,7 +127,7 @@ def test_the_weights_of_least_log_loss_against_scipy(seed: int) -> None:
     weights = np.array(vote_weights("weighted", probabilities, labels))
     assert weights.sum() == pytest.approx(1, abs=1e-12)
     assert loss(weights) <= reference.fun + 1e-6
-    np.testing.assert_allclose(weights, reference.x, atol=2e-3)
+    np.testing.assert_allclose(weights, reference.x, atol=1e-3)
 
 
 def test_weights_by_accuracy_and_equal_ones() -> None:

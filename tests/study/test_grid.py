@@ -111,6 +111,9 @@ def test_external_sets_are_predicted_by_every_network_and_never_trained_on(finis
     assert accuracy["clusters"] == 12  # patients, not rows
     splits = pd.read_parquet(finished_grid / "splits.parquet")
     assert len(splits["sample"].unique()) == 40
+    page = build_report(finished_grid).read_text()
+    assert "12 images that no training touched" in page
+    assert "no training touched them" in page
 
 
 def test_a_set_added_later_costs_no_training(finished_grid: Path, grid: StudyConfig, tmp_path: Path) -> None:
@@ -151,7 +154,9 @@ def test_sites_are_left_out_one_by_one(pictures: Path, tmp_path: Path) -> None:
     ]
     facts = read_json(tmp_path / "out" / "data" / "own.json")
     assert facts["folds"] == ["site oslo", "site riga"]
-    build_report(tmp_path / "out")
+    page = build_report(tmp_path / "out").read_text()
+    assert "Each fold tests one value of" in page
+    assert "Site riga" in page
 
 
 def test_settings_are_tuned_within_each_fold(pictures: Path, tmp_path: Path) -> None:
@@ -228,11 +233,20 @@ def test_two_runs_of_one_seed_are_identical(pictures: Path, tmp_path: Path) -> N
     for name in ("a", "b"):
         run_study(config, tmp_path / name, device="cpu")
     left, right = (
-        {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*.parquet")}
+        {
+            path.relative_to(tmp_path / name): path.read_bytes()
+            for pattern in ("*.parquet", "*.safetensors", "statistics/*.csv")
+            for path in (tmp_path / name).rglob(pattern)
+        }
         for name in ("a", "b")
     )
     assert left == right
-    assert len(left) == 5
+    assert {path.name for path in left} >= {
+        "weights.safetensors",
+        "predictions.parquet",
+        "scores.parquet",
+        "models.csv",
+    }
 
 
 def test_changes_of_a_config_are_told_by_their_keys(pictures: Path) -> None:

@@ -71,6 +71,7 @@ class Call:
         seconds: dict[str, float] = {"forward": 0.0}
         found: list[Part] = []
         grid: tuple[int, ...] = ()
+        voted: list[str] = []
         for views, choices in self._groups(first):
             at_layer = any(map(looks_at_layer, choices))
             run = run_at(self.model, layer if at_layer else "", choices, self.rows, self.asked, advance)
@@ -83,6 +84,8 @@ class Call:
                 label: self._together([part.layer_maps[label] for part in parts]) for label in parts[0].layer_maps
             }
             seconds |= run.seconds | {"forward": seconds["forward"] + run.seconds["forward"]}
+            if isinstance(run, VoteRun):
+                voted += [choice.label for choice in choices if looks_at_layer(choice)]
             found = found or parts
             grid = grid or parts[0].grid
         order = [choice.label for choice in self.choices if choice.label in maps]
@@ -96,7 +99,7 @@ class Call:
             grid=grid,
             seconds={"forward": seconds["forward"]} | {label: seconds[label] for label in order},
             layer_maps=layer_maps,
-            coinciding=coinciding_maps(layer_maps, len(grid)),
+            coinciding=coinciding_maps(layer_maps or {label: maps[label] for label in voted}, len(grid)),
         )
 
     def _groups(self, first: bool) -> list[tuple[list[View], list[Choice[Method]]]]:

@@ -264,7 +264,7 @@ def _layer_name(model: nn.Module, layer: str | nn.Module, names: dict[nn.Module,
         return names[layer]
     if layer == "auto":
         return _auto(model, images)
-    if isinstance(model, Ensemble) and JOINT in layer:
+    if JOINT in layer and isinstance(model, Ensemble):
         first = images[:1].to(device_of(model) or images.device)
         parts = zip(model.each(), parts_of(layer, model), strict=True)
         return joined([_layer_name(m.network, name, _named(m.network), m.prepare(first)) for m, name in parts])

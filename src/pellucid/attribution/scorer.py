@@ -75,21 +75,16 @@ def as_model(model: object, choices: Sequence[Choice[Method]]) -> nn.Module:
 
 
 def unserved(model: object, names: Sequence[str]) -> dict[str, str]:
-    """The methods among `names` that a model can't give what they need, each with the reason.
+    """The methods among `names` that ask for more than a model can give, each with what the model is.
 
     >>> unserved(lambda images: images.mean(dim=(1, 2, 3)), ["grad-cam", "occlusion"])
-    {'grad-cam': 'asks for activations and gradients, and the model is a bare function'}
+    {'grad-cam': 'a bare function'}
     """
     limits = _limits(model)
     if limits is None:
         return {}
     what, given = limits
-    needed = {name: METHODS.resolve(name).entry.needs for name in names}
-    return {
-        name: f"asks for {' and '.join(need for need in needs if need not in given)}, and the model is {what}"
-        for name, needs in needed.items()
-        if not given.issuperset(needs)
-    }
+    return {name: what for name in names if not given.issuperset(METHODS.resolve(name).entry.needs)}
 
 
 def _limits(model: object) -> tuple[str, frozenset[str]] | None:

@@ -23,26 +23,32 @@ JOINT = " + "  # between the layers of an ensemble's members, one of each
 
 
 def joined(names: Sequence[str]) -> str:
-    """One name for the layers of the members, each named within its network.
+    """One name for the layers of the members, each named within its network, which may be an ensemble itself.
 
     >>> joined(["layer4", "features.norm5"])
     'members.0.network.layer4 + members.1.network.features.norm5'
     """
-    return JOINT.join(f"members.{place}.network.{name}" for place, name in enumerate(names))
+    return JOINT.join(f"{_head(place)}{part}" for place, name in enumerate(names) for part in name.split(JOINT))
 
 
 def parts_of(layer: str, ensemble: Ensemble) -> list[str]:
     """The members' layers, each named within its network, of a name such as `joined` gives.
 
     Raises:
-        InputError: not one layer of each member, in their order.
+        InputError: not a layer of each member, in their order.
     """
     parts = layer.split(JOINT)
-    heads = [f"members.{place}.network." for place in range(len(ensemble.members))]
-    if len(parts) != len(heads) or not all(part.startswith(head) for part, head in zip(parts, heads, strict=True)):
+    heads = [_head(place) for place in range(len(ensemble.members))]
+    found = [[part.removeprefix(head) for part in parts if part.startswith(head)] for head in heads]
+    names = [JOINT.join(own) for own in found]
+    if not all(names) or joined(names) != layer:
         wanted = f"one layer of each of {len(heads)} members, in their order, as {heads[0] + 'NAME' + JOINT}…"
         raise expected("layer", wanted, repr(layer))
-    return [part.removeprefix(head) for part, head in zip(parts, heads, strict=True)]
+    return names
+
+
+def _head(place: int) -> str:
+    return f"members.{place}.network."
 
 
 def vote_of_maps(maps: Sequence[Tensor], weights: Tensor, axes: int) -> Tensor:
@@ -100,7 +106,7 @@ class VoteRun:
 
         tellers: list[Advance] = [noted] * (len(names) - 1) + [advance]  # an image is done with the last member
         self._runs = [
-            LayerRun(member.network, name, at_layer, batch_size, None, teller)
+            run_at(member.network, name, at_layer, batch_size, member.network, teller)
             for member, name, teller in zip(ensemble.each(), names, tellers, strict=True)
         ]
 

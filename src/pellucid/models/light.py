@@ -12,24 +12,24 @@ from timm.models.densenet import DenseNet
 from timm.models.vgg import VGG
 from torch import nn
 
-__all__ = ["densenet_light", "vgg_light"]
+__all__ = ["densenet_light", "vgg_bn_light"]
 
 _WIDTHS = (32, "M", 64, "M", 128, 128, "M", 256, 256, "M", 256, 256)  # of each convolution; M halves the size
 
 default_cfgs = generate_default_cfgs(  # timm reads this name: nobody has published weights
     {
-        "vgg_light": {"first_conv": "features.0", "classifier": "head.fc"},
+        "vgg_bn_light": {"first_conv": "features.0", "classifier": "head.fc"},
         "densenet_light": {"first_conv": "features.conv0", "classifier": "classifier"},
     }
 )
 
 
 @register_model
-def vgg_light(pretrained: bool = False, **options: Any) -> VGG:
+def vgg_bn_light(pretrained: bool = False, **options: Any) -> VGG:
     """VGG-11 with batch norm, half as wide, without the last pooling, its hidden layers of 256 and 4096 units."""
     return build_model_with_cfg(
         VGG,
-        "vgg_light",
+        "vgg_bn_light",
         pretrained,
         model_cfg=None,
         cfg=_WIDTHS,

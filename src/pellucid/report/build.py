@@ -173,7 +173,7 @@ def _dataset_part(study: StudyResult, dataset: DatasetResult) -> DatasetPart:
     tables = [
         training_table(dataset),
         models_table(models, chances, study.confidence),
-        folds_table(models),
+        folds_table(models, dataset.facts.get("folds", ())),
     ]
     enhancing = study.table("enhancement_tests", dataset.name)
     crossed = crossed_tables(dataset, models, enhancing, study.confidence)

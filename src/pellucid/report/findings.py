@@ -110,7 +110,7 @@ def model_findings(
 
 def training_finding(model: str, best_epochs: Sequence[int], epochs: Sequence[int]) -> Finding | None:
     """A training whose best epoch was its last may not have been finished."""
-    open_ended = sum(best == last for best, last in zip(best_epochs, epochs, strict=True))
+    open_ended = sum(best == last > 0 for best, last in zip(best_epochs, epochs, strict=True))
     if open_ended == 0:
         return None
     where = "" if len(epochs) == 1 else f" in {open_ended} of {len(epochs)} folds"

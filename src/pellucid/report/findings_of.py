@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from pellucid.report.composed import layer_words, unmade_findings
 from pellucid.report.findings import (
     Accuracy,
     Finding,
@@ -113,8 +114,9 @@ def _of_model(
     explained = sum(len(cell.explained) for cell in cells)
     wrong = sum(int((~cell.explained["correct"].astype(bool)).sum()) for cell in cells)
     found += sample_findings(model, explained, wrong)
+    found += unmade_findings(model, card.get("unmade") or {})
     if explained:
-        found.append(grid_finding(model, card.get("layer"), card.get("grid"), int(card["image_size"])))
+        found.append(grid_finding(model, layer_words(card.get("layer")), card.get("grid"), int(card["image_size"])))
         coinciding = common_coinciding(cells)
         scores = study.table("scores", dataset.name, model, "all")
         scores = scores[(scores["label"] == "all") & (scores["correct"] == "all")]

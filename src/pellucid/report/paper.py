@@ -102,9 +102,9 @@ def _alarms(accuracy: pd.DataFrame) -> list[str]:
     for _, row in accuracy[accuracy["at_chance"].astype(bool)].iterrows():
         where = "" if row["images"] == "all" else " without the copies"
         told.append(
-            f"{row['model']} on {row['task']} is at chance{where}: {percent(row['accuracy'])} "
-            f"({percent(row['accuracy_low'])} to {percent(row['accuracy_high'])}), where the commonest class has "
-            f"{percent(row['commonest_class'])}. What its maps show and how they score means nothing."
+            f"{row['model']} on {row['task']} is at chance{where}: accuracy {_told(row, 'accuracy')}, where the "
+            f"commonest class has {percent(row['commonest_class'])}; balanced {_told(row, 'balanced_accuracy')}, where "
+            f"chance is {percent(row['one_over_classes'])}. What its maps show and how they score means nothing."
         )
     for task, rows in accuracy.groupby("task", sort=False):
         counts = rows.groupby("images")["n"].max()
@@ -116,6 +116,10 @@ def _alarms(accuracy: pd.DataFrame) -> list[str]:
                 "generalises."
             )
     return told
+
+
+def _told(row: pd.Series, name: str) -> str:
+    return f"{percent(row[name])} ({percent(row[f'{name}_low'])} to {percent(row[f'{name}_high'])})"
 
 
 def beside_table(sheets: Sheets) -> Table | None:
@@ -244,9 +248,9 @@ def accuracy_table(accuracy: pd.DataFrame, datasets: Sequence[DatasetResult]) ->
                 Cell(str(row["model"]), f"{sizes[row['task'], row['model']] / 1e6:.1f} M, {row['network'] or 'none'}"),
                 Cell(str(row["images"])),
                 Cell(str(row["n"])),
-                _share(row["accuracy"], row["accuracy_low"], row["accuracy_high"]),
+                _share(row, "accuracy"),
                 Cell(percent(row["commonest_class"]), "at chance" if chance else "", strong=chance),
-                Cell(percent(row["balanced_accuracy"])),
+                _share(row, "balanced_accuracy"),
                 Cell(percent(row["one_over_classes"])),
                 interval(row["macro_f1"], row["macro_f1_low"], row["macro_f1_high"]),
                 Cell(percent(published) if np.isfinite(published) else "–"),
@@ -271,10 +275,11 @@ def accuracy_table(accuracy: pd.DataFrame, datasets: Sequence[DatasetResult]) ->
     )
 
 
-def _share(value: float, low: float, high: float) -> Cell:
+def _share(row: pd.Series, name: str) -> Cell:
     """A share over its interval."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
     bounds = f"{number(100 * low, 1)} to {number(100 * high, 1)}" if np.isfinite(low) and np.isfinite(high) else ""
-    return Cell(percent(value), bounds)
+    return Cell(percent(row[name]), bounds)
 
 
 def _task_part(task: str, study: StudyResult, dataset: DatasetResult, sheets: Sheets) -> TaskPart:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from pellucid.attribution.families import is_control
 from pellucid.report.findings_of import model_accuracies, test_images
 from pellucid.report.names import method_title
 from pellucid.report.read import DatasetResult, StudyResult
-from pellucid.report.tables import T_TESTS, confusion
+from pellucid.report.tables import T_TESTS
 
 # The published numbers that are known here; which network the confidence increases belong to isn't.
 PUBLISHED_ACCURACY = {("skin", "ResNet50"): 0.8631}
@@ -26,7 +26,8 @@ _FAMILIES["resnet"] = NETWORKS[0]
 _BESIDE = ["finding", "published", "kind", "network", "model", "here", "note"]
 ACCURACY_COLUMNS = [
     "task", "network", "model", "images", "n", "accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy",
-    "macro_f1", "macro_f1_low", "macro_f1_high", "commonest_class", "one_over_classes", "at_chance", "paper_accuracy",
+    "balanced_accuracy_low", "balanced_accuracy_high", "macro_f1", "macro_f1_low", "macro_f1_high", "commonest_class",
+    "one_over_classes", "at_chance", "paper_accuracy",
 ]  # fmt: skip
 TEST_COLUMNS = [
     "a", "b", "mean_difference", "low", "high", "statistic", "df", "p_value", "p_adjusted", "effect_size", "n", "unit",
@@ -44,15 +45,24 @@ def network_of(model: str) -> str:
 
 
 def accuracy_numbers(study: StudyResult, dataset: DatasetResult) -> pd.DataFrame:
-    """A row per network and set of test images: accuracy, balanced accuracy and F1, beside chance and the paper."""
+    """A row per network and set of test images: accuracy, balanced accuracy and F1, beside chance and the paper.
+
+    A network is at chance where the interval of its accuracy holds the share of the commonest class, or that of its
+    balanced accuracy one over the number of classes.
+    """
     rows = []
     for model in dataset.models:
         answers = test_images(dataset.of_model(model))
         table = study.table("models", dataset.name, model)
-        f1 = table[(table["metric"] == "macro_f1") & (table["fold"] == "all")].set_index("images")
+        whole = table[table["fold"] == "all"].drop_duplicates(["images", "metric"]).set_index(["images", "metric"])
         for images, accuracy in model_accuracies(study, dataset, model).items():
             part = answers if images == "all" else answers[~answers["copy_in_train"].astype(bool)]
-            network = network_of(model)
+            network, chance = network_of(model), 1 / part["label"].nunique()
+            numbers = {
+                f"{metric}{end}": whole[name].get((images, metric), np.nan)
+                for metric in ("balanced_accuracy", "macro_f1")
+                for name, end in (("value", ""), ("low", "_low"), ("high", "_high"))
+            }
             rows.append(
                 {
                     "task": dataset.name,
@@ -63,28 +73,14 @@ def accuracy_numbers(study: StudyResult, dataset: DatasetResult) -> pd.DataFrame
                     "accuracy": accuracy.value,
                     "accuracy_low": accuracy.low,
                     "accuracy_high": accuracy.high,
-                    "balanced_accuracy": balanced_accuracy(part, dataset.classes),
-                    "macro_f1": f1["value"].get(images, np.nan),
-                    "macro_f1_low": f1["low"].get(images, np.nan),
-                    "macro_f1_high": f1["high"].get(images, np.nan),
+                    **numbers,
                     "commonest_class": accuracy.chance,
-                    "one_over_classes": 1 / part["label"].nunique(),
-                    "at_chance": accuracy.near_chance,
+                    "one_over_classes": chance,
+                    "at_chance": accuracy.near_chance or bool(numbers["balanced_accuracy_low"] <= chance),
                     "paper_accuracy": PUBLISHED_ACCURACY.get((dataset.name, network), np.nan),
                 }
             )
     return pd.DataFrame(rows, columns=ACCURACY_COLUMNS)
-
-
-def balanced_accuracy(answers: pd.DataFrame, classes: Sequence[str]) -> float:
-    """Mean over the classes that occur of the share of their images that is predicted right.
-
-    >>> balanced_accuracy(pd.DataFrame({"label": ["a", "a", "a", "b"], "predicted": ["a", "a", "b", "b"]}), ["a", "b"])
-    0.8333333333333333
-    """
-    counts = confusion(answers, classes)
-    present = counts.sum(axis=1) > 0
-    return float((np.diag(counts)[present] / counts.sum(axis=1)[present]).mean())
 
 
 def network_tests(study: StudyResult, dataset: DatasetResult) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pellucid.drawing import colour_of
+from pellucid.report.composed import layer_words, made_of
 from pellucid.report.names import counted, listed, measure_title, number, p_value, percent, seconds
 from pellucid.report.read import CellResult, DatasetResult
 
@@ -129,8 +130,10 @@ def models_table(models: pd.DataFrame, chances: dict[tuple[str, str], float], co
         f"In brackets {percent(confidence, 0)} intervals from a bootstrap that resamples {listed(sorted(units))}s. "
         "Commonest class: the accuracy of always naming it."
     )
-    if (pooled["images"] != "all").any():
-        note += " “Without copies” leaves out the test images that are pixel-identical to a training image."
+    if pooled["images"].str.contains("without copies").any():
+        note += " “Without copies” leaves out the images that have a copy in the training part."
+    if pooled["images"].str.startswith("external ").any():
+        note += " “External” sets come from elsewhere, and no training touched them."
     return Table(
         "Models on the test images",
         ["Model", "Test images", *(measure_title(metric) for metric in shown), "Commonest class", "n"],
@@ -149,15 +152,24 @@ def _noted(note: str, rows_of: dict[str, list[str]]) -> str:
     return f"{where}: {note.rstrip('.')}."
 
 
-def folds_table(models: pd.DataFrame) -> Table | None:
-    """Accuracy fold by fold, where there are several."""
+def folds_table(models: pd.DataFrame, titles: Sequence[str] = ()) -> Table | None:
+    """Accuracy fold by fold, where there are several.
+
+    `titles`: what each fold is called, such as the site that it leaves out; by default its number.
+    """
     rows = models[(models["fold"] != "all") & (models["metric"] == "accuracy") & (models["images"] == "all")]
     folds = sorted(rows["fold"].unique(), key=lambda fold: (len(fold), fold))
     if len(folds) < 2:
         return None
+    named = dict(enumerate(titles))
     wide = rows.pivot_table(index="model", columns="fold", values="value", sort=False)
     body = [texts(str(model), *(percent(values.get(fold)) for fold in folds)) for model, values in wide.iterrows()]
-    return Table("Accuracy per fold, all test images", ["Model", *(f"Fold {fold}" for fold in folds)], body)
+    columns = ["Model", *(_capitalised(named.get(int(fold), f"fold {fold}")) for fold in folds)]
+    return Table("Accuracy per fold, all test images", columns, body)
+
+
+def _capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def model_tests_table(tests: pd.DataFrame) -> Table | None:
@@ -236,16 +248,19 @@ def training_table(dataset: DatasetResult) -> Table | None:
     for cell in dataset.cells:
         card, times = cell.card, cell.times
         grid = card.get("grid")
+        place = cell.place if len(dataset.of_model(cell.model)) > 1 else ""
         mean, std = (", ".join(number(value) for value in card["normalisation"][part]) for part in ("mean", "std"))
         rows.append(
             [
-                Cell(cell.model, cell.place if len(dataset.of_model(cell.model)) > 1 else ""),
+                Cell(cell.model, "; ".join(part for part in (place, made_of(card.get("combination"))) if part)),
                 Cell(f"{card['parameters'] / 1e6:.2f} M"),
                 Cell(f"{card['channels']} × {card['image_size']} × {card['image_size']}"),
                 Cell(str(card["normalisation"]["origin"]), f"mean {mean}; sd {std}"),
-                Cell(f"{card['best_epoch']} of {card['epochs']}", "stopped early" if card.get("stopped_early") else ""),
+                Cell(f"{card['best_epoch']} of {card['epochs']}", "stopped early" if card.get("stopped_early") else "")
+                if card["epochs"]
+                else Cell("–"),
                 Cell(seconds(times.get("train_seconds"))),
-                Cell(str(card.get("layer") or "–"), " × ".join(map(str, grid)) + " grid" if grid else ""),
+                Cell(layer_words(card.get("layer")), " × ".join(map(str, grid)) + " grid" if grid else ""),
             ]
         )
     columns = ["Model", "Parameters", "Input", "Normalisation", "Best epoch", "Training time", "Explained layer"]

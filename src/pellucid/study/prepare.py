@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -225,7 +225,7 @@ def describe_dataset(prepared: Prepared, config: StudyConfig, output: Path, *, s
             "counts": counts.to_dict("records"),
             "unreadable": [list(entry) for entry in manifest.unreadable],
             "mask_problems": [list(entry) for entry in manifest.mask_problems],
-            "notes": [*manifest.notes, *split_notes(manifest, prepared.splits)],
+            "notes": [*manifest.notes, *split_notes(manifest, prepared.splits), *_design_notes(prepared, config)],
             "folds": list(_fold_titles(prepared)),
             "external": {
                 name: {
@@ -260,6 +260,26 @@ def describe_dataset(prepared: Prepared, config: StudyConfig, output: Path, *, s
             },
         },
     )
+
+
+def _design_notes(prepared: Prepared, config: StudyConfig) -> Iterator[str]:
+    """How folds come about and which images come from elsewhere, where there is something to say of it."""
+    column = prepared.settings.split.leave_out
+    if column is not None:
+        yield f"Each fold tests one value of {column!r}; the networks of that fold were trained on the others."
+        excluded = int((prepared.splits["split"] == "excluded").sum())
+        if excluded:
+            yield f"{excluded} images are left out of a fold, since a patient, lesion or copy of theirs is tested."
+    elif config.repeats > 1 and prepared.folds > 1:
+        way = "as a hold-out" if config.folds == 1 else f"into {config.folds} folds"
+        yield f"The images were parted {way} {config.repeats} times."
+    for name in prepared.external:
+        rows = prepared.external_rows(name)
+        copies = int(rows["copy_in_train"].sum())
+        yield (
+            f"External set {name!r}: {len(rows)} images that no training touched"
+            + (f", {copies} of them copies of images of this data set." if copies else ".")
+        )
 
 
 def _fold_titles(prepared: Prepared) -> tuple[str, ...]:
