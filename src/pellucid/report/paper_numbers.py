@@ -11,6 +11,7 @@ from pellucid.attribution.families import is_control
 from pellucid.report.findings_of import model_accuracies, test_images
 from pellucid.report.names import method_title
 from pellucid.report.read import DatasetResult, StudyResult
+from pellucid.report.tables import T_TESTS
 
 # The published numbers that are known here; which network the confidence increases belong to isn't.
 PUBLISHED_ACCURACY = {("skin", "ResNet50"): 0.8631}
@@ -85,7 +86,7 @@ def accuracy_numbers(study: StudyResult, dataset: DatasetResult) -> pd.DataFrame
 def network_tests(study: StudyResult, dataset: DatasetResult) -> pd.DataFrame:
     """Every pair of networks by accuracy: the paper's paired t-test, and the corrected one where there are folds."""
     tests = study.table("model_tests", dataset.name)
-    tests = tests[tests["metric"] == "accuracy"]
+    tests = tests[(tests["metric"] == "accuracy") & tests["test"].isin(T_TESTS)]
     return tests.assign(task=dataset.name)[["task", "images", "test", "metric", *TEST_COLUMNS]]
 
 
