@@ -101,7 +101,6 @@ class DatasetResult:
     name: str
     settings: Mapping[str, Any]
     facts: Mapping[str, Any]
-    duplicates: pd.DataFrame
     patient_ids: Mapping[str, str]
     parts: Mapping[str, str]
     cells: tuple[CellResult, ...]
@@ -229,7 +228,6 @@ def _read_dataset(
         name=name,
         settings=settings,
         facts=_json(folder / f"{name}.json"),
-        duplicates=_csv(folder / f"{name}_duplicates.csv", ["group", "kind", "sample", "split", "label"]),
         patient_ids=patient_ids,
         parts=parts,
         cells=cells,
