@@ -125,12 +125,15 @@ def training_finding(model: str, best_epochs: Sequence[int], epochs: Sequence[in
     return Finding(f"{model} was still improving when training ended{where}: more epochs may help.", "against")
 
 
-def grid_finding(model: str, layer: str | None, grid: Sequence[int] | None, image_size: int) -> Finding | None:
+def grid_finding(
+    model: str, layer: str | None, grid: Sequence[int] | None, image_size: int | Sequence[int]
+) -> Finding | None:
     """A coarse grid limits every CAM of a network."""
     if not grid or min(grid) >= FINE_GRID:
         return None
     shape = " × ".join(str(length) for length in grid)
-    cell = " × ".join(str(round(image_size / length)) for length in grid)
+    lengths = [image_size] * len(grid) if isinstance(image_size, int) else image_size
+    cell = " × ".join(str(round(whole / length)) for whole, length in zip(lengths, grid, strict=True))
     return Finding(
         f"{model}’s maps come from a grid of {shape} at layer {layer}: one cell covers {cell} pixels of the image, "
         "so that no map of this layer can outline anything smaller.",
