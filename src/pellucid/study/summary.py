@@ -22,7 +22,7 @@ from pellucid.statistics import (
     mean_of,
     units_of,
 )
-from pellucid.study.classified import MEASURE_COLUMNS, main_rows, measured_rows
+from pellucid.study.classified import MEASURE_COLUMNS, measured_rows
 from pellucid.study.config import StatisticsSettings, StudyConfig, read_config
 from pellucid.study.enhancement_tests import compared_enhancements
 from pellucid.study.families import TEST_COLUMNS, Compared, corrected_rows
@@ -143,7 +143,7 @@ def _enhancement_tests(
     answers: pd.DataFrame, models: pd.DataFrame, sizes: Mapping[str, tuple[float, float]], config: StudyConfig
 ) -> pd.DataFrame:
     correction = config.statistics.correction
-    families = compared_enhancements(answers, main_rows(models), sizes, correction)
+    families = compared_enhancements(answers, models, sizes, correction)
     compared = [(each, key) for key, family in families.items() for each in family]
     return corrected_rows([each for each, _ in compared], [key for _, key in compared], correction)
 
