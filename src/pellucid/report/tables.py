@@ -206,7 +206,7 @@ def model_tests_table(tests: pd.DataFrame) -> Table | None:
             ]
         )
     columns = ["Pair", "Test images", "Test", "Difference in accuracy", "t", "p", "p corrected", "Effect size", "n"]
-    note = "p corrected for all tests of this kind in the study, below 0.05 in bold. In brackets intervals."
+    note = "p corrected over the declared family of tests, below 0.05 in bold. In brackets intervals."
     return Table("Tests between models", columns, rows, note=note, heads=2)
 
 
