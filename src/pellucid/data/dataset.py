@@ -44,7 +44,7 @@ class _Cache:
 
 
 class ImageDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
-    """Images by position: (tensor (C, size, size) float32, label index, position).
+    """Images by position: (tensor (C, size, size), or (C, D, H, W) of a volume, float32, label index, position).
 
     An item is asked for by its position, or by (position, epoch) as `EpochSampler` does; the epoch decides how the
     image is augmented, so that the data set has no state of its own and workers need none. What was prepared is
@@ -66,7 +66,7 @@ class ImageDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
         labels: Sequence[int] | Tensor,
         *,
         channels: int,
-        size: int,
+        size: int | tuple[int, int, int],
         intensity: Intensity = "dtype",
         enhancement: str | Choice[Enhancement] = NONE,
         cache_bytes: int = CACHE_BYTES,
@@ -101,7 +101,7 @@ class ImageDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
 
     def image(self, position: int) -> Tensor:
         """The prepared image (C, size, size) in [0, 1], neither augmented nor normalised; not to be written to."""
-        return self._compact(position).expand(self.channels, -1, -1)
+        return self._coloured(self._compact(position))
 
     def keep(self, threads: int, *, show_progress: bool = False) -> None:
         """Read what isn't kept in memory yet, in so many threads, as far as the cache goes.
@@ -131,10 +131,13 @@ class ImageDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
         image = self._compact(position)
         if self._augmentation is not None:
             image = augment(image, self._augmentation, (self._seed, epoch, position))
-        image = image.expand(self.channels, -1, -1)
+        image = self._coloured(image)
         if self._normalisation is not None:
-            image = self._normalisation.normalise(image)
+            image = self._normalisation.normalise(image, image.ndim - 1)
         return image.contiguous(), self.labels[position], position
+
+    def _coloured(self, image: Tensor) -> Tensor:
+        return image.expand(self.channels, *image.shape[1:])
 
     def _compact(self, position: int) -> Tensor:
         """The prepared image, grey in one channel: a third of the memory and of the augmentation's work."""

@@ -180,9 +180,6 @@ def split_notes(manifest: Manifest, splits: pd.DataFrame) -> tuple[str, ...]:
     leaked = int((splits["copy_in_train"] & (splits["split"] == "val")).sum())
     if leaked:
         notes.append(f"{leaked} images of the given validation part have a copy in training.")
-    if excluded := int((splits["split"] == "excluded").sum()):
-        where = "" if splits["fold"].nunique() == 1 else ", over all folds,"
-        notes.append(f"{excluded} images{where} are left out, being bound to images of the test part or to conflicts.")
     if "lesion_id" in table:
         lesions = table[table["lesion_id"].notna() & (table["lesion_id"] != "")]
         crossing = int((lesions.groupby("lesion_id")["split"].nunique() > 1).sum())

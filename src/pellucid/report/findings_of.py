@@ -116,7 +116,7 @@ def _of_model(
     found += sample_findings(model, explained, wrong)
     found += unmade_findings(model, card.get("unmade") or {})
     if explained:
-        found.append(grid_finding(model, layer_words(card.get("layer")), card.get("grid"), int(card["image_size"])))
+        found.append(grid_finding(model, layer_words(card.get("layer")), card.get("grid"), card["image_size"]))
         coinciding = common_coinciding(cells)
         scores = study.table("scores", dataset.name, model, "all")
         scores = scores[(scores["label"] == "all") & (scores["correct"] == "all")]

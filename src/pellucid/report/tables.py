@@ -10,7 +10,7 @@ import pandas as pd
 
 from pellucid.drawing import colour_of
 from pellucid.report.composed import layer_words, made_of
-from pellucid.report.names import counted, listed, measure_title, number, p_value, percent, seconds
+from pellucid.report.names import counted, listed, measure_title, number, p_value, percent, seconds, size_words
 from pellucid.report.read import CellResult, DatasetResult
 
 SPLITS = ("train", "val", "test")
@@ -254,7 +254,7 @@ def training_table(dataset: DatasetResult) -> Table | None:
             [
                 Cell(cell.model, "; ".join(part for part in (place, made_of(card.get("combination"))) if part)),
                 Cell(f"{card['parameters'] / 1e6:.2f} M"),
-                Cell(f"{card['channels']} × {card['image_size']} × {card['image_size']}"),
+                Cell(f"{card['channels']} × {size_words(card['image_size'])}"),
                 Cell(str(card["normalisation"]["origin"]), f"mean {mean}; sd {std}"),
                 Cell(f"{card['best_epoch']} of {card['epochs']}", "stopped early" if card.get("stopped_early") else "")
                 if card["epochs"]

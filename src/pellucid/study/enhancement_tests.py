@@ -14,6 +14,8 @@ from pellucid.study.families import Compared
 METRICS = ("accuracy", "subset_accuracy", "macro_f1", "auroc", "macro_auroc")
 """What is shown and, over folds, compared, where it is there; some are for labels that don't exclude each other."""
 
+_RULES = ("", "argmax", "fixed")  # by which a class was said; a threshold that was chosen isn't shown
+
 
 def reference_of(enhancements: Sequence[str]) -> str:
     """What the others are held against: none, where it is among them, else the first.
@@ -22,6 +24,11 @@ def reference_of(enhancements: Sequence[str]) -> str:
     'none'
     """
     return NONE if NONE in enhancements else enhancements[0]
+
+
+def whole_scores(models: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `models.csv` on `METRICS` that speak of all classes together."""
+    return models[(models["class"] == "") & models["rule"].isin(_RULES) & models["metric"].isin(METRICS)]
 
 
 def compared_enhancements(
@@ -44,7 +51,7 @@ def compared_enhancements(
     families: dict[tuple[str, str], list[Compared]] = {}
     if answers.empty:
         return families
-    test = answers[answers["split"] == "test"]
+    test, models = answers[answers["split"] == "test"], whole_scores(models)
     for (dataset, network), part in test.groupby(["dataset", "network"], sort=False):
         arms = dict(part[["enhancement", "model"]].drop_duplicates().itertuples(index=False, name=None))
         reference = reference_of(list(arms))
@@ -73,7 +80,7 @@ def _by_folds(
 ) -> list[tuple[str, str, Comparison]]:
     found = []
     for metric in METRICS:
-        values = scores[scores["metric"] == metric].pivot_table("value", "fold", "model", dropna=False)
+        values = scores[scores["metric"] == metric].pivot(index="fold", columns="model", values="value")
         if not set(arms.values()) <= set(values.columns):
             continue
         sides = {name: values[arm].to_numpy(float) for name, arm in arms.items()}

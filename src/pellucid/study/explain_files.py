@@ -281,6 +281,7 @@ def model_record(network: nn.Module, card: ModelCard) -> dict[str, Any]:
         "intensity": card.intensity,
         "enhancement": card.enhancement,
         "normalisation": {"mean": list(card.mean), "std": list(card.std), "origin": card.normalisation},
+        **({"members": [member.architecture for member in card.members], "vote": card.vote} if card.members else {}),
     }
 
 
