@@ -69,3 +69,18 @@ def test_every_enhancement_is_named() -> None:
 def test_the_study_is_valid() -> None:
     config = StudyConfig.model_validate(tomllib.loads(blocks("toml")[0]))
     assert [model.name for model in config.models] == ["resnet50", "densenet121", "vgg16", "efficientnet_b0"]
+
+
+def test_the_models_made_of_others_are_a_study() -> None:
+    data = [{"name": "mine", "path": "phantom:chest"}]
+    config = StudyConfig.model_validate({**tomllib.loads(blocks("toml")[2]), "datasets": data})
+    assert [type(model).__name__ for model in config.models] == [
+        *["ModelSettings"] * 2, "VoteSettings", *["FeaturesSettings"] * 2,
+    ]  # fmt: skip
+
+
+def test_the_training_that_is_shown_is_understood() -> None:
+    config = StudyConfig.model_validate(tomllib.loads(blocks("toml")[3]))
+    resnet, vgg = (model.trained_by(config.training) for model in config.models)
+    assert (resnet.optimiser, vgg.optimiser, vgg.learning_rate) == (None, "sgd", "find")
+    assert resnet.ema == vgg.ema == 0.999

@@ -27,6 +27,7 @@ from pellucid.attribution.scorer import as_model
 from pellucid.attribution.targets import Target, objective
 from pellucid.attribution.tokens import Witness
 from pellucid.errors import InputError, PellucidError, expected
+from pellucid.models.ensemble import Ensemble
 from pellucid.models.layers import find_layer
 from pellucid.progress import progress
 from pellucid.registry import Choice, Entry
@@ -116,7 +117,7 @@ def examine(
     one. Score-CAM isn't tried, since it runs the network once per channel.
 
     Raises:
-        InputError: the network can't run on the images at all.
+        InputError: the network can't run on the images at all; or it is an ensemble, whose members are several.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
     >>> found = examine(net, torch.rand(2, 1, 16, 16))
@@ -124,6 +125,8 @@ def examine(
     ('1', (14, 14), 'affine')
     """
     model, images = unwrapped(model), images.to(device_of(model) or images.device)
+    if isinstance(model, Ensemble):
+        raise expected("model", "one network", f"an ensemble of {len(model.members)}", do="Examine its members.")
     try:
         explain(model, images, "random", target=target)  # all that is refused whatever the method
     except (RuntimeError, TypeError) as error:

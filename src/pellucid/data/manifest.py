@@ -61,6 +61,7 @@ def load_manifest(
     name: str | None = None,
     multi_label: bool = False,
     labels: Sequence[str] = (),
+    volumes: bool = False,
     strict: bool = False,
     show_progress: bool = False,
 ) -> Manifest:
@@ -77,6 +78,7 @@ def load_manifest(
         name: what the data set is called; by default the folder's name.
         multi_label: whether an image may have several labels, or none: the manifest's label column parts them by "|".
         labels: columns of the manifest that say so instead, 1 where an image has the label and 0 where not.
+        volumes: whether the images are volumes (NIfTI); pictures are then left out, and volumes otherwise.
         strict: stop at the first image or mask that can't be used, instead of listing it.
         show_progress: show a bar with the time left.
 
@@ -85,7 +87,7 @@ def load_manifest(
     """
     path = Path(path).expanduser()
     listing = _list(path, multi_label, tuple(labels))
-    measured = _measure(listing, strict, show_progress)
+    measured = _measure(listing, volumes, strict, show_progress)
     return _assemble(name or listing.root.resolve().name, listing, measured, multi_label)
 
 
@@ -118,7 +120,7 @@ def _list(path: Path, multi_label: bool, labels: tuple[str, ...]) -> Listing:
     return list_folder(path)
 
 
-def _measure(listing: Listing, strict: bool, show_progress: bool) -> list[_Measured | str]:
+def _measure(listing: Listing, volumes: bool, strict: bool, show_progress: bool) -> list[_Measured | str]:
     """What each image holds, or why it can't be read; in the order of the listing."""
     samples, masks = listing.table["sample"], listing.table["mask"]
     results: list[_Measured | str] = []
@@ -129,7 +131,8 @@ def _measure(listing: Listing, strict: bool, show_progress: bool) -> list[_Measu
         progress("reading images", len(samples), show=show_progress) as advance,
     ):
         futures = [
-            pool.submit(_measure_one, listing.root, sample, mask) for sample, mask in zip(samples, masks, strict=True)
+            pool.submit(_measure_one, listing.root, sample, mask, volumes)
+            for sample, mask in zip(samples, masks, strict=True)
         ]
         try:
             for sample, mask, future in zip(samples, masks, futures, strict=True):
@@ -150,24 +153,27 @@ def _refuse(root: Path, sample: str, mask: str, result: _Measured | str) -> None
         raise UnreadableFileError(f"can't use {root / mask}, the mask of {sample}: {result.mask_problem}.")
 
 
-def _measure_one(root: Path, sample: str, mask: str) -> _Measured | str:
+def _measure_one(root: Path, sample: str, mask: str, volumes: bool) -> _Measured | str:
     try:
-        pixels = decode_file(root / sample).pixels
+        pixels = decode_file(root / sample, volumes=volumes).pixels
     except DecodeError as error:
         return str(error)
-    channels, height, width = pixels.shape
-    problem = _mask_problem(root / mask, (height, width)) if mask else ""
-    return _Measured(pixel_hash(pixels), (width, height), channels, pixels.dtype.itemsize * 8, problem)
+    if volumes != (pixels.ndim == 4):
+        return "a picture, where volumes are wanted"
+    channels, *lengths = pixels.shape
+    problem = _mask_problem(root / mask, lengths) if mask else ""
+    return _Measured(pixel_hash(pixels), (lengths[-1], lengths[-2]), channels, pixels.dtype.itemsize * 8, problem)
 
 
-def _mask_problem(path: Path, size: tuple[int, int]) -> str:
+def _mask_problem(path: Path, lengths: Sequence[int]) -> str:
     try:
-        mask = decode_file(path)
+        mask = decode_file(path, volumes=len(lengths) == 3)
     except DecodeError as error:
         return str(error)
-    height, width = mask.pixels.shape[1:]
-    if (height, width) != size:
-        return f"it is {width} × {height} pixels, its image {size[1]} × {size[0]}"
+    own = mask.pixels.shape[1:]
+    if list(own) != list(lengths):
+        one, other = (" × ".join(map(str, reversed(each))) for each in (own, lengths))
+        return f"it is {one} pixels, its image {other}"
     return ""
 
 

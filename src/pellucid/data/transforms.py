@@ -70,8 +70,8 @@ def is_grey(image: Tensor) -> bool:
     return len(image) == 1 or (torch.equal(image[0], image[1]) and torch.equal(image[0], image[2]))
 
 
-def prepare_mask(path: str | Path, *, size: int) -> Tensor:
-    """Read a lesion mask and bring it to (size, size) bool, as `mask_of` does. Raises UnreadableFileError."""
+def prepare_mask(path: str | Path, *, size: int | tuple[int, int, int]) -> Tensor:
+    """Read a lesion mask and bring it to its size, bool, as `mask_of` does. Raises UnreadableFileError."""
     return mask_of(read_image(path), size=size)
 
 
@@ -110,7 +110,10 @@ def _scaled(image: MedicalImage, intensity: Intensity) -> np.ndarray:
         limits = np.iinfo(pixels.dtype)
         low, high = float(limits.min), float(limits.max)
     scaled: np.ndarray = pixels.astype(working)
-    return ((scaled - low) / (high - low)).astype(np.float32, copy=False)
+    if low:
+        scaled -= low
+    scaled /= high - low
+    return scaled.astype(np.float32, copy=False)
 
 
 def _resized(image: Tensor, size: Sequence[int]) -> Tensor:
@@ -181,8 +184,9 @@ def dataset_normalisation(images: PreparedImages, *, show_progress: bool = False
     with progress("measuring intensities", len(images), show=show_progress) as advance:
         for position in range(len(images)):
             pixels = images.image(position).numpy().astype(np.float64)
-            totals = totals + pixels.sum(axis=(1, 2))
-            squares = squares + (pixels**2).sum(axis=(1, 2))
+            spatial = tuple(range(1, pixels.ndim))
+            totals = totals + pixels.sum(axis=spatial)
+            squares = squares + (pixels**2).sum(axis=spatial)
             count += pixels[0].size
             advance(1)
     mean = totals / count
@@ -197,6 +201,9 @@ class Augmentation:
 
     `rotation` in degrees either way; `translation` a share of the image's side; `scale`, `brightness` and `contrast`
     shares around 1. A flip that is allowed is made with probability one half.
+
+    Volumes are mirrored along their first stored axis, mostly from left to right, by a horizontal flip and along their
+    last by a vertical one, brightened and contrasted; they aren't turned, moved or scaled.
     """
 
     horizontal_flip: bool = False
@@ -209,7 +216,7 @@ class Augmentation:
 
 
 def augment(image: Tensor, settings: Augmentation, seed: int | Sequence[int]) -> Tensor:
-    """Change one image (C, H, W) in [0, 1] at random, but always alike for one seed.
+    """Change one image (C, H, W) or (C, D, H, W) in [0, 1] at random, but always alike for one seed.
 
     What is moved in from outside is black. Every draw is made whether or not it is used, so that one setting
     doesn't change what another does.
@@ -228,6 +235,13 @@ def _augmented(image: Tensor, settings: Augmentation, seed: int | Sequence[int])
     draws = np.random.default_rng(np.random.SeedSequence(seed)).random(8).tolist()
     horizontal, vertical = draws[0] < 0.5, draws[1] < 0.5
     turn, right, down, zoom, light, spread = (2 * draw - 1 for draw in draws[2:])
+    if image.ndim == 4:
+        mirrored = {1: settings.horizontal_flip and horizontal, 3: settings.vertical_flip and vertical}
+        volume = image.flip([axis for axis, made in mirrored.items() if made])
+        volume = (volume * (1 + light * settings.brightness)).clamp(0, 1)
+        mean = volume.mean()
+        contrasted: Tensor = mean + (volume - mean) * (1 + spread * settings.contrast)
+        return contrasted.clamp(0, 1)
     if settings.horizontal_flip and horizontal:
         image = functional.horizontal_flip(image)
     if settings.vertical_flip and vertical:

@@ -105,7 +105,7 @@ def combined(
         raise expected("members", "at least one network", "none")
     first = members[0]
     for other in members[1:]:
-        for name in ("classes", "channels", "intensity", "enhancement", "axes"):
+        for name in ("classes", "channels", "intensity", "enhancement", "multi_label", "axes"):
             if getattr(other, name) != getattr(first, name):
                 raise expected("members", f"the same {name}, {getattr(first, name)}", getattr(other, name))
     joined = " + ".join(card.architecture for card in members)

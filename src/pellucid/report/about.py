@@ -119,11 +119,19 @@ def shown_config(config: Mapping[str, Any]) -> str:
     shown = dict(config)
     shown["datasets"] = [{**dataset, "path": last_part(str(dataset["path"]))} for dataset in config.get("datasets", ())]
     models = [model if isinstance(model, dict) else {"name": model} for model in config.get("models", ())]
-    shown["models"] = [
-        {**model, "pretrained": last_part(model["pretrained"])} if isinstance(model.get("pretrained"), str) else model
-        for model in models
-    ]
+    shown["models"] = [_without_folders(model) for model in models]
     return tomli_w.dumps(shown)
+
+
+def _without_folders(model: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's settings, the paths of its weights and of those of its features' networks cut."""
+    shown = dict(model)
+    if isinstance(model.get("pretrained"), str):
+        shown["pretrained"] = last_part(model["pretrained"])
+    if isinstance(model.get("features"), list):
+        networks = (each if isinstance(each, dict) else {"name": each} for each in model["features"])
+        shown["features"] = [_without_folders(each) for each in networks]
+    return shown
 
 
 def last_part(path: str) -> str:

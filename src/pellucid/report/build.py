@@ -26,11 +26,12 @@ from pellucid.report.figures import Drawn, drawn, learning_curves
 from pellucid.report.findings_of import IMAGE_SETS, DatasetFindings, dataset_findings, model_accuracies
 from pellucid.report.gallery import Gallery, Group, examples, gallery
 from pellucid.report.leakage import LeakagePart, study_leakage
-from pellucid.report.names import counted, percent
+from pellucid.report.names import counted, percent, size_words
 from pellucid.report.overview import overview_table
 from pellucid.report.page import page
 from pellucid.report.privacy import hide_file, hide_in_prose
 from pellucid.report.read import DatasetResult, StudyResult, read_study
+from pellucid.report.recipes import recipes_table
 from pellucid.report.scores import (
     confidence_table,
     curves_table,
@@ -172,6 +173,7 @@ def _dataset_part(study: StudyResult, dataset: DatasetResult) -> DatasetPart:
     }
     tables = [
         training_table(dataset),
+        recipes_table(dataset),
         models_table(models, chances, study.confidence),
         folds_table(models, dataset.facts.get("folds", ())),
     ]
@@ -252,6 +254,7 @@ def _summary(dataset: DatasetResult) -> str:
     patients = int(facts.get("patients", 0))
     known = f" from {counted(patients, 'patient')}" if patients else ""
     size, channels, masks = facts["image_size"], facts["channels"], int(facts.get("masks", 0))
+    unit = "pixels" if isinstance(size, int) else "voxels"
     split = (
         "The split is the one that the data give."
         if facts.get("given_split")
@@ -260,7 +263,7 @@ def _summary(dataset: DatasetResult) -> str:
     return (
         f"{counted(int(facts['images']), 'image')} of {counted(len(dataset.classes), 'class', 'classes')}"
         f"{known}, "
-        f"seen by the networks at {size} × {size} pixels in {counted(int(channels), 'channel')}; "
+        f"seen by the networks at {size_words(size)} {unit} in {counted(int(channels), 'channel')}; "
         f"{counted(masks, 'lesion mask') if masks else 'no lesion masks'}. {split}"
     )
 

@@ -15,6 +15,14 @@ from pellucid.report.names import counted, listed, method_title, number, percent
 Tone = Literal["result", "against", "alarm"]
 
 LARGE_SHARE_OF_COPIES = 0.05
+GRAVE_LEAKS = (
+    "confounded",
+    "exact-in-other-set",
+    "near-in-other-set",
+    "near-conflicts",
+    "patients-across-splits",
+    "lesions-across-splits",
+)
 FINE_GRID = 7  # cells along an axis, below which a CAM can't outline much
 CLEAR_RATIO = 2.0  # relevance mass over the lesion's share, from which a map is called focused
 SIGNIFICANT = 0.05
@@ -117,12 +125,15 @@ def training_finding(model: str, best_epochs: Sequence[int], epochs: Sequence[in
     return Finding(f"{model} was still improving when training ended{where}: more epochs may help.", "against")
 
 
-def grid_finding(model: str, layer: str | None, grid: Sequence[int] | None, image_size: int) -> Finding | None:
+def grid_finding(
+    model: str, layer: str | None, grid: Sequence[int] | None, image_size: int | Sequence[int]
+) -> Finding | None:
     """A coarse grid limits every CAM of a network."""
     if not grid or min(grid) >= FINE_GRID:
         return None
     shape = " × ".join(str(length) for length in grid)
-    cell = " × ".join(str(round(image_size / length)) for length in grid)
+    lengths = [image_size] * len(grid) if isinstance(image_size, int) else image_size
+    cell = " × ".join(str(round(whole / length)) for whole, length in zip(lengths, grid, strict=True))
     return Finding(
         f"{model}’s maps come from a grid of {shape} at layer {layer}: one cell covers {cell} pixels of the image, "
         "so that no map of this layer can outline anything smaller.",
@@ -288,6 +299,11 @@ def data_findings(facts: Mapping[str, Any]) -> list[Finding]:
     if unreadable:
         was = "was" if unreadable == 1 else "were"
         found.append(Finding(f"{counted(unreadable, 'file')} couldn’t be read and {was} skipped.", "against"))
+    found += [
+        Finding(str(leak["sentence"]), "alarm" if leak["severity"] == "alarm" else "against")
+        for leak in facts.get("leakage", ())
+        if leak["kind"] in GRAVE_LEAKS  # of copies in training `copies_finding` says more
+    ]
     conflicts = facts.get("duplicates", {}).get("conflicting_groups", 0)
     if conflicts:
         found.append(

@@ -14,6 +14,7 @@ import zarr
 from pellucid.attribution import resize_maps
 from pellucid.attribution.families import is_control
 from pellucid.data.enhancements import NONE, enhance
+from pellucid.data.planes import side_by_side
 from pellucid.drawing import Picture, enlarge, is_signed, legend, outline, overlay, to_picture
 from pellucid.report.figures import Drawn, drawn
 from pellucid.report.names import method_title, percent
@@ -21,6 +22,9 @@ from pellucid.report.read import CellResult, DatasetResult, open_pictures
 
 WIDTH = 160
 SMALL = 112
+_PLANES = (
+    " Of each volume three planes across its stored axes, through the middle of its lesion, or else of the volume."
+)
 
 
 @dataclass(frozen=True)
@@ -94,10 +98,19 @@ def gallery(dataset: DatasetResult, model: str, per_kind: int = 1) -> Gallery | 
             if known["sample"] in place:
                 index = place[known["sample"]]
                 mask = arrays["masks"][index] if "masks" in arrays and bool(known["has_mask"]) else None
-                strips.append(_strip(known, as_seen(arrays["images"][index], enhancement), mask, row, maps, signed))
+                # of a volume, through which voxel its three planes are shown, and its shape
+                volume = (attributes["voxels"][index], attributes["shape"]) if "voxels" in attributes else None
+                image = as_seen(arrays["images"][index], enhancement)
+                strips.append(_strip(known, image, mask, row, maps, signed, volume))
         if strips:
             several = len(dataset.of_model(model)) > 1
-            return Gallery(model, strips, _scales(signed.values()), f" Fold {cell.fold}." if several else "")
+            notes = [
+                f"Fold {cell.fold}." if several else "",
+                "" if enhancement == NONE else f"Images are shown as {enhancement} leaves them.",
+                _PLANES.strip() if "voxels" in attributes else "",
+            ]
+            note = "".join(f" {part}" for part in notes if part)
+            return Gallery(model, strips, _scales(signed.values()), note)
     return None
 
 
@@ -135,8 +148,9 @@ def _strip(
     number: int,
     maps: Mapping[str, zarr.Array[Any]],
     signed: Mapping[str, bool],
+    volume: tuple[Sequence[int], Sequence[int]] | None = None,
 ) -> Strip:
-    shown = enlarge(to_picture(image), WIDTH)
+    shown = enlarge(to_picture(image), WIDTH if volume is None else 2 * WIDTH)
     mask = None if lesion is None else _enlarged_mask(lesion, shown)
     label, predicted = str(row["label"]), str(row["predicted"])
     probability = percent(float(row["probability"]), 0)
@@ -146,6 +160,9 @@ def _strip(
         pictures.append(drawn(outline(shown, mask), f"Outline of the lesion, {of}", "Lesion outline"))
     for method, values in maps.items():
         raw = torch.from_numpy(np.nan_to_num(np.asarray(values[number], dtype=np.float32)))
+        if volume is not None:
+            voxel, shape = volume
+            raw = torch.from_numpy(side_by_side(resize_maps(raw, shape).numpy(), voxel))
         saliency = resize_maps(raw, shown.shape[:2]).numpy()
         title = method_title(method)
         laid = overlay(shown, saliency, mask=mask, signed=signed[method])

@@ -155,6 +155,15 @@ def p_value(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def size_words(size: int | Sequence[int]) -> str:
+    """The side of a square picture, or the lengths of a volume.
+
+    >>> size_words(224), size_words([32, 64, 64])
+    ('224 × 224', '32 × 64 × 64')
+    """
+    return " × ".join(map(str, (size, size) if isinstance(size, int) else size))
+
+
 def listed(words: Sequence[str]) -> str:
     """Words in a row with "and" before the last.
 

@@ -44,6 +44,8 @@ class _Section(BaseModel):
 class SplitSettings(_Section):
     """How images are parted. `use`: the given split where there is one ("auto", "given"), or a random one.
 
+    A data set with `use = "given"` has that one hold-out, whatever `folds` and `repeats` say for the others.
+
     `leave_out` names a column, such as site: each of its values is the test part of one fold, whatever `folds` says.
     """
 
@@ -91,7 +93,7 @@ class DatasetSettings(_Section):
 
     name: str = Field(pattern=NAME)
     path: str
-    image_size: int = Field(224, ge=32)
+    image_size: int | tuple[int, int, int] = 224
     channels: Literal[1, 3] = 3
     intensity: Literal["dtype", "image"] = "dtype"
     images: int = Field(400, ge=40, description="how many images a phantom has; ignored for files")
@@ -100,6 +102,20 @@ class DatasetSettings(_Section):
     split: SplitSettings = SplitSettings()
     leakage: LeakageSettings = LeakageSettings()
     external: tuple[ExternalSettings, ...] = ()
+
+    @field_validator("image_size")
+    @classmethod
+    def _large_enough(cls, size: int | tuple[int, int, int]) -> int | tuple[int, int, int]:
+        """Pixels of a square picture's side; three lengths in voxels make the data set one of volumes."""
+        least = 32 if isinstance(size, int) else 8
+        if min(size if isinstance(size, tuple) else (size,)) < least:
+            raise ValueError(f"input should be greater than or equal to {least}")
+        return size
+
+    @property
+    def volumes(self) -> bool:
+        """Whether its images are volumes."""
+        return isinstance(self.image_size, tuple)
 
     @field_validator("external")
     @classmethod
@@ -111,6 +127,8 @@ class DatasetSettings(_Section):
     def _known_phantom(self) -> DatasetSettings:
         if self.path.startswith(PHANTOM) and self.path.removeprefix(PHANTOM) not in TASKS:
             raise ValueError(str(unknown_name("phantom", self.path.removeprefix(PHANTOM), TASKS)))
+        if self.volumes and self.path.startswith(PHANTOM):
+            raise ValueError("path: expected a folder or manifest of volumes, which no phantom is")
         if self.multi_label and self.path.startswith(PHANTOM):
             raise ValueError("task: expected single-label, which phantoms are, got multi-label.")
         if self.labels and not self.multi_label:
@@ -123,7 +141,9 @@ class DatasetSettings(_Section):
 
 
 class ModelSettings(_Section):
-    """One network by its timm name; `pretrained` is true, false, or a local weights file.
+    """One network by its timm name, or one of volumes such as "resnet18-3d".
+
+    `pretrained` is true, false, or a local weights file; networks of volumes have none.
 
     `learning_rate`, `epochs` and whatever `training` holds replace those of the training section for this network:
     `training = {optimiser = "sgd", mixup = 0.2}`. A smaller `output_stride` gives finer maps, at more cost, from
@@ -141,7 +161,8 @@ class ModelSettings(_Section):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        return _picture_network(name)
+        check_architecture(name)
+        return name
 
     @field_serializer("training")
     def _given(self, training: TrainingSettings) -> dict[str, Any]:
@@ -375,6 +396,34 @@ class StudyConfig(_Section):
         return self
 
     @model_validator(mode="after")
+    def _pictures_or_volumes(self) -> StudyConfig:
+        """Every model is trained on every data set."""
+        kinds = {dataset.volumes for dataset in self.datasets}
+        if len(kinds) > 1:
+            raise ValueError("datasets: expected pictures alone or volumes alone, got both. Make two studies.")
+        for model in self.models:
+            name = model.name
+            if isinstance(model, ModelSettings) and (name in VOLUME_NETWORKS) not in kinds:
+                if True in kinds:
+                    raise ValueError(f"models: {unknown_name('network of volumes', name, VOLUME_NETWORKS)}")
+                raise ValueError(
+                    f"models: expected a network of pictures, got {name!r}, one of volumes. "
+                    "Give a data set of volumes its size in voxels, such as image_size = [64, 64, 64]."
+                )
+            if True in kinds and isinstance(model, FeaturesSettings):
+                raise ValueError(
+                    f"models: expected networks of volumes, got {name!r}, which takes features of pictures."
+                )
+            published = isinstance(model, ModelSettings) and (
+                model.pretrained is not False or model.normalisation == "imagenet"
+            )
+            if True in kinds and published:
+                raise ValueError(f"models: {name!r} has no published weights. Set pretrained = false.")
+        if True in kinds and set(self.enhancements) != {"none"}:
+            raise ValueError("enhancements: expected none for volumes, got some.")
+        return self
+
+    @model_validator(mode="after")
     def _known_members(self) -> StudyConfig:
         """Those that vote are networks of the study that give gradients, so that the vote does."""
         can = [
@@ -493,7 +542,7 @@ def _validated(fields: dict[str, Any], where: str) -> StudyConfig:
 
 def _told(fields: dict[str, Any], loc: tuple[int | str, ...], kind: str, message: str) -> str:
     """One sentence for pydantic's first error: the key as it stands in the TOML, what was expected, what came."""
-    where = tuple(part for part in loc if part not in ("bool", "str"))
+    where = tuple(part for part in loc if part not in ("bool", "str", "int") and not str(part).startswith("tuple["))
     loc = tuple(part for part in where if part not in _KINDS)  # which arm of a union isn't the user's concern
     key = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
     if kind == "extra_forbidden":

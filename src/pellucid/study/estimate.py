@@ -25,6 +25,7 @@ from pellucid.study.network import training_epochs
 from pellucid.study.plan import Cell, member_cell, plan
 from pellucid.study.prepare import Prepared, read_dataset
 from pellucid.study.store import CellStore
+from pellucid.training.memory import laid_out
 
 PROBED = 4  # images per batch of a probe
 _BYTES = 4  # of a float32 number
@@ -209,7 +210,7 @@ def _timed(run: Callable[[], None], device: torch.device) -> float:
 def _step(network: nn.Module, images: Tensor) -> None:
     network.train()
     network.zero_grad(set_to_none=True)
-    network(images.contiguous(memory_format=torch.channels_last)).logsumexp(dim=1).mean().backward()
+    network(laid_out(images)).logsumexp(dim=1).mean().backward()
 
 
 def _ask(network: nn.Module, images: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from pellucid.data.labels import classes_in, joined, labels_of, members
 from pellucid.data.leakage import LeakageReport, copy_kind, find_copies, report_leakage, shown_groups
 from pellucid.data.manifest import Manifest, load_manifest
 from pellucid.data.phantoms import write_phantoms
+from pellucid.data.planes import middle, side_by_side
 from pellucid.data.splits import assign_splits, left_out_values, split_notes
 from pellucid.data.transforms import prepare_mask
 from pellucid.errors import expected
@@ -80,9 +81,9 @@ class Prepared:
         return [int(place) for place in found.argmax(axis=1)]
 
     def masks(self, rows: pd.DataFrame) -> tuple[Tensor, Tensor]:
-        """Lesion masks (n, H, W) bool and, per image, whether it has one."""
+        """Lesion masks (n, H, W) or (n, D, H, W) bool and, per image, whether it has one."""
         size = self.settings.image_size
-        masks = torch.zeros(len(rows), size, size, dtype=torch.bool)
+        masks = torch.zeros(len(rows), *(size if isinstance(size, tuple) else (size, size)), dtype=torch.bool)
         has = torch.zeros(len(rows), dtype=torch.bool)
         for position, path in enumerate(rows["mask"]):
             if path:
@@ -112,21 +113,25 @@ def read_dataset(
         name=settings.name,
         multi_label=settings.multi_label,
         labels=settings.labels,
+        volumes=settings.volumes,
         strict=strict,
         show_progress=show_progress,
     )
     external = {
-        each.name: _read_external(each, manifest, strict=strict, show_progress=show_progress)
+        each.name: _read_external(each, manifest, volumes=settings.volumes, strict=strict, show_progress=show_progress)
         for each in settings.external
     }
-    near = near_copies(manifest, external, settings.leakage, output / "data", show_progress=show_progress)
+    # near copies are looked for among pictures; identical volumes are found as identical pictures are
+    leakage = settings.leakage.model_copy(update={"near": settings.leakage.near and not settings.volumes})
+    near = near_copies(manifest, external, leakage, output / "data", show_progress=show_progress)
     split = settings.split
+    alone = split.use == "given"  # asked for by name: a hold-out beside other data sets' folds
     splits = assign_splits(
         manifest,
         test=split.test,
         validation=split.validation,
-        folds=config.folds,
-        repeats=config.repeats,
+        folds=1 if alone else config.folds,
+        repeats=1 if alone else config.repeats,
         leave_out=split.leave_out,
         seed=config.seed,
         split=split.use,
@@ -151,9 +156,13 @@ def manifest_fingerprint(manifest: Manifest) -> str:
     return table_fingerprint(manifest.table[["sample", "label", "patient_id", "pixel_hash", "mask"]])
 
 
-def _read_external(settings: ExternalSettings, manifest: Manifest, *, strict: bool, show_progress: bool) -> Manifest:
+def _read_external(
+    settings: ExternalSettings, manifest: Manifest, *, volumes: bool, strict: bool, show_progress: bool
+) -> Manifest:
     several, path = manifest.multi_label, Path(settings.path)
-    found = load_manifest(path, name=settings.name, multi_label=several, strict=strict, show_progress=show_progress)
+    found = load_manifest(
+        path, name=settings.name, multi_label=several, volumes=volumes, strict=strict, show_progress=show_progress
+    )
     texts = [
         joined(settings.labels.get(name, name) for name in labels_of(text, several)) for text in found.table["label"]
     ]
@@ -181,6 +190,7 @@ def choose_explained(test: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
 def _locate(settings: DatasetSettings, seed: int, output: Path, show_progress: bool) -> Path:
     if not settings.path.startswith(PHANTOM):
         return Path(settings.path)
+    assert isinstance(settings.image_size, int), settings.image_size
     task = settings.path.removeprefix(PHANTOM)
     folder = output / "phantoms" / settings.name
     return write_phantoms(
@@ -265,14 +275,17 @@ def describe_dataset(prepared: Prepared, config: StudyConfig, output: Path, *, s
 def _design_notes(prepared: Prepared, config: StudyConfig) -> Iterator[str]:
     """How folds come about and which images come from elsewhere, where there is something to say of it."""
     column = prepared.settings.split.leave_out
+    excluded = int((prepared.splits["split"] == "excluded").sum())
     if column is not None:
         yield f"Each fold tests one value of {column!r}; the networks of that fold were trained on the others."
-        excluded = int((prepared.splits["split"] == "excluded").sum())
         if excluded:
             yield f"{excluded} images are left out of a fold, since a patient, lesion or copy of theirs is tested."
     elif config.repeats > 1 and prepared.folds > 1:
         way = "as a hold-out" if config.folds == 1 else f"into {config.folds} folds"
         yield f"The images were parted {way} {config.repeats} times."
+    if excluded and column is None:
+        where = "" if prepared.folds == 1 else ", counted over the folds,"
+        yield f"{excluded} images{where} are left out, as copies of test images or of images with another label."
     for name in prepared.external:
         rows = prepared.external_rows(name)
         copies = int(rows["copy_in_train"].sum())
@@ -326,16 +339,31 @@ def _write_explained(prepared: Prepared, explain: ExplainSettings, seed: int, fo
     chosen = choose_explained(prepared.rows(fold, "test"), explain.images, seed)
     if chosen.empty:
         return
-    masks, _ = prepared.masks(chosen)
-    write_pictures(
-        folder / f"{prepared.settings.name}_explained_fold-{fold}.zarr",
-        {"images": _display(prepared, chosen), "masks": masks.numpy()},
-        {"samples": list(chosen["sample"])},
-    )
+    masks = prepared.masks(chosen)[0].numpy()
+    path = folder / f"{prepared.settings.name}_explained_fold-{fold}.zarr"
+    samples = {"samples": list(chosen["sample"])}
+    if not prepared.settings.volumes:
+        write_pictures(path, {"images": _display(prepared, chosen), "masks": masks}, samples)
+        return
+    voxels = [middle(mask) for mask in masks]
+    shown = np.stack([side_by_side(mask, voxel) for mask, voxel in zip(masks, voxels, strict=True)])
+    pictures = _display(prepared, chosen, voxels=voxels)
+    shape = {"voxels": [list(voxel) for voxel in voxels], "shape": list(masks.shape[1:])}
+    write_pictures(path, {"images": pictures, "masks": shown}, samples | shape)
 
 
-def _display(prepared: Prepared, rows: pd.DataFrame, external: str | None = None) -> np.ndarray:
-    """Pictures (n, C, H, W) as 8-bit values, as the networks get them but for the normalisation."""
+def _display(
+    prepared: Prepared, rows: pd.DataFrame, external: str | None = None, voxels: Sequence[Sequence[int]] = ()
+) -> np.ndarray:
+    """Pictures (n, C, H, W) as 8-bit values, as the networks get them but for the normalisation.
+
+    Of volumes three planes each through one of the `voxels`, through the middle if not given.
+    """
     dataset = prepared.images(rows, external=external)
-    stacked = torch.stack([dataset.image(position) for position in range(len(rows))])
-    return (stacked * 255).round().to(torch.uint8).numpy()
+    shown = []
+    for position in range(len(rows)):
+        image = (dataset.image(position) * 255).round().to(torch.uint8).numpy()
+        if image.ndim == 4:
+            image = side_by_side(image, voxels[position] if voxels else [n // 2 for n in image.shape[1:]])
+        shown.append(image)
+    return np.stack(shown)
