@@ -272,8 +272,8 @@ def accuracy_table(accuracy: pd.DataFrame, datasets: Sequence[DatasetResult]) ->
         rows,
         note=(
             "Under each network its parameters and the paper’s network of its family. Chance stands right of each "
-            "accuracy: naming the commonest class each time, and one over the classes that occur, which the interval of "
-            "the balanced accuracy must lie above. "
+            "accuracy: naming the commonest class each time, and one over the classes that occur, which the interval "
+            "of the balanced accuracy must lie above. "
             "Under values their bootstrap intervals, which resample patients where they are known."
         ),
         heads=3,
