@@ -34,7 +34,7 @@ KEYS = {
     "confidence_increase": ["task", "model", "images", "label", "method"],
     "method_tests": ["task", "model", "images", "test", "a", "b"],
     "times": ["task", "model", "method"],
-    "beside_paper": ["finding", "model", "note"],
+    "beside_paper": ["finding", "model"],
 }
 
 
@@ -366,17 +366,16 @@ def beside(accuracies: pd.DataFrame, increases: pd.DataFrame) -> list[dict]:
     rows = []
     for _, row in accuracies.iterrows():
         if row["task"] == "skin" and "resnet" in row["model"]:
-            note = "" if row["images"] == "all" else row["images"]
-            finding = "Accuracy of ResNet50 on skin"
-            rows.append({"finding": finding, "model": row["model"], "note": note, "here": row["accuracy"]})
+            finding = "Accuracy of ResNet50 on skin" + ("" if row["images"] == "all" else f", {row['images']}")
+            rows.append({"finding": finding, "model": row["model"], "here": row["accuracy"]})
     if increases.empty:
         return rows
-    increases = increases[increases["images"] == "all"].assign(note="")
+    increases = increases[increases["images"] == "all"]
     glioma = increases[(increases["task"] == "brain") & (increases["label"] == "glioma")]
     for method, (title, _) in PAPER.items():
         for _, row in glioma[glioma["method"] == method].iterrows():
             finding = f"Confidence increase on glioma, {title}"
-            rows.append({"finding": finding, "model": row["model"], "note": "", "here": row["mean"]})
+            rows.append({"finding": finding, "model": row["model"], "here": row["mean"]})
     skin = increases[(increases["task"] == "skin") & (increases["label"] == "all")]
     for part, finding in (
         (glioma, f"{' > '.join(title for title, _ in PAPER.values())} on glioma"),
@@ -390,7 +389,7 @@ def beside(accuracies: pd.DataFrame, increases: pd.DataFrame) -> list[dict]:
                 holds = means[[name for name in FIVE if name in means]].idxmin() == "eigen-grad-cam"
             else:
                 continue
-            rows.append({"finding": finding, "model": model, "note": "", "here": float(holds)})
+            rows.append({"finding": finding, "model": model, "here": float(holds)})
     return rows
 
 

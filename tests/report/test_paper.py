@@ -81,6 +81,15 @@ def test_published_numbers_stand_beside(redone: Path) -> None:
     assert "the paper network not known – 0.09 0.12 0.08 – –" in text
 
 
+def test_accuracy_without_copies_has_a_row_of_its_own(made_study: Callable[..., Path], tmp_path: Path) -> None:
+    made_study(tmp_path / "skin", datasets=("skin",), models=MODELS[:1], classes=CLASSES["skin"], copies=0.4)
+    text = Page(build_paper(tmp_path).read_text(encoding="utf-8")).text
+    accuracy = pd.read_csv(tmp_path / "accuracy.csv").set_index("images")["accuracy"]
+    assert accuracy["all"] != accuracy["without copies"]
+    for images, where in (("all", ""), ("without copies", ", without copies")):
+        assert f"Accuracy of ResNet50 on skin{where} 86.31 % {100 * accuracy[images]:.1f} % resnet10t" in text
+
+
 def test_chance_and_copies_are_warned_of(redone: Path) -> None:
     accuracy = pd.read_csv(redone / "accuracy.csv")
     lost = accuracy[(accuracy["task"] == "skin") & accuracy["at_chance"]]

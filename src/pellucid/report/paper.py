@@ -154,8 +154,7 @@ def _said(row: pd.Series | None, at_chance: set[tuple[str, str]]) -> Cell:
         text = "holds" if row["here"] else "doesn’t hold"
     else:
         text = percent(row["here"]) if row["kind"] == "accuracy" else number(row["here"])
-    warning = "at chance" if (row["task"], row["model"]) in at_chance else ""
-    return Cell(text, "; ".join(part for part in (str(row["model"]), str(row["note"]), warning) if part))
+    return Cell(text, str(row["model"]) + ("; at chance" if (row["task"], row["model"]) in at_chance else ""))
 
 
 def differences_table(studies: Mapping[str, StudyResult]) -> Table:

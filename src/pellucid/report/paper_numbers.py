@@ -25,7 +25,7 @@ NETWORKS = ("ResNet50", "DenseNet121", "VGG16", "EfficientNet-B0")
 _FAMILIES = {"densenet": NETWORKS[1], "vgg": NETWORKS[2], "efficientnet": NETWORKS[3], "tinynet": NETWORKS[3]}
 _FAMILIES["resnet"] = NETWORKS[0]
 
-_BESIDE = ["finding", "published", "kind", "task", "network", "model", "here", "note"]
+_BESIDE = ["finding", "published", "kind", "task", "network", "model", "here"]
 ACCURACY_COLUMNS = [
     "task", "network", "model", "images", "n", "accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy",
     "balanced_accuracy_low", "balanced_accuracy_high", "macro_f1", "macro_f1_low", "macro_f1_high", "commonest_class",
@@ -187,9 +187,9 @@ def beside_paper(sheets: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     rows = []
     accuracy = sheets["accuracy"]
     for _, row in accuracy[accuracy["paper_accuracy"].notna()].iterrows():
-        what = f"Accuracy of {row['network']} on {row['task']}", f"{100 * row['paper_accuracy']:.2f}\u00a0%", "accuracy"
-        note = "" if row["images"] == "all" else row["images"]
-        rows.append((*what, row["task"], row["network"], row["model"], row["accuracy"], note))
+        images = "" if row["images"] == "all" else f", {row['images']}"
+        what = f"Accuracy of {row['network']} on {row['task']}{images}", f"{100 * row['paper_accuracy']:.2f}\u00a0%"
+        rows.append((*what, "accuracy", row["task"], row["network"], row["model"], row["accuracy"]))
     increase = sheets["confidence_increase"]
     increase = increase[increase["images"] == "all"]
     for (task, label), published in PUBLISHED_CONFIDENCE.items():
@@ -197,20 +197,20 @@ def beside_paper(sheets: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         for method, value in published.items():
             what = f"Confidence increase on {label}, {method_title(method)}", f"{value:.2f}", "increase"
             for _, row in part[part["method"] == method].iterrows():
-                rows.append((*what, task, _network(row["model"]), row["model"], row["mean"], ""))
+                rows.append((*what, task, _network(row["model"]), row["model"], row["mean"]))
         what = f"{' > '.join(map(method_title, published))} on {label}", "holds", "holds"
         for model, means in _means(part):
             values = [means.get(method, np.nan) for method in published]
             if np.isfinite(values).all():
                 holds = float(values == sorted(values, reverse=True))
-                rows.append((*what, task, _network(model), model, holds, ""))
+                rows.append((*what, task, _network(model), model, holds))
     for task, weakest in PUBLISHED_WEAKEST.items():
         what = f"{method_title(weakest)} the weakest of the five on {task}", "holds", "holds"
         for model, means in _means(increase[(increase["task"] == task) & (increase["label"] == "all")]):
             known = {method: means[method] for method in METHODS if np.isfinite(means.get(method, np.nan))}
             if weakest in known and len(known) > 1:
                 holds = float(min(known, key=known.__getitem__) == weakest)
-                rows.append((*what, task, _network(model), model, holds, ""))
+                rows.append((*what, task, _network(model), model, holds))
     return pd.DataFrame(rows, columns=_BESIDE)
 
 
