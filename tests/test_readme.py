@@ -77,3 +77,10 @@ def test_the_models_made_of_others_are_a_study() -> None:
     assert [type(model).__name__ for model in config.models] == [
         *["ModelSettings"] * 2, "VoteSettings", *["FeaturesSettings"] * 2,
     ]  # fmt: skip
+
+
+def test_the_training_that_is_shown_is_understood() -> None:
+    config = StudyConfig.model_validate(tomllib.loads(blocks("toml")[3]))
+    resnet, vgg = (model.trained_by(config.training) for model in config.models)
+    assert (resnet.optimiser, vgg.optimiser, vgg.learning_rate) == (None, "sgd", "find")
+    assert resnet.ema == vgg.ema == 0.999

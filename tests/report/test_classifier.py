@@ -88,7 +88,9 @@ def test_several_labels_show_their_averages():
     assert not rows["metric"].duplicated().any()
     assert {"subset_accuracy", "macro_f1", "micro_auroc", "brier"} <= set(rows["metric"])
     main = models_table(models, {}, 0.95)
-    assert list(main.columns[2:7]) == ["Subset accuracy", "Macro F1", "AUROC, macro", "AUPRC, macro", "Hamming loss"]
+    names = ["Subset accuracy", "Macro F1", "AUROC, macro", "AUPRC, macro", "Hamming loss"]
+    assert list(main.columns[2:]) == [*names, "n"]
+    assert {len(row) for row in main.rows} == {len(main.columns)}
     subset = models[(models["metric"] == "subset_accuracy") & (models["rule"] == "fixed")]["value"].item()
     assert main.rows[0][2].text == f"{subset:.3f}"
     titles = {term.title for term in glossary((), set(models["metric"]), set(models["rule"]))}

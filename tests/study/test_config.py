@@ -58,6 +58,14 @@ def test_enhancements_are_names_labels_or_tables_in_one_spelling(tmp_path: Path)
         ({"evaluate": {"metrics": ["roda"]}}, "evaluate.metrics: unknown metric 'roda'. Did you mean 'road'"),
         ({"datasets": [{"name": "a", "path": "phantom:brian"}]}, "unknown phantom 'brian'. Did you mean 'brain'"),
         ({"training": {"epochs": 0}}, "training.epochs: .*greater than or equal to 1, got 0"),
+        ({"training": {"learning_rate": "fnd"}}, 'training.learning_rate: should be .*, or "find", got .fnd'),
+        ({"training": {"learning_rate": 0}}, "training.learning_rate: should be a number greater than 0.*, got 0"),
+        ({"models": [{"name": "vgg16", "learning_rate": -1}]}, r"models\[1\].learning_rate: should be .*, got -1"),
+        ({"models": [{"name": "vgg16", "training": {"ema": 1}}]}, r"models\[1\].training.ema: .*less than 1, got 1"),
+        (
+            {"models": [{"name": "vgg16", "training": {"mixupp": 1}}]},
+            r"unknown key 'models\[1\].training.mixupp'. Did you mean 'mixup'",
+        ),
         ({"training": {"epochs": "many"}}, "training.epochs: .*integer.*, got 'many'"),
         ({"datasets": [{"path": "x"}]}, r"datasets\[1\].name: expected a value, got none"),
         ({"datasets": []}, "datasets: .*at least 1 item"),
@@ -68,6 +76,22 @@ def test_enhancements_are_names_labels_or_tables_in_one_spelling(tmp_path: Path)
 def test_what_cannot_be_used_is_named_with_the_nearest_that_can(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(InputError, match=told):
         parse(**changes)
+
+
+def test_a_network_may_be_trained_by_settings_of_its_own(tmp_path: Path) -> None:
+    own = {"optimiser": "sgd", "batch_size": 32, "augmentation": {"rotation": 0.0}}
+    config = parse(
+        models=[{"name": "vgg16", "epochs": 7, "training": own}, {"name": "resnet18", "learning_rate": "find"}],
+        training={"batch_size": 8, "epochs": 3, "mixup": 0.2, "augmentation": {"vertical_flip": True}},
+    )
+    (tmp_path / "study.toml").write_text(write_config(config))
+    for each in (config, read_config(tmp_path / "study.toml")):
+        vgg, resnet = (model.trained_by(each.training) for model in each.models)
+        assert (vgg.epochs, vgg.batch_size, vgg.optimiser, vgg.mixup) == (7, 32, "sgd", 0.2)
+        assert (vgg.augmentation.rotation, vgg.augmentation.vertical_flip) == (0.0, True)
+        assert (resnet.epochs, resnet.batch_size, resnet.learning_rate) == (3, 8, "find")
+        assert resnet.optimiser is None
+        assert resnet.augmentation.rotation == 10.0
 
 
 def test_data_given_on_the_command_line_replaces_the_path(tmp_path: Path) -> None:

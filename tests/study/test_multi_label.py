@@ -15,6 +15,9 @@ from pellucid.files import read_json
 from pellucid.models.checkpoints import load_weights
 from pellucid.report.build import build_report
 from pellucid.study.config import parse_config
+from pellucid.study.evaluate_files import evaluate_files
+from pellucid.study.evaluate_question import EvaluationQuestion
+from pellucid.study.explain_files import Question, explain_files
 from pellucid.study.runner import run_study
 from pellucid.training.predict import predict_files
 from references.labelled import LABELS, write_labelled
@@ -136,6 +139,20 @@ def test_true_labels_are_explained_where_that_is_asked(answers: pd.DataFrame, ou
             assert probabilities[row, place] == probabilities[row][truth[row]].max()
         else:
             assert probabilities[row, place] == probabilities[row].max()
+
+
+def test_files_are_explained_by_a_labels_own_probability(output: Path, tmp_path: Path) -> None:
+    model = load_weights(output / "shapes" / "test_resnet" / "fold-0" / "weights.safetensors")
+    picture = output.parent / "pictures" / "005.png"
+    explain_files([picture], model, tmp_path / "maps", Question(methods=("layer-cam",), target="disc"))
+    (record,) = (read_json(path) for path in (tmp_path / "maps").glob("*.json"))
+    table, _ = predict_files(
+        [picture], output / "shapes" / "test_resnet" / "fold-0" / "weights.safetensors", device=torch.device("cpu")
+    )
+    assert record["target"] == "disc"
+    assert record["probability"] == pytest.approx(table["prob_disc"].item(), abs=1e-5)
+    with pytest.raises(InputError, match="model: expected a network that gives an image one class"):
+        evaluate_files([picture], model, tmp_path / "scores", EvaluationQuestion(metrics=(), methods=()))
 
 
 def test_facts_and_report_count_labels(output: Path) -> None:

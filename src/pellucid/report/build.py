@@ -31,6 +31,7 @@ from pellucid.report.overview import overview_table
 from pellucid.report.page import page
 from pellucid.report.privacy import hide_file, hide_in_prose
 from pellucid.report.read import DatasetResult, StudyResult, read_study
+from pellucid.report.recipes import recipes_table
 from pellucid.report.scores import (
     confidence_table,
     curves_table,
@@ -172,6 +173,7 @@ def _dataset_part(study: StudyResult, dataset: DatasetResult) -> DatasetPart:
     }
     tables = [
         training_table(dataset),
+        recipes_table(dataset),
         models_table(models, chances, study.confidence),
         folds_table(models, dataset.facts.get("folds", ())),
     ]

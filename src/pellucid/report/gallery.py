@@ -22,6 +22,9 @@ from pellucid.report.read import CellResult, DatasetResult, open_pictures
 
 WIDTH = 160
 SMALL = 112
+_PLANES = (
+    " Of each volume three planes across its stored axes, through the middle of its lesion, or else of the volume."
+)
 
 
 @dataclass(frozen=True)
@@ -101,9 +104,12 @@ def gallery(dataset: DatasetResult, model: str, per_kind: int = 1) -> Gallery | 
                 strips.append(_strip(known, image, mask, row, maps, signed, volume))
         if strips:
             several = len(dataset.of_model(model)) > 1
-            note = (f" Fold {cell.fold}." if several else "") + (
-                "" if enhancement == NONE else f" Images are shown as {enhancement} leaves them."
-            )
+            notes = [
+                f"Fold {cell.fold}." if several else "",
+                "" if enhancement == NONE else f"Images are shown as {enhancement} leaves them.",
+                _PLANES.strip() if "voxels" in attributes else "",
+            ]
+            note = "".join(f" {part}" for part in notes if part)
             return Gallery(model, strips, _scales(signed.values()), note)
     return None
 

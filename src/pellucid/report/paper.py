@@ -100,20 +100,21 @@ def _alarms(accuracy: pd.DataFrame) -> list[str]:
     """A warning for each network that isn't better than chance, and for test images that are copies."""
     told = [] if len(accuracy) else ["No network is finished yet."]
     for _, row in accuracy[accuracy["at_chance"].astype(bool)].iterrows():
-        where = "" if row["images"] == "all" else " without the copies"
-        told.append(
-            f"{row['model']} on {row['task']} is at chance{where}: accuracy {_told(row, 'accuracy')}, where the "
-            f"commonest class has {percent(row['commonest_class'])}; balanced {_told(row, 'balanced_accuracy')}, where "
-            f"chance is {percent(row['one_over_classes'])}. What its maps show and how they score means nothing."
-        )
+        where, so = "", "What its maps show and how they score means nothing."
+        if row["images"] != "all":
+            where, so = " without the copies", "Its maps may show memory and not evidence."
+        held = f"accuracy {_told(row, 'accuracy')}, where the commonest class has {percent(row['commonest_class'])}"
+        if np.isfinite(row["balanced_accuracy_low"]):
+            chance = percent(row["one_over_classes"])
+            held = f"balanced accuracy {_told(row, 'balanced_accuracy')}, where chance is {chance}"
+        told.append(f"{row['model']} on {row['task']} is at chance{where}: {held}. {so}")
     for task, rows in accuracy.groupby("task", sort=False):
         counts = rows.groupby("images")["n"].max()
         clean, everything = int(counts.get("without copies", counts["all"])), int(counts["all"])
         if clean < everything:
             told.append(
                 f"{task}: {everything - clean} of {everything} test images ({percent(1 - clean / everything, 0)}) are "
-                "pixel-identical copies of training images. Only the figures without them say how well a network "
-                "generalises."
+                "copies of training images. Only the figures without them say how well a network generalises."
             )
     return told
 

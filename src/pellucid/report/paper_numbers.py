@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from pellucid.attribution.families import is_control
 from pellucid.report.findings_of import model_accuracies, test_images
 from pellucid.report.names import method_title
 from pellucid.report.read import DatasetResult, StudyResult
-from pellucid.report.tables import T_TESTS
+from pellucid.report.tables import T_TESTS, confusion
 
 # The published numbers that are known here; which network the confidence increases belong to isn't.
 PUBLISHED_ACCURACY = {("skin", "ResNet50"): 0.8631}
@@ -47,8 +47,8 @@ def network_of(model: str) -> str:
 def accuracy_numbers(study: StudyResult, dataset: DatasetResult) -> pd.DataFrame:
     """A row per network and set of test images: accuracy, balanced accuracy and F1, beside chance and the paper.
 
-    A network is at chance where the interval of its accuracy holds the share of the commonest class, or that of its
-    balanced accuracy one over the number of classes.
+    A network is at chance where the interval of its balanced accuracy isn't above one over the number of classes. Where
+    a class is absent, so that there is no interval, its accuracy is held against the share of the commonest class.
     """
     rows = []
     for model in dataset.models:
@@ -63,6 +63,9 @@ def accuracy_numbers(study: StudyResult, dataset: DatasetResult) -> pd.DataFrame
                 for metric in ("balanced_accuracy", "macro_f1")
                 for name, end in (("value", ""), ("low", "_low"), ("high", "_high"))
             }
+            if np.isnan(numbers["balanced_accuracy"]):
+                numbers["balanced_accuracy"] = _balanced(part, dataset.classes)
+            low = float(numbers["balanced_accuracy_low"])
             rows.append(
                 {
                     "task": dataset.name,
@@ -76,18 +79,25 @@ def accuracy_numbers(study: StudyResult, dataset: DatasetResult) -> pd.DataFrame
                     **numbers,
                     "commonest_class": accuracy.chance,
                     "one_over_classes": chance,
-                    "at_chance": accuracy.near_chance or bool(numbers["balanced_accuracy_low"] <= chance),
+                    "at_chance": low <= chance if np.isfinite(low) else accuracy.near_chance,
                     "paper_accuracy": PUBLISHED_ACCURACY.get((dataset.name, network), np.nan),
                 }
             )
     return pd.DataFrame(rows, columns=ACCURACY_COLUMNS)
 
 
+def _balanced(answers: pd.DataFrame, classes: Sequence[str]) -> float:
+    """Mean over the classes that occur of the share of their images that is predicted right."""
+    counts = confusion(answers, classes)
+    true = counts.sum(axis=1)
+    return float((np.diag(counts)[true > 0] / true[true > 0]).mean())
+
+
 def network_tests(study: StudyResult, dataset: DatasetResult) -> pd.DataFrame:
     """Every pair of networks by accuracy: the paper's paired t-test, and the corrected one where there are folds."""
     tests = study.table("model_tests", dataset.name)
-    tests = tests[(tests["metric"] == "accuracy") & tests["test"].isin(T_TESTS)]
-    return tests.assign(task=dataset.name)[["task", "images", "test", "metric", *TEST_COLUMNS]]
+    tests = tests[tests["test"].isin(T_TESTS)]
+    return tests.assign(task=dataset.name)[["task", "images", "test", *TEST_COLUMNS]]
 
 
 def confidence_numbers(study: StudyResult, dataset: DatasetResult) -> pd.DataFrame:
