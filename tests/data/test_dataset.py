@@ -204,3 +204,25 @@ def test_class_weights_need_every_class() -> None:
         class_weights([0, 1], 3)
     with pytest.raises(InputError, match="each of 2 classes"):
         class_weights([0, 1, 2], 2)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_images_are_kept_ahead_as_far_as_memory_goes(
+    threads: int, paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = [dataset_of(paths)[position][0] for position in range(10)]
+    colour = 3 * 8 * 8 * 4
+    whole, part, damaged = dataset_of(paths), dataset_of(paths, cache_bytes=2 * colour), dataset_of(paths)
+    whole.keep(threads)
+    part.keep(threads)
+    asked: list[Path] = []
+    monkeypatch.setattr(module, "read_image", lambda path: (asked.append(path), read_image(path))[1])
+    assert all(torch.equal(whole[position][0], image) for position, image in enumerate(wanted))
+    assert asked == []
+    assert all(torch.equal(part[position][0], image) for position, image in enumerate(wanted))
+    assert 5 <= len(asked) < 10  # two in colour fit, or up to six in grey
+    paths[4].write_bytes(b"nothing")
+    damaged.keep(threads)
+    with pytest.raises(UnreadableFileError, match="4.png"):
+        damaged[4]
+    assert torch.equal(damaged[5][0], wanted[5])

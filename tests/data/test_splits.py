@@ -394,3 +394,75 @@ def test_inner_folds_validate_each_row_once_and_keep_patients_together(manifest_
         assert not set(table[part]["patient_id"]) & set(table[~part]["patient_id"])
     with pytest.raises(InputError, match="40 inner folds"):
         inner_folds(table, 40, seed=0)
+
+
+def _near(manifest: Manifest, *ends: tuple[int, int]) -> pd.DataFrame:
+    hashes = manifest.table["pixel_hash"]
+    rows = [("near", hashes[first], hashes[second]) for first, second in ends]
+    return pd.DataFrame(rows, columns=["kind", "pixel_hash", "other_hash"])
+
+
+def test_near_copies_stay_together_where_parts_are_drawn(manifest_of: Callable[..., Manifest]) -> None:
+    manifest = manifest_of("ab" * 30)
+    chain = [(index, index + 2) for index in range(0, 8, 2)] + [(20, 31)]
+    for folds in (1, 4):
+        splits = assign_splits(manifest, folds=folds, near=_near(manifest, *chain), seed=2)
+        assert not splits["copy_in_train"].any()
+        for _, part in splits.groupby("fold"):
+            where = part["split"].tolist()
+            assert len({where[index] for index in (0, 2, 4, 6, 8)}) == 1
+            assert where[20] == where[31]
+    alone = assign_splits(manifest, seed=2)
+    assert set(alone["copy_kind"]) == {""}
+    changed = [assign_splits(manifest, seed=seed)["split"] for seed in range(20)]
+    assert any(part[20] != part[31] for part in changed)  # nothing else binds them
+
+
+def test_a_given_split_is_kept_and_both_kinds_of_copies_flagged(manifest_of: Callable[..., Manifest]) -> None:
+    given = ["train"] * 30 + ["test"] * 10
+    hashes = [f"h{index}" for index in range(40)]
+    hashes[30] = "h0"
+    manifest = manifest_of("ab" * 20, split=given, pixel_hash=hashes)
+    splits = assign_splits(manifest, near=_near(manifest, (1, 31), (32, 33)))
+    assert splits["split"].tolist()[30:] == ["test"] * 10
+    assert splits["copy_kind"].tolist() == [""] * 30 + ["exact", "near"] + [""] * 8
+    assert splits["copy_in_train"].equals(splits["copy_kind"] != "")
+    assert splits.loc[[0, 1], "split"].tolist() == ["train", "train"]  # bound to the test, so that none validates
+
+
+def test_dropping_empties_the_training_of_copies(manifest_of: Callable[..., Manifest]) -> None:
+    given = ["train"] * 24 + ["val"] * 8 + ["test"] * 8
+    hashes = [f"h{index}" for index in range(40)]
+    hashes[32], hashes[25], hashes[3] = "h0", "h1", "h2"  # train in test, train in val, and a conflict
+    manifest = manifest_of("ab" * 20, split=given, pixel_hash=hashes)
+    near = _near(manifest, (5, 35), (26, 34))
+    splits = assign_splits(manifest, near=near, action="drop")
+    gone = splits.index[splits["split"] == "excluded"].tolist()
+    assert gone == [0, 1, 2, 3, 5, 26]
+    assert splits["split"].drop(gone).tolist() == [part for index, part in enumerate(given) if index not in gone]
+    assert not splits["copy_in_train"].any()
+    assert assign_splits(manifest, action="drop")["split"].tolist()[5] == "train"  # near copies count where given
+
+
+def test_grouping_draws_a_given_split_anew(manifest_of: Callable[..., Manifest]) -> None:
+    given = ["train"] * 30 + ["test"] * 10
+    manifest = manifest_of("ab" * 20, split=given)
+    near = _near(manifest, *[(index, index + 30) for index in range(10)])
+    splits = assign_splits(manifest, near=near, action="group", folds=3)
+    assert splits["fold"].nunique() == 3
+    assert not splits["copy_in_train"].any()
+    assert splits["split"].tolist()[:40] != given
+    with pytest.raises(InputError, match="action: expected 'keep' or 'drop' with a given split, got 'group'"):
+        assign_splits(manifest, action="group", split="given")
+    with pytest.raises(InputError, match="action: expected 'keep', 'drop' or 'group', got 'burn'"):
+        assign_splits(manifest, action="burn")
+
+
+def test_dropping_the_last_of_a_class_is_refused(manifest_of: Callable[..., Manifest]) -> None:
+    given = ["train"] * 12 + ["val"] * 4 + ["test"] * 4
+    hashes = [f"h{index}" for index in range(20)]
+    labels = "ab" * 5 + "cc" + "abab" + "abcc"
+    manifest = manifest_of(labels, split=given, pixel_hash=hashes)
+    near = _near(manifest, (10, 18), (11, 19))
+    with pytest.raises(InputError, match="images of 'c' that stay in the train part without the copies, got none"):
+        assign_splits(manifest, near=near, action="drop")

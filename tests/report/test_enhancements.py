@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
+from sklearn.metrics import f1_score, roc_auc_score
 
 from pellucid.data.enhancements import enhance
 from pellucid.report.build import build_report
 from pellucid.report.enhancements import crossed_tables, enhanced_examples, enhancement_tests_tables
-from pellucid.report.gallery import as_seen
+from pellucid.report.gallery import as_seen, gallery
 from pellucid.report.names import number, p_value
 from pellucid.report.read import StudyResult, read_study
 
@@ -58,6 +62,15 @@ def test_a_row_per_network_and_metric_and_a_column_per_enhancement(study: StudyR
         )
         for cell in dataset.cells
     }
+    for network, f1_row, auroc_row in zip(MODELS, table.rows[1::3], table.rows[2::3], strict=True):
+        for enhancement, f1, auroc in zip(ENHANCEMENTS, f1_row[2:], auroc_row[2:], strict=True):
+            if (network, enhancement) in answers:
+                said = answers[network, enhancement]
+                truth, shares = said["label"], said[[f"prob_{name}" for name in dataset.classes]]
+                wanted = f1_score(truth, said["predicted"], average="macro")
+                assert f1.text.split()[0] == f"{wanted:.3f}"
+                wanted = roc_auc_score(truth, shares, multi_class="ovr", average="macro", labels=list(dataset.classes))
+                assert auroc.text.split()[0] == f"{wanted:.3f}"
     for network, row in zip(MODELS, table.rows[::3], strict=True):
         values = {}
         for enhancement, cell in zip(ENHANCEMENTS, row[2:], strict=True):
@@ -124,6 +137,23 @@ def test_pictures_are_enhanced_as_networks_saw_them() -> None:
     wanted = enhance(torch.from_numpy(image).float() / 255, "clahe").numpy() * 255
     assert np.abs(as_seen(image, "clahe").astype(float) - wanted).max() <= 0.51
     assert as_seen(image, "none") is image
+
+
+def test_maps_lie_over_images_as_the_network_saw_them(made_study: Make, tmp_path: Path) -> None:
+    enhancements = ("none", "negative")
+    folder = made_study(
+        tmp_path / "run", models=("resnet18",), enhancements=enhancements, test=12, explained=12, methods=("sobel",)
+    )
+    dataset = read_study(folder).datasets[0]
+    for model in ("resnet18", "resnet18 + negative"):
+        found = gallery(dataset, model)
+        assert found is not None
+        changed = model != "resnet18"
+        assert ("Images are shown as negative leaves them." in found.note) == changed
+        for strip in found.strips:
+            data = base64.b64decode(strip.pictures[0].uri.partition(",")[2])
+            corner = np.asarray(Image.open(io.BytesIO(data)).convert("L"))[:8, :8]  # black around the head
+            assert abs(float(corner.mean()) - 255 * changed) < 5
 
 
 def test_the_page_has_them_and_a_csv(crossed: Path) -> None:

@@ -88,3 +88,16 @@ def test_a_file_that_is_not_toml_or_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("models = [")
     with pytest.raises(InputError, match=r"bad.toml isn't valid TOML: ."):
         read_config(tmp_path / "bad.toml")
+
+
+def test_leakage_is_set_per_data_set() -> None:
+    (dataset,) = parse(datasets=[{"name": "a", "path": "b", "leakage": {"action": "drop"}}]).datasets
+    assert (dataset.leakage.action, dataset.leakage.near) == ("drop", True)
+    assert 0.5 <= dataset.leakage.alike <= dataset.leakage.threshold <= 1
+    for leakage, told in (
+        ({"action": "burn"}, r"datasets\[1\].leakage.action: .*'keep', 'drop' or 'group'"),
+        ({"threshold": 0.8}, "alike: expected at most the threshold, 0.8, got 0.85"),
+        ({"treshold": 0.9}, "unknown key 'datasets\\[1\\].leakage.treshold'. Did you mean 'threshold'"),
+    ):
+        with pytest.raises(InputError, match=told):
+            parse(datasets=[{"name": "a", "path": "b", "leakage": leakage}])

@@ -39,7 +39,10 @@ def fold_scores(table: pd.DataFrame) -> pd.DataFrame:
         for metric, value in (("accuracy", part["correct"].mean()), ("macro_f1", part["correct"].mean() ** 2)):
             rows.append(("d", model, str(fold), "all", metric, value))
     rows += [("d", model, "all", "all", "accuracy", 0.5) for model in table["model"].unique()]
-    return pd.DataFrame(rows, columns=["dataset", "model", "fold", "images", "metric", "value"])
+    table = pd.DataFrame(rows, columns=["dataset", "model", "fold", "images", "metric", "value"])
+    whole = table.assign(**{"class": "", "rule": "argmax"})
+    others = [whole.assign(**{"class": "x", "value": 0.9}), whole.assign(rule="youden", value=0.8)]  # are passed over
+    return pd.concat([whole, *others], ignore_index=True)
 
 
 def test_by_patients_where_there_is_one_fold() -> None:
@@ -69,7 +72,8 @@ def test_by_folds_where_there_are_several() -> None:
     assert [len(family) for family in families.values()] == [8, 8]  # networks × enhancements × metrics that are there
     for where, comparison in families["corrected-resampled-t", "all"]:
         assert where["metric"] in ("accuracy", "macro_f1")
-        own = scores[(scores["metric"] == where["metric"]) & (scores["fold"] != "all")]
+        own = scores[(scores["metric"] == where["metric"]) & (scores["fold"] != "all") & (scores["class"] == "")]
+        own = own[own["rule"] == "argmax"]
         wide = own.pivot(index="fold", columns="model", values="value")
         arm = f"{where['model']} + {comparison.first}"
         wanted = corrected_resampled_t(wide[arm], wide[where["model"]], 72, 24)

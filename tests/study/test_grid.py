@@ -12,15 +12,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from pellucid.cli.main import main
 from pellucid.errors import InputError
 from pellucid.files import read_json
+from pellucid.models.checkpoints import read_card
 from pellucid.report.build import build_report
 from pellucid.study.config import StudyConfig, parse_config
 from pellucid.study.estimate import estimate_study
 from pellucid.study.runner import config_changes, run_study
+from pellucid.training.predict import predict_files
 
 
 def draw(folder: Path, images: int, *, seed: int = 0, names: tuple[str, str] = ("dark", "bright")) -> Path:
@@ -83,6 +86,33 @@ def test_every_cell_of_the_grid_is_told_apart(finished_grid: Path, grid: StudyCo
     tested = found.predictions.query("split == 'test'").groupby(["model", "seed"])["sample"]
     assert (tested.nunique() == 40).all()
     assert (tested.size() == 40).all()
+
+
+def test_weights_predict_files_under_their_enhancement_as_the_study_did(finished_grid: Path, pictures: Path) -> None:
+    folder = finished_grid / "own" / "test_resnet+negative" / "fold-0-seed-1"
+    wanted = pd.read_parquet(folder / "predictions.parquet").query("split == 'test'")
+    files = [pictures / "own" / sample for sample in wanted["sample"]]
+    weights = folder / "weights.safetensors"
+    assert read_card(weights).enhancement == "negative"
+    found, _ = predict_files(files, weights, device=torch.device("cpu"))
+    columns = [name for name in found.columns if name.startswith("prob_")]
+    assert len(columns) == 2
+    np.testing.assert_allclose(found[columns], wanted[columns], atol=1e-5)
+
+
+def test_enhancements_are_held_against_none(finished_grid: Path) -> None:
+    tests = pd.read_csv(finished_grid / "statistics" / "enhancement_tests.csv")
+    assert set(tests["model"]) == {"test_resnet"}
+    assert set(tests["a"] + " − " + tests["b"]) == {"negative − none"}
+    assert set(tests["metric"]) == {"accuracy", "macro_f1", "auroc"}
+    models = pd.read_csv(finished_grid / "statistics" / "models.csv", dtype={"fold": str})
+    models = models[(models["images"] == "all") & (models["fold"] != "all") & (models["metric"] == "auroc")]
+    models = models[models["class"].isna()]
+    by_fold = models.pivot(index="fold", columns="model", values="value")
+    difference = (by_fold["test_resnet + negative"] - by_fold["test_resnet"]).mean()
+    found = tests[(tests["metric"] == "auroc") & (tests["images"] == "all")]
+    np.testing.assert_allclose(found["mean_difference"], difference, atol=1e-12)
+    assert sorted(found["test"]) == ["corrected-resampled-t", "paired-t"]
 
 
 def test_arms_are_compared_by_folds_and_seeds_are_averaged(finished_grid: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,11 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from pellucid.data.enhancements import ENHANCEMENTS, NONE, Enhancement
-from pellucid.data.images import read_image
+from pellucid.data.images import MedicalImage, decode_file, quiet_decoders, read_image
 from pellucid.data.transforms import Augmentation, Intensity, Normalisation, augment, is_grey, prepare
+from pellucid.data.whole import DecodeError
 from pellucid.errors import expected
+from pellucid.progress import progress
 from pellucid.registry import Choice
 
 CACHE_BYTES = 2 * 2**30
@@ -23,7 +27,7 @@ class _Cache:
     """Prepared tensors by position, until the bytes are used up; shared by datasets of the same images."""
 
     def __init__(self, limit: int) -> None:
-        self.limit, self.used = limit, 0
+        self.limit, self.used, self.full = limit, 0, False
         self.tensors: dict[int, Tensor] = {}
 
     def add(self, position: int, tensor: Tensor) -> None:
@@ -31,10 +35,12 @@ class _Cache:
         if self.used + size <= self.limit:
             self.tensors[position] = tensor
             self.used += size
+        else:
+            self.full = True
 
     def __getstate__(self) -> dict[str, object]:
         # a worker that isn't forked begins with an empty cache instead of a copy through a pipe
-        return {"limit": self.limit, "used": 0, "tensors": {}}
+        return {"limit": self.limit, "used": 0, "full": False, "tensors": {}}
 
 
 class ImageDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
@@ -97,6 +103,24 @@ class ImageDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
         """The prepared image (C, size, size) in [0, 1], neither augmented nor normalised; not to be written to."""
         return self._coloured(self._compact(position))
 
+    def keep(self, threads: int, *, show_progress: bool = False) -> None:
+        """Read what isn't kept in memory yet, in so many threads, as far as the cache goes.
+
+        Processes that are forked afterwards find it there; what they read themselves is lost with them.
+        """
+        ahead = 8 * threads
+        with (
+            quiet_decoders(),
+            ThreadPoolExecutor(threads) as pool,
+            progress("reading images", len(self), show=show_progress) as advance,
+        ):
+            for start in range(0, len(self), ahead):
+                part = range(start, min(start + ahead, len(self)))
+                list(pool.map(self._keep, part))
+                advance(len(part))
+                if self._cache.full:
+                    return
+
     def __len__(self) -> int:
         return len(self.paths)
 
@@ -119,17 +143,21 @@ class ImageDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
         """The prepared image, grey in one channel: a third of the memory and of the augmentation's work."""
         kept = self._cache.tensors.get(position)
         if kept is None:
-            image = read_image(self.paths[position])
-            kept = prepare(
-                image,
-                channels=self.channels,
-                size=self.size,
-                intensity=self.intensity,
-                enhancement=self.enhancement,
-            )
-            if is_grey(kept):
-                kept = kept[:1].clone()
-            self._cache.add(position, kept)
+            kept = self._prepared(position, read_image(self.paths[position]))
+        return kept
+
+    def _keep(self, position: int) -> None:
+        if position not in self._cache.tensors:
+            with contextlib.suppress(DecodeError):  # which is told when the image is asked for
+                self._prepared(position, decode_file(self.paths[position], volumes=True))
+
+    def _prepared(self, position: int, image: MedicalImage) -> Tensor:
+        kept = prepare(
+            image, channels=self.channels, size=self.size, intensity=self.intensity, enhancement=self.enhancement
+        )
+        if is_grey(kept):
+            kept = kept[:1].clone()
+        self._cache.add(position, kept)
         return kept
 
 

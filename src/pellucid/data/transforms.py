@@ -110,7 +110,10 @@ def _scaled(image: MedicalImage, intensity: Intensity) -> np.ndarray:
         limits = np.iinfo(pixels.dtype)
         low, high = float(limits.min), float(limits.max)
     scaled: np.ndarray = pixels.astype(working)
-    return ((scaled - low) / (high - low)).astype(np.float32, copy=False)
+    if low:
+        scaled -= low
+    scaled /= high - low
+    return scaled.astype(np.float32, copy=False)
 
 
 def _resized(image: Tensor, size: Sequence[int]) -> Tensor:

@@ -13,7 +13,7 @@ from pellucid.report.gallery import SMALL, Group, as_seen
 from pellucid.report.names import listed, measure_title, number, p_value, percent
 from pellucid.report.read import DatasetResult, open_pictures
 from pellucid.report.tables import Cell, Table, between, interval, test_title
-from pellucid.study.enhancement_tests import METRICS, reference_of
+from pellucid.study.enhancement_tests import METRICS, reference_of, whole_scores
 
 ALPHA = 0.05
 BETTER, WORSE = "▲", "▼"
@@ -32,7 +32,7 @@ def crossed_tables(dataset: DatasetResult, models: pd.DataFrame, tests: pd.DataF
     enhancements = list(dict.fromkeys(enhancement for _, enhancement in arms.values()))
     if len(enhancements) < 2:
         return []
-    pooled = models[(models["fold"] == "all") & (models["class"] == "")]
+    pooled = whole_scores(models[models["fold"] == "all"])
     return [
         _crossed(str(images), part, tests[tests["images"] == images], arms, enhancements, confidence)
         for images, part in pooled.groupby("images", sort=False)

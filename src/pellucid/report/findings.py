@@ -15,6 +15,14 @@ from pellucid.report.names import counted, listed, method_title, number, percent
 Tone = Literal["result", "against", "alarm"]
 
 LARGE_SHARE_OF_COPIES = 0.05
+GRAVE_LEAKS = (
+    "confounded",
+    "exact-in-other-set",
+    "near-in-other-set",
+    "near-conflicts",
+    "patients-across-splits",
+    "lesions-across-splits",
+)
 FINE_GRID = 7  # cells along an axis, below which a CAM can't outline much
 CLEAR_RATIO = 2.0  # relevance mass over the lesion's share, from which a map is called focused
 SIGNIFICANT = 0.05
@@ -291,6 +299,11 @@ def data_findings(facts: Mapping[str, Any]) -> list[Finding]:
     if unreadable:
         was = "was" if unreadable == 1 else "were"
         found.append(Finding(f"{counted(unreadable, 'file')} couldn’t be read and {was} skipped.", "against"))
+    found += [
+        Finding(str(leak["sentence"]), "alarm" if leak["severity"] == "alarm" else "against")
+        for leak in facts.get("leakage", ())
+        if leak["kind"] in GRAVE_LEAKS  # of copies in training `copies_finding` says more
+    ]
     conflicts = facts.get("duplicates", {}).get("conflicting_groups", 0)
     if conflicts:
         found.append(

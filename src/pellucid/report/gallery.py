@@ -104,8 +104,11 @@ def gallery(dataset: DatasetResult, model: str, per_kind: int = 1) -> Gallery | 
                 strips.append(_strip(known, image, mask, row, maps, signed, volume))
         if strips:
             several = len(dataset.of_model(model)) > 1
-            note = f" Fold {cell.fold}." if several else ""
-            return Gallery(model, strips, _scales(signed.values()), note + (_PLANES if "voxels" in attributes else ""))
+            note = (f" Fold {cell.fold}." if several else "") + (
+                "" if enhancement == NONE else f" Images are shown as {enhancement} leaves them."
+            )
+            note += _PLANES if "voxels" in attributes else ""
+            return Gallery(model, strips, _scales(signed.values()), note)
     return None
 
 

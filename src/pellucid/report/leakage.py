@@ -19,7 +19,7 @@ from pellucid.files import write_table, write_text
 from pellucid.report.figures import Drawn, drawn
 from pellucid.report.findings import Accuracy
 from pellucid.report.gallery import SMALL, Group
-from pellucid.report.names import counted, percent
+from pellucid.report.names import counted, number
 from pellucid.report.page import page
 from pellucid.report.privacy import hide_in_path, hide_in_prose
 from pellucid.report.read import DatasetResult, open_pictures
@@ -111,11 +111,11 @@ def sections(
         return []
     for kind, of_kind in shown.groupby("kind", sort=False):
         groups = []
-        for number, rows in of_kind.groupby("group", sort=False):
+        for group, rows in of_kind.groupby("group", sort=False):
             size = int(rows["size"].iloc[0])
             more = f", {len(rows)} of {size} shown" if size > len(rows) else ""
             drawn_rows = [_drawn(row, pictures[int(str(place))], patients, name) for place, row in rows.iterrows()]
-            groups.append(Group(f"Group {number}{more}", drawn_rows))
+            groups.append(Group(f"Group {group}{more}", drawn_rows))
         found.append(Section(TITLES[str(kind)], groups))
     return found
 
@@ -127,10 +127,10 @@ def scores_table(accuracies: Mapping[str, Mapping[str, Accuracy]]) -> Table | No
         if "all" in known and "without copies" in known:
             cells = [Cell(each.told(), counted(each.n, "image")) for each in (known["all"], known["without copies"])]
             lost = known["all"].value - known["without copies"].value
-            rows.append([Cell(model), *cells, Cell(f"{percent(lost)}")])
+            rows.append([Cell(model), *cells, Cell(f"{number(100 * lost, 1)} points")])
     if not rows:
         return None
-    note = "Difference in percentage points. Copies are test images with a pixel-identical or near copy in training."
+    note = "Copies are test images with a pixel-identical or near copy in training."
     columns = ["Model", "All test images", "Without copies", "Difference"]
     return Table("Accuracy with and without the copies", columns, rows, note, kind="small")
 

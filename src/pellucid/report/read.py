@@ -101,7 +101,6 @@ class DatasetResult:
     name: str
     settings: Mapping[str, Any]
     facts: Mapping[str, Any]
-    duplicates: pd.DataFrame
     patient_ids: Mapping[str, str]
     parts: Mapping[str, str]
     cells: tuple[CellResult, ...]
@@ -222,19 +221,18 @@ def _read_dataset(
     parts: Mapping[str, str],
 ) -> DatasetResult:
     name, folder = str(settings["name"]), output / "data"
-    stores = {cell: CellStore(cell.folder(output)) for cell in planned}
-    cells = tuple(_read_cell(cell, store) for cell, store in stores.items() if store.finished)
-    failed = {cell: _json(store.failure) for cell, store in stores.items() if not store.finished}
+    stores = [(cell, CellStore(cell.folder(output))) for cell in planned]
+    cells = tuple(_read_cell(cell, store) for cell, store in stores if store.finished)
+    failed = [(cell, _json(store.failure)) for cell, store in stores if not store.finished]
     return DatasetResult(
         name=name,
         settings=settings,
         facts=_json(folder / f"{name}.json"),
-        duplicates=_csv(folder / f"{name}_duplicates.csv", ["group", "kind", "sample", "split", "label"]),
         patient_ids=patient_ids,
         parts=parts,
         cells=cells,
         planned=planned,
-        failures={f"{cell.arm}, {cell.place}": str(found["reason"]) for cell, found in failed.items() if found},
+        failures={f"{cell.arm}, {cell.place}": str(found["reason"]) for cell, found in failed if found},
         folder=folder,
     )
 

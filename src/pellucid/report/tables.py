@@ -12,6 +12,7 @@ from pellucid.drawing import colour_of
 from pellucid.report.composed import layer_words, made_of
 from pellucid.report.names import counted, listed, measure_title, number, p_value, percent, seconds, size_words
 from pellucid.report.read import CellResult, DatasetResult
+from pellucid.study.classified import main_rows
 
 SPLITS = ("train", "val", "test")
 SPLIT_TITLES = {"train": "Training", "val": "Validation", "test": "Test"}
@@ -28,7 +29,6 @@ _TEST_TITLES = {
     "friedman-nemenyi": "Friedman–Nemenyi",
     "non-inferiority": "non-inferiority",
 }
-MAIN_RULES = ("", "argmax", "fixed")  # those of the main table; it shows no chosen threshold
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def counts_table(dataset: DatasetResult) -> Table | None:
 
 def models_table(models: pd.DataFrame, chances: dict[tuple[str, str], float], confidence: float) -> Table | None:
     """The main measures with intervals, on all test images and without the copies."""
-    models = models[(models["class"] == "") & models["rule"].isin(MAIN_RULES)]
+    models = main_rows(models)
     if models.empty:
         return None
     pooled = models[models["fold"] == "all"] if (models["fold"] == "all").any() else models

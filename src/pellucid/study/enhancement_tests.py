@@ -9,6 +9,7 @@ import pandas as pd
 
 from pellucid.data.enhancements import NONE
 from pellucid.statistics import Comparison, compare_all
+from pellucid.study.classified import main_rows
 from pellucid.study.families import Compared
 
 METRICS = ("accuracy", "subset_accuracy", "macro_f1", "auroc", "macro_auroc")
@@ -22,6 +23,12 @@ def reference_of(enhancements: Sequence[str]) -> str:
     'none'
     """
     return NONE if NONE in enhancements else enhancements[0]
+
+
+def whole_scores(models: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `models.csv` on `METRICS` that speak of all classes together."""
+    rows = main_rows(models)
+    return rows[rows["metric"].isin(METRICS)]
 
 
 def compared_enhancements(
@@ -44,7 +51,7 @@ def compared_enhancements(
     families: dict[tuple[str, str], list[Compared]] = {}
     if answers.empty:
         return families
-    test = answers[answers["split"] == "test"]
+    test, models = answers[answers["split"] == "test"], whole_scores(models)
     for (dataset, network), part in test.groupby(["dataset", "network"], sort=False):
         arms = dict(part[["enhancement", "model"]].drop_duplicates().itertuples(index=False, name=None))
         reference = reference_of(list(arms))
@@ -73,7 +80,7 @@ def _by_folds(
 ) -> list[tuple[str, str, Comparison]]:
     found = []
     for metric in METRICS:
-        values = scores[scores["metric"] == metric].pivot_table("value", "fold", "model", dropna=False)
+        values = scores[scores["metric"] == metric].pivot(index="fold", columns="model", values="value")
         if not set(arms.values()) <= set(values.columns):
             continue
         sides = {name: values[arm].to_numpy(float) for name, arm in arms.items()}

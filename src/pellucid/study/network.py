@@ -148,6 +148,8 @@ def _train(
     if balance == "weights":
         weights = positive_weights(labels) if card.multi_label else class_weights(labels, len(card.classes))
     train = train.with_transform(normalisation, Augmentation(**settings.augmentation.model_dump()), seed=seed)
+    if settings.workers:
+        train.keep(settings.workers, show_progress=task.show_progress)
     sampler = EpochSampler(
         torch.zeros(len(train)) if card.multi_label else labels, seed=seed, balanced=balance == "sampling"
     )

@@ -274,14 +274,17 @@ def describe_dataset(prepared: Prepared, config: StudyConfig, output: Path, *, s
 def _design_notes(prepared: Prepared, config: StudyConfig) -> Iterator[str]:
     """How folds come about and which images come from elsewhere, where there is something to say of it."""
     column = prepared.settings.split.leave_out
+    excluded = int((prepared.splits["split"] == "excluded").sum())
     if column is not None:
         yield f"Each fold tests one value of {column!r}; the networks of that fold were trained on the others."
-        excluded = int((prepared.splits["split"] == "excluded").sum())
         if excluded:
             yield f"{excluded} images are left out of a fold, since a patient, lesion or copy of theirs is tested."
     elif config.repeats > 1 and prepared.folds > 1:
         way = "as a hold-out" if config.folds == 1 else f"into {config.folds} folds"
         yield f"The images were parted {way} {config.repeats} times."
+    if excluded and column is None:
+        where = "" if prepared.folds == 1 else ", counted over the folds,"
+        yield f"{excluded} images{where} are left out, as copies of test images or of images with another label."
     for name in prepared.external:
         rows = prepared.external_rows(name)
         copies = int(rows["copy_in_train"].sum())

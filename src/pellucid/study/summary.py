@@ -143,8 +143,7 @@ def _enhancement_tests(
     answers: pd.DataFrame, models: pd.DataFrame, sizes: Mapping[str, tuple[float, float]], config: StudyConfig
 ) -> pd.DataFrame:
     correction = config.statistics.correction
-    overall = models[models["class"] == ""]
-    families = compared_enhancements(answers, overall, sizes, correction)
+    families = compared_enhancements(answers, models, sizes, correction)
     compared = [(each, key) for key, family in families.items() for each in family]
     return corrected_rows([each for each, _ in compared], [key for _, key in compared], correction)
 

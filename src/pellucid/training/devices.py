@@ -121,6 +121,6 @@ def quiet() -> Iterator[None]:
 
 def check_devices(device: torch.device, count: int) -> None:
     """Raise InputError when there are fewer devices of this kind; on the CPU there are as many as are asked for."""
-    there = torch.cuda.device_count() - (device.index or 0) if device.type == "cuda" else 1
+    there = max(0, torch.cuda.device_count() - (device.index or 0)) if device.type == "cuda" else 1
     if count > there and device.type != "cpu":
         raise expected("devices", f"at most {there}, from {device} on", count)

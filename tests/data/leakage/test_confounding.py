@@ -102,6 +102,12 @@ def test_the_label_by_another_name_and_what_names_images_are_no_sources(manifest
     assert associations(manifest).empty
 
 
+def test_a_site_that_holds_a_short_class_name_is_still_a_source(manifest_of: Build) -> None:
+    (found,) = findings(manifest_of(["0"] * 30 + ["1"] * 30, site=["site0"] * 30 + ["site1"] * 30))
+    assert found.kind == "confounded"
+    assert set(found.rows["column"]) == {"site"}
+
+
 def test_one_patient_with_many_images_proves_nothing(manifest_of: Build) -> None:
     # all of class b that site y holds is of one patient
     labels = ["a"] * 40 + ["b"] * 40

@@ -16,6 +16,7 @@ PEOPLE = ("age", "sex")
 FEWEST = 5  # patients of a class, and of the others
 _BINS = 10
 _CATEGORIES = 20  # a number with more values is binned too
+_TELLING_LETTERS = 4  # of a class's name, so that site "s1" isn't taken for class "1"
 _Z = 1.645  # one-sided 95 %
 _NOT_SOURCES = re.compile(
     r"(?i)(^|_)(sample|label|labels|class|classes|diagnosis|diagnoses|dx|target|split|fold|mask|masks|box|bbox|boxes|"
@@ -126,7 +127,10 @@ def _is_label(values: pd.Series, labels: pd.Series) -> bool:
     pairs = pd.DataFrame({"value": _text(values).map(_bare), "label": labels.map(_bare)}).drop_duplicates()
     if pairs["value"].duplicated().any() or pairs["label"].duplicated().any():
         return False
-    return all(a and b and (a in b or b in a) for a, b in pairs.itertuples(index=False))
+    return all(
+        a == b or (min(len(a), len(b)) >= _TELLING_LETTERS and (a in b or b in a))
+        for a, b in pairs.itertuples(index=False)
+    )
 
 
 def _text(values: pd.Series) -> pd.Series:
