@@ -104,12 +104,10 @@ def gallery(dataset: DatasetResult, model: str, per_kind: int = 1) -> Gallery | 
                 strips.append(_strip(known, image, mask, row, maps, signed, volume))
         if strips:
             several = len(dataset.of_model(model)) > 1
-            notes = [
-                f"Fold {cell.fold}." if several else "",
-                "" if enhancement == NONE else f"Images are shown as {enhancement} leaves them.",
-                _PLANES.strip() if "voxels" in attributes else "",
-            ]
-            note = "".join(f" {part}" for part in notes if part)
+            note = (f" Fold {cell.fold}." if several else "") + (
+                "" if enhancement == NONE else f" Images are shown as {enhancement} leaves them."
+            )
+            note += _PLANES if "voxels" in attributes else ""
             return Gallery(model, strips, _scales(signed.values()), note)
     return None
 

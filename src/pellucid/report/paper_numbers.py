@@ -119,7 +119,7 @@ def _balanced(answers: pd.DataFrame, study: StudyResult) -> tuple[float, float, 
 def network_tests(study: StudyResult, dataset: DatasetResult) -> pd.DataFrame:
     """Every pair of networks by accuracy: the paper's paired t-test, and the corrected one where there are folds."""
     tests = study.table("model_tests", dataset.name)
-    tests = tests[tests["test"].isin(T_TESTS)]
+    tests = tests[(tests["metric"] == "accuracy") & tests["test"].isin(T_TESTS)]
     return tests.assign(task=dataset.name)[["task", "images", "test", *TEST_COLUMNS]]
 
 

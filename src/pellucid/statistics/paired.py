@@ -65,7 +65,7 @@ def corrected_resampled_t(
     same factor and is approximate. Over r repeats of k folds, all r · k scores and shares (k − 1, 1) make it the
     corrected repeated k-fold cross-validation test. The correction is a heuristic: in simulations of two equal learners
     its level was at most 0.05, but up to 0.09 at 10 folds where a few images turn a learner over; the plain t's up to
-    0.23.
+    0.33.
 
     Args:
         a, b: (n,) scores of the two sides, one per fold or split; NaN is missing.

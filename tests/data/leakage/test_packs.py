@@ -80,7 +80,7 @@ def test_brain_images_with_masks_are_flips_and_turns_of_few(
     assert len(stated) == 28
     # recall 27 of 28: the last has other brightness and lies at 0.94
     assert len(found & stated) == 27
-    # 21 pairs that lesion_id parts; looked at one by one, each shows one slice
+    # 21 pairs that lesion_id parts; those looked at show one slice
     assert len(found - stated) == 21
     assert near["transform"].str.contains("flipped left to right").sum() >= 20
     assert near["transform"].str.contains("rotated by 180°").any()
