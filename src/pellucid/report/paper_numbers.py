@@ -184,12 +184,13 @@ def paper_sheets(studies: Mapping[str, StudyResult]) -> dict[str, pd.DataFrame]:
 
 def beside_paper(sheets: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """A row per network and published finding: what it was, and what was found here."""
-    rows = []
+    rows: list[tuple[object, ...]] = []
     accuracy = sheets["accuracy"]
     for _, row in accuracy[accuracy["paper_accuracy"].notna()].iterrows():
         images = "" if row["images"] == "all" else f", {row['images']}"
-        what = f"Accuracy of {row['network']} on {row['task']}{images}", f"{100 * row['paper_accuracy']:.2f}\u00a0%"
-        rows.append((*what, "accuracy", row["task"], row["network"], row["model"], row["accuracy"]))
+        finding = f"Accuracy of {row['network']} on {row['task']}{images}"
+        what = finding, f"{100 * row['paper_accuracy']:.2f}\u00a0%", "accuracy"
+        rows.append((*what, row["task"], row["network"], row["model"], row["accuracy"]))
     increase = sheets["confidence_increase"]
     increase = increase[increase["images"] == "all"]
     for (task, label), published in PUBLISHED_CONFIDENCE.items():
