@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy import stats
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 LIMIT = 1e-9
 ROUNDING = 1e-6  # of the largest score: single precision, below which two sides are identical
@@ -159,7 +159,9 @@ def bounds(values: np.ndarray, codes: np.ndarray, settings: dict) -> tuple[float
 
 def accuracy(study: Study) -> Iterator[dict]:
     """Accuracy, balanced accuracy and F1 of each network."""
-    for (task, model), answers in study.predictions.groupby(["task", "model"], sort=False):
+    for (task, model), answers in (
+        study.predictions.groupby(["task", "model"], sort=False) if len(study.predictions) else ()
+    ):
         classes = sorted(
             name.removeprefix("prob_") for name in answers if name.startswith("prob_") and answers[name].notna().all()
         )
@@ -186,7 +188,7 @@ def accuracy(study: Study) -> Iterator[dict]:
             whole = rows["label"].nunique() == len(classes)
             f1 = f1_score(rows["label"], rows["predicted"], average="macro", labels=classes) if whole else np.nan
             f1_low, f1_high = bounds(np.mean(per_class, axis=0), codes, study.settings) if whole else (np.nan, np.nan)
-            balanced = balanced_accuracy_score(rows["label"], rows["predicted"]) if whole else np.nan
+            balanced = recall_score(label, said, average="macro", labels=np.unique(label))
             balanced_low, balanced_high = (
                 bounds(np.mean(recalls, axis=0), codes, study.settings) if whole else (np.nan, np.nan)
             )
@@ -206,7 +208,9 @@ def accuracy(study: Study) -> Iterator[dict]:
                 "macro_f1_high": f1_high,
                 "commonest_class": share,
                 "one_over_classes": 1 / rows["label"].nunique(),
-                "at_chance": bool(low <= share or balanced_low <= 1 / rows["label"].nunique()),
+                "at_chance": bool(
+                    balanced_low <= 1 / rows["label"].nunique() if np.isfinite(balanced_low) else low <= share
+                ),
             }
 
 

@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_folder_is_checked_and_a_page_left(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "check", str(folder), "--output", str(tmp_path / "out")]) == 0
-    out = capsys.readouterr().out
+    out = capsys.readouterr().out.replace("\u00a0", " ")
     assert "Alarm    1 of 3 test images (33 %) have a near copy, but no identical twin, in the training part" in out
     assert "Note     No patient ids are known" in out
     assert f"page: {tmp_path / 'out' / 'index.html'}" in out
@@ -37,7 +37,7 @@ def test_near_copies_can_be_left_out_and_a_second_set_compared(
     assert main(["data", "check", str(folder), "--no-near"]) == 0
     assert "near copy" not in capsys.readouterr().out
     assert main(["data", "check", str(folder / "test"), "--against", str(folder)]) == 0
-    out = capsys.readouterr().out
+    out = capsys.readouterr().out.replace("\u00a0", " ")
     assert "3 of 3 images (100 %) have a pixel-identical copy in" in out
     assert "1 of 3 images (33 %) have a near copy in" in out
 

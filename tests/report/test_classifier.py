@@ -9,7 +9,7 @@ from pellucid.report.about import glossary
 from pellucid.report.classifier import measures
 from pellucid.report.tables import models_table
 from pellucid.statistics import units_of
-from pellucid.study.classified import measured_rows
+from pellucid.study.classified import main_rows, measured_rows
 from references.classified import made_up
 
 
@@ -84,8 +84,13 @@ def test_several_labels_show_their_averages():
     assert {"Subset accuracy", "Hamming loss", "PPV, micro", "AUROC, macro", "Brier score"} <= set(names)
     assert shown.tables[0].columns[1] == "Stated: ≥\u00a00.50"
     assert list(shown.tables[1].columns) == ["Class", "AUROC", "AUPRC", "Brier score", "Log loss"]
+    rows = main_rows(models)
+    assert not rows["metric"].duplicated().any()
+    assert {"subset_accuracy", "macro_f1", "micro_auroc", "brier"} <= set(rows["metric"])
     main = models_table(models, {}, 0.95)
-    assert list(main.columns[2:7]) == ["Subset accuracy", "Macro F1", "AUROC, macro", "AUPRC, macro", "Hamming loss"]
+    names = ["Subset accuracy", "Macro F1", "AUROC, macro", "AUPRC, macro", "Hamming loss"]
+    assert list(main.columns[2:]) == [*names, "n"]
+    assert {len(row) for row in main.rows} == {len(main.columns)}
     subset = models[(models["metric"] == "subset_accuracy") & (models["rule"] == "fixed")]["value"].item()
     assert main.rows[0][2].text == f"{subset:.3f}"
     titles = {term.title for term in glossary((), set(models["metric"]), set(models["rule"]))}

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import html
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from pellucid.report.build import build_report
 from pellucid.report.comparisons import comparisons, told
 from pellucid.statistics import Evidence, compare
 
@@ -61,3 +66,20 @@ def test_without_tests_nothing_is_said(empty):
     tests, power = tables(2, ("paired-t",))
     assert comparisons(tests.iloc[:0], power.iloc[:0]) is None
     assert told(tests.iloc[:0], power) == []
+
+
+def test_the_page_says_what_was_tested_and_what_could_not_be_seen(made_study: Callable[..., Path], tmp_path: Path):
+    output = made_study(tmp_path, methods=("layer-cam", "random"), explained=4, test=40)
+    page = html.unescape(build_report(output).read_text(encoding="utf-8"))
+    tests = pd.read_csv(output / "statistics" / "model_tests.csv")
+    power = pd.read_csv(output / "statistics" / "power.csv")
+    assert pd.read_csv(output / "report" / "power.csv").equals(power)
+    assert list(dict.fromkeys(tests["test"])) == ["paired-t", "permutation", "mcnemar-clustered", "delong-clustered"]
+    assert "<h4>Between the models</h4>" in page
+    assert power["sentence"].item() in page
+    (paired,) = tests[tests["test"] == "paired-t"].to_dict("records")
+    unseen = "would be found 8 times out of 10, a smaller one less often." in page
+    assert unseen == (not paired["p_adjusted"] <= 0.05)
+    assert "<summary>Other tests between the models</summary>" in page
+    assert ">McNemar, clustered</th>" in page
+    assert page.index("Tests between models") < page.index("Other tests between models")

@@ -85,7 +85,7 @@ def test_chance_and_copies_are_warned_of(redone: Path) -> None:
     assert len(lost)
     text = Page((redone / "index.html").read_text(encoding="utf-8")).text
     for model in lost["model"]:
-        assert f"{model} on skin is at chance" in text
+        assert f"{model} on skin is at chance: balanced accuracy " in text
     fine = accuracy[~accuracy["at_chance"]]
     for task, model in zip(fine["task"], fine["model"], strict=True):
         assert f"{model} on {task} is at chance:" not in text

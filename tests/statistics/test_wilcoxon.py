@@ -96,7 +96,7 @@ def coverage(simulations: int, n: int, shift: float) -> tuple[float, float]:
     return tuple(hits / simulations)
 
 
-@pytest.mark.parametrize(("n", "shift"), [(10, 0.0), (30, 0.6), (30, 1.5)])
+@pytest.mark.parametrize(("n", "shift"), [(8, 1.0), (10, 0.0), (30, 0.6), (30, 1.5)])
 def test_intervals_cover(n, shift):
     of_median, of_effect = coverage(400, n, shift)
     assert of_median >= 0.92

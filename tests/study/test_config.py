@@ -52,7 +52,7 @@ def test_enhancements_are_names_labels_or_tables_in_one_spelling(tmp_path: Path)
             r"unknown key 'datasets\[1\].imagesize'. Did you mean 'image_size'",
         ),
         ({"models": ["resnet81"]}, r"models\[1\].name: unknown model 'resnet81'. Did you mean 'resnet18'"),
-        ({"models": ["resnet18-3d"]}, r"models\[1\].name: expected a network of pictures.* got 'resnet18-3d', one of"),
+        ({"models": ["resnet18-3d"]}, r"models: expected a network of pictures.* got 'resnet18-3d', one of"),
         ({"models": [{"name": "resnet18", "lr": 1}]}, r"unknown key 'models\[1\].lr'. Known: "),
         ({"explain": {"methods": ["gradcam"]}}, "explain.methods: unknown method 'gradcam'. Did you mean 'grad-cam'"),
         ({"evaluate": {"metrics": ["roda"]}}, "evaluate.metrics: unknown metric 'roda'. Did you mean 'road'"),

@@ -132,6 +132,10 @@ def test_a_margin_brings_non_inferiority_and_equivalence():
     assert (counts["non-inferiority"], counts["equivalence"]) == (6, 3)
     assert set(found["margin"].dropna()) == {0.2}
     assert found[found["test"] == "non-inferiority"]["sentence"].str.contains("not worse than").all()
+    named = compared_models(predictions(folds=5), SIZES, StatisticsSettings(tests=("wilcoxon",), margin=0.2)).tests
+    assert set(named["test"]) == {"wilcoxon", "non-inferiority", "equivalence"}
+    alone = compared_models(predictions(folds=5), SIZES, StatisticsSettings(tests=("equivalence",), margin=0.2)).tests
+    assert set(alone["test"]) == {"equivalence"}
 
 
 @pytest.mark.parametrize(("declared", "size"), [("test", 6), ("data-set", 3), ("study", 12)])

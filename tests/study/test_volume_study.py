@@ -98,6 +98,7 @@ def test_the_report_shows_three_planes(finished: Path) -> None:
     page = build_report(finished).read_text()
     assert "seen by the networks at 16 × 16 × 16 voxels" in page
     assert "1 × 16 × 16 × 16" in page
+    assert "three planes across its stored axes" in page
     pictures = zarr.open_group(finished / "data" / "balls_explained_fold-0.zarr", mode="r")
     assert np.asarray(pictures["images"]).shape == (3, 1, 16, 50)  # type: ignore[arg-type]
     masks = np.asarray(pictures["masks"])  # type: ignore[arg-type]

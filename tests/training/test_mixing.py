@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from sklearn.metrics import log_loss
 from torch import Tensor
 from torch.nn import functional
 
-from pellucid.training.mixing import cross_entropy, mixer
+from pellucid.training.mixing import binary_cross_entropy, cross_entropy, mixer
 
 
 def constant_images(*shape: int) -> tuple[Tensor, Tensor]:
@@ -88,3 +90,32 @@ def test_the_loss_of_mixed_shares_is_the_weighted_mean_over_images() -> None:
     )
     counted = sum(float(shares[row, name] * weights[name]) for row in range(5) for name in range(3))
     assert float(cross_entropy(logits, shares, weights)) == pytest.approx(total / counted, rel=1e-5)
+
+
+def test_each_label_has_a_cross_entropy_of_its_own() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(7, 3, generator=generator)
+    labels = (torch.rand(7, 3, generator=generator) < 0.4).float()
+    weights = torch.tensor([1.0, 2.0, 5.0])
+    probabilities = logits.sigmoid()
+    by_hand = -(labels * weights * probabilities.log() + (1 - labels) * (1 - probabilities).log()).mean()
+    assert float(binary_cross_entropy(logits, labels, weights)) == pytest.approx(float(by_hand), rel=1e-5)
+    plain = binary_cross_entropy(logits, labels, None)
+    theirs = np.mean([log_loss(labels[:, k], probabilities[:, k].double(), labels=[0, 1]) for k in range(3)])
+    assert float(plain) == pytest.approx(float(theirs), rel=1e-5)
+    softened = labels * 0.8 + 0.1
+    smooth = functional.binary_cross_entropy_with_logits(logits, softened)
+    assert float(binary_cross_entropy(logits, labels, None, 0.2)) == pytest.approx(float(smooth), rel=1e-6)
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), [(0.4, 0.0), (0.0, 1.0)])
+def test_labels_of_mixed_images_are_mixed_in_their_shares(mixup: float, cutmix: float) -> None:
+    images, _ = constant_images(5, 3, 8, 8)
+    labels = torch.eye(5)
+    mix = mixer(mixup, cutmix, 5)
+    assert mix is not None
+    torch.manual_seed(1)
+    mixed, shares = mix(images, labels)
+    means = (shares * torch.arange(5.0)).sum(dim=1)
+    assert torch.allclose(mixed.mean(dim=(1, 2, 3)), means, atol=1e-5)
+    assert torch.allclose(shares.sum(dim=1), torch.ones(5))

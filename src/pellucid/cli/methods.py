@@ -16,8 +16,9 @@ _WIDTH = 160  # where no terminal sets it
 
 
 def methods() -> None:
-    """List attribution methods, metrics, what they fill removed pixels with, and enhancements of images."""
+    """List attribution methods, metrics, fills of removed pixels, enhancements of images, and tests between models."""
     from pellucid.metrics import FILLS
+    from pellucid.statistics import TESTS
 
     console = Console() if Console().is_terminal else Console(width=_WIDTH)
     console.print(_drawn("Attribution methods", pellucid.methods(), ["name", "family", "needs", "source"]))
@@ -26,6 +27,7 @@ def methods() -> None:
     console.print(_drawn("Fills of removed pixels", FILLS.table(), ["name", "options", "needs", "source"]))
     shown = ["name", "family", "options", "needs", "source"]
     console.print(_drawn("Enhancements of images", pellucid.enhancements(), shown))
+    console.print(_drawn("Tests between models", TESTS.table(), shown))
 
 
 def _drawn(title: str, table: pd.DataFrame, columns: list[str]) -> Table:

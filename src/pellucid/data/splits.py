@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from pellucid.data.labels import classes_in, members
+from pellucid.data.labels import SEPARATOR, classes_in, members
 from pellucid.data.leakage import copy_groups, copy_kind
 from pellucid.data.manifest import Manifest
 from pellucid.errors import expected, unknown_name
@@ -22,7 +22,7 @@ _GROUPING = ("patient_id", "pixel_hash", "lesion_id")
 _ATTEMPTS = 20
 _PASSES = 10
 _NAMED = 3
-NO_LABEL = ""
+NO_LABEL, EVERY = "", SEPARATOR  # columns beside the labels: images without any, and all images
 _FEW_WITHOUT = 4  # with fewer groups per part than this, images without a label aren't stratified
 
 
@@ -210,7 +210,11 @@ def _without_copies(table: pd.DataFrame, images: _Images, parts: np.ndarray, nea
         kept[seen & (kept == part)] = "excluded"
     for part in set(parts.tolist()) - {"excluded"}:
         of_part, left = (images.members[where == part].any(axis=0) for where in (parts, kept))
-        lost = [name for name, gone in zip(images.names, of_part & ~left, strict=True) if gone and name != NO_LABEL]
+        lost = [
+            name
+            for name, gone in zip(images.names, of_part & ~left, strict=True)
+            if gone and name not in (NO_LABEL, EVERY)
+        ]
         if lost:
             raise expected(
                 "action", f"images of {lost[0]!r} that stay in the {part} part without the copies", "none",
@@ -305,9 +309,9 @@ def _images(table: pd.DataFrame, groups: np.ndarray, seed: tuple[int, ...], mult
     texts = table["label"].astype(str).tolist()
     names = classes_in(texts, multi_label)
     found = members(texts, names, multi_label)
-    without = ~found.any(axis=1)
-    if without.any():
-        names, found = (*names, NO_LABEL), np.column_stack([found, without])
+    if multi_label:  # labels alone would fill a part with images that have many of them
+        without = ~found.any(axis=1)
+        names, found = (*names, NO_LABEL, EVERY), np.column_stack([found, without, np.ones(len(texts), bool)])
     return _Images(names, found, groups, seed)
 
 
@@ -317,7 +321,7 @@ class _Images:
 
     names: tuple[str, ...]
     members: np.ndarray
-    """(N, K) which of the names each image has; "" is the name of having none."""
+    """(N, K) which of the names each image has; `NO_LABEL` and `EVERY` are names of another kind."""
     groups: np.ndarray
     seed: tuple[int, ...]
 
@@ -328,7 +332,7 @@ class _Images:
         """Refuse a class with fewer independent groups than there are parts."""
         where = "" if pool is None else " in the training part"
         for name, member in zip(self.names, self.members.T, strict=True):
-            if name == NO_LABEL:
+            if name in (NO_LABEL, EVERY):
                 continue  # images without a label are spread as far as they go
             here = member & (True if pool is None else pool)
             independent = len(np.unique(self.groups[here]))

@@ -72,7 +72,9 @@ def told(tests: pd.DataFrame, power: pd.DataFrame) -> list[str]:
 
 def _named(rows: pd.DataFrame) -> str:
     title = test_title(str(rows["test"].iloc[0]))
-    return f"{title}{'-test' if title.endswith(' t') else ''}, {measure_title(str(rows['metric'].iloc[0])).lower()}"
+    metric = measure_title(str(rows["metric"].iloc[0]))
+    metric = metric if metric[:2].isupper() else metric.lower()
+    return f"{title}{'-test' if title.endswith(' t') else ''}, {metric}"
 
 
 def _power(power: pd.DataFrame) -> list[str]:

@@ -158,4 +158,5 @@ def _undetected(tests: pd.DataFrame, power: pd.DataFrame) -> list[Finding]:
         return []
     unclear = {(row["a"], row["b"]) for _, row in of_all.iterrows() if not float(row["p_adjusted"]) <= 0.05}
     rows = [row for _, row in power.iterrows() if (row["a"], row["b"]) in unclear and np.isfinite(row["detectable"])]
-    return [Finding(str(row["sentence"]).split(" The difference seen")[0], "against") for row in rows]
+    said = [str(row["sentence"]).split(" The difference seen")[0].rstrip(".") for row in rows]
+    return [Finding(f"{each}, a smaller one less often.", "against") for each in said]

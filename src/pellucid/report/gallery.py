@@ -22,6 +22,9 @@ from pellucid.report.read import CellResult, DatasetResult, open_pictures
 
 WIDTH = 160
 SMALL = 112
+_PLANES = (
+    " Of each volume three planes across its stored axes, through the middle of its lesion, or else of the volume."
+)
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ def gallery(dataset: DatasetResult, model: str, per_kind: int = 1) -> Gallery | 
             note = (f" Fold {cell.fold}." if several else "") + (
                 "" if enhancement == NONE else f" Images are shown as {enhancement} leaves them."
             )
+            note += _PLANES if "voxels" in attributes else ""
             return Gallery(model, strips, _scales(signed.values()), note)
     return None
 

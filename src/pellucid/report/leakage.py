@@ -99,7 +99,10 @@ def study_leakage(dataset: DatasetResult, accuracies: Mapping[str, Mapping[str, 
 
 def said(findings: Iterable[LeakageFinding], patients: Collection[str]) -> list[Said]:
     """Findings as they are printed, without patients' ids."""
-    return [Said(each.severity, WORDS[each.severity], hide_in_prose(each.sentence, patients)) for each in findings]
+    return [
+        Said(each.severity, WORDS[each.severity], hide_in_prose(each.sentence, patients).replace(" %", "\u00a0%"))
+        for each in findings
+    ]
 
 
 def sections(

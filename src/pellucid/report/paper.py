@@ -100,20 +100,21 @@ def _alarms(accuracy: pd.DataFrame) -> list[str]:
     """A warning for each network that isn't better than chance, and for test images that are copies."""
     told = [] if len(accuracy) else ["No network is finished yet."]
     for _, row in accuracy[accuracy["at_chance"].astype(bool)].iterrows():
-        where = "" if row["images"] == "all" else " without the copies"
-        told.append(
-            f"{row['model']} on {row['task']} is at chance{where}: accuracy {_told(row, 'accuracy')}, where the "
-            f"commonest class has {percent(row['commonest_class'])}; balanced {_told(row, 'balanced_accuracy')}, where "
-            f"chance is {percent(row['one_over_classes'])}. What its maps show and how they score means nothing."
-        )
+        where, so = "", "What its maps show and how they score means nothing."
+        if row["images"] != "all":
+            where, so = " without the copies", "Its maps may show memory and not evidence."
+        held = f"accuracy {_told(row, 'accuracy')}, where the commonest class has {percent(row['commonest_class'])}"
+        if np.isfinite(row["balanced_accuracy_low"]):
+            chance = percent(row["one_over_classes"])
+            held = f"balanced accuracy {_told(row, 'balanced_accuracy')}, where chance is {chance}"
+        told.append(f"{row['model']} on {row['task']} is at chance{where}: {held}. {so}")
     for task, rows in accuracy.groupby("task", sort=False):
         counts = rows.groupby("images")["n"].max()
         clean, everything = int(counts.get("without copies", counts["all"])), int(counts["all"])
         if clean < everything:
             told.append(
                 f"{task}: {everything - clean} of {everything} test images ({percent(1 - clean / everything, 0)}) are "
-                "pixel-identical copies of training images. Only the figures without them say how well a network "
-                "generalises."
+                "copies of training images. Only the figures without them say how well a network generalises."
             )
     return told
 
@@ -127,11 +128,13 @@ def beside_table(sheets: Sheets) -> Table | None:
     found = beside_paper(sheets)
     if found.empty:
         return None
+    lost = sheets["accuracy"][sheets["accuracy"]["at_chance"].astype(bool) & (sheets["accuracy"]["images"] == "all")]
+    at_chance = set(zip(lost["task"], lost["model"], strict=True))
     networks = [*dict.fromkeys(found["network"])]
     rows = []
     for (claim, published), part in found.groupby(["finding", "published"], sort=False):
         known = {row["network"]: row for _, row in part.iterrows()}
-        rows.append([Cell(str(claim)), Cell(str(published)), *(_said(known.get(name)) for name in networks)])
+        rows.append([Cell(str(claim)), Cell(str(published)), *(_said(known.get(name), at_chance) for name in networks)])
     return Table(
         "Beside the paper",
         ["Finding", "The paper", *(f"Here: {name}’s family" for name in networks)],
@@ -144,13 +147,15 @@ def beside_table(sheets: Sheets) -> Table | None:
     )
 
 
-def _said(row: pd.Series | None) -> Cell:
+def _said(row: pd.Series | None, at_chance: set[tuple[str, str]]) -> Cell:
     if row is None:
         return Cell("–")
     if row["kind"] == "holds":
-        return Cell("holds" if row["here"] else "doesn’t hold", str(row["model"]))
-    text = percent(row["here"]) if row["kind"] == "accuracy" else number(row["here"])
-    return Cell(text, f"{row['model']}{'; ' if row['note'] else ''}{row['note']}")
+        text = "holds" if row["here"] else "doesn’t hold"
+    else:
+        text = percent(row["here"]) if row["kind"] == "accuracy" else number(row["here"])
+    warning = "at chance" if (row["task"], row["model"]) in at_chance else ""
+    return Cell(text, "; ".join(part for part in (str(row["model"]), str(row["note"]), warning) if part))
 
 
 def differences_table(studies: Mapping[str, StudyResult]) -> Table:
@@ -163,7 +168,7 @@ def differences_table(studies: Mapping[str, StudyResult]) -> Table:
         ("Images: training, validation, test", [_images(dataset) for _, dataset in pairs], _UNKNOWN),
         ("Classes", [str(len(dataset.classes)) for _, dataset in pairs], _UNKNOWN),
         ("Split", [_split(study, dataset) for study, dataset in pairs], _UNKNOWN),
-        ("Epochs", [_epochs(study) for study, _ in pairs], _UNKNOWN),
+        ("Epochs", [_epochs(dataset) for _, dataset in pairs], _UNKNOWN),
         ("Explained test images", [_explained(dataset) for _, dataset in pairs], _UNKNOWN),
         ("Methods", [_methods(study) for study, _ in pairs], ", ".join(map(method_title, METHODS))),
         ("Score of a map", ["ROAD"] * len(pairs), "ROAD confidence increase"),
@@ -210,9 +215,10 @@ def _split(study: StudyResult, dataset: DatasetResult) -> str:
     return "as the data give it" if dataset.facts.get("given_split") else "drawn at random"
 
 
-def _epochs(study: StudyResult) -> str:
-    asked = [model.get("epochs") or study.config.get("training", {}).get("epochs", "–") for model in _models(study)]
-    return ", ".join(str(epochs) for epochs in dict.fromkeys(asked))
+def _epochs(dataset: DatasetResult) -> str:
+    trained = [int(cell.card["epochs"]) for cell in dataset.cells]
+    least, most = min(trained, default=0), max(trained, default=0)
+    return "–" if not trained else f"{most}" if least == most else f"{least} to {most}"
 
 
 def _explained(dataset: DatasetResult) -> str:
@@ -253,11 +259,11 @@ def accuracy_table(accuracy: pd.DataFrame, datasets: Sequence[DatasetResult]) ->
                 _share(row, "balanced_accuracy"),
                 Cell(percent(row["one_over_classes"])),
                 interval(row["macro_f1"], row["macro_f1_low"], row["macro_f1_high"]),
-                Cell(percent(published) if np.isfinite(published) else "–"),
+                Cell(percent(published, 2)),
             ]
         )
     columns = [
-        "Task", "Network", "Test images", "n", "Accuracy", "Commonest class", "Balanced accuracy", "One over classes",
+        "Task", "Network", "Test images", "n", "Accuracy", "Commonest class", "Balanced accuracy", "1 / classes",
         "Macro F1", "The paper’s accuracy",
     ]  # fmt: skip
     return Table(
@@ -266,8 +272,8 @@ def accuracy_table(accuracy: pd.DataFrame, datasets: Sequence[DatasetResult]) ->
         rows,
         note=(
             "Under each network its parameters and the paper’s network of its family. Chance stands right of each "
-            "accuracy: naming the commonest class each time, and one over the number of classes. Under values their "
-            "bootstrap intervals, which resample patients where they are known."
+            "accuracy: naming the commonest class each time, and for balanced accuracy one over the number of classes. "
+            "Under values their bootstrap intervals, which resample patients where they are known."
         ),
         heads=3,
         sizes=accuracy.groupby("task", sort=False).size().tolist(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ from pellucid.attribution.families import is_control
 from pellucid.report.findings_of import model_accuracies, test_images
 from pellucid.report.names import method_title
 from pellucid.report.read import DatasetResult, StudyResult
+from pellucid.report.tables import T_TESTS, confusion
 
 # The published numbers that are known here; which network the confidence increases belong to isn't.
 PUBLISHED_ACCURACY = {("skin", "ResNet50"): 0.8631}
@@ -22,7 +23,7 @@ NETWORKS = ("ResNet50", "DenseNet121", "VGG16", "EfficientNet-B0")
 _FAMILIES = {"densenet": NETWORKS[1], "vgg": NETWORKS[2], "efficientnet": NETWORKS[3], "tinynet": NETWORKS[3]}
 _FAMILIES["resnet"] = NETWORKS[0]
 
-_BESIDE = ["finding", "published", "kind", "network", "model", "here", "note"]
+_BESIDE = ["finding", "published", "kind", "task", "network", "model", "here", "note"]
 ACCURACY_COLUMNS = [
     "task", "network", "model", "images", "n", "accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy",
     "balanced_accuracy_low", "balanced_accuracy_high", "macro_f1", "macro_f1_low", "macro_f1_high", "commonest_class",
@@ -46,8 +47,8 @@ def network_of(model: str) -> str:
 def accuracy_numbers(study: StudyResult, dataset: DatasetResult) -> pd.DataFrame:
     """A row per network and set of test images: accuracy, balanced accuracy and F1, beside chance and the paper.
 
-    A network is at chance where the interval of its accuracy holds the share of the commonest class, or that of its
-    balanced accuracy one over the number of classes.
+    A network is at chance where the interval of its balanced accuracy isn't above one over the number of classes. Where
+    a class is absent, so that there is no interval, its accuracy is held against the share of the commonest class.
     """
     rows = []
     for model in dataset.models:
@@ -62,6 +63,9 @@ def accuracy_numbers(study: StudyResult, dataset: DatasetResult) -> pd.DataFrame
                 for metric in ("balanced_accuracy", "macro_f1")
                 for name, end in (("value", ""), ("low", "_low"), ("high", "_high"))
             }
+            if np.isnan(numbers["balanced_accuracy"]):
+                numbers["balanced_accuracy"] = _balanced(part, dataset.classes)
+            low = float(numbers["balanced_accuracy_low"])
             rows.append(
                 {
                     "task": dataset.name,
@@ -75,18 +79,25 @@ def accuracy_numbers(study: StudyResult, dataset: DatasetResult) -> pd.DataFrame
                     **numbers,
                     "commonest_class": accuracy.chance,
                     "one_over_classes": chance,
-                    "at_chance": accuracy.near_chance or bool(numbers["balanced_accuracy_low"] <= chance),
+                    "at_chance": low <= chance if np.isfinite(low) else accuracy.near_chance,
                     "paper_accuracy": PUBLISHED_ACCURACY.get((dataset.name, network), np.nan),
                 }
             )
     return pd.DataFrame(rows, columns=ACCURACY_COLUMNS)
 
 
+def _balanced(answers: pd.DataFrame, classes: Sequence[str]) -> float:
+    """Mean over the classes that occur of the share of their images that is predicted right."""
+    counts = confusion(answers, classes)
+    true = counts.sum(axis=1)
+    return float((np.diag(counts)[true > 0] / true[true > 0]).mean())
+
+
 def network_tests(study: StudyResult, dataset: DatasetResult) -> pd.DataFrame:
     """Every pair of networks by accuracy: the paper's paired t-test, and the corrected one where there are folds."""
     tests = study.table("model_tests", dataset.name)
-    tests = tests[tests["metric"] == "accuracy"]
-    return tests.assign(task=dataset.name)[["task", "images", "test", "metric", *TEST_COLUMNS]]
+    tests = tests[(tests["metric"] == "accuracy") & tests["test"].isin(T_TESTS)]
+    return tests.assign(task=dataset.name)[["task", "images", "test", *TEST_COLUMNS]]
 
 
 def confidence_numbers(study: StudyResult, dataset: DatasetResult) -> pd.DataFrame:
@@ -150,37 +161,33 @@ def paper_sheets(studies: Mapping[str, StudyResult]) -> dict[str, pd.DataFrame]:
 
 def beside_paper(sheets: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """A row per network and published finding: what it was, and what was found here."""
-    rows: list[dict[str, object]] = []
-
-    def add(finding: str, published: str, kind: str, model: str, here: float, note: str = "") -> None:
-        network = network_of(model) or model
-        values = (finding, published, kind, network, model, here, note)
-        rows.append(dict(zip(_BESIDE, values, strict=True)))
-
+    rows = []
     accuracy = sheets["accuracy"]
     for _, row in accuracy[accuracy["paper_accuracy"].notna()].iterrows():
-        finding = f"Accuracy of {row['network']} on {row['task']}"
-        note = "" if row["images"] == "all" else str(row["images"])
-        add(finding, f"{100 * row['paper_accuracy']:.2f}\u00a0%", "accuracy", row["model"], row["accuracy"], note)
+        what = f"Accuracy of {row['network']} on {row['task']}", f"{100 * row['paper_accuracy']:.2f}\u00a0%", "accuracy"
+        note = "" if row["images"] == "all" else row["images"]
+        rows.append((*what, row["task"], row["network"], row["model"], row["accuracy"], note))
     increase = sheets["confidence_increase"]
     increase = increase[increase["images"] == "all"]
     for (task, label), published in PUBLISHED_CONFIDENCE.items():
         part = increase[(increase["task"] == task) & (increase["label"] == label)]
         for method, value in published.items():
+            what = f"Confidence increase on {label}, {method_title(method)}", f"{value:.2f}", "increase"
             for _, row in part[part["method"] == method].iterrows():
-                finding = f"Confidence increase on {label}, {method_title(method)}"
-                add(finding, f"{value:.2f}", "increase", row["model"], row["mean"])
-        order = " > ".join(map(method_title, published))
+                rows.append((*what, task, _network(row["model"]), row["model"], row["mean"], ""))
+        what = f"{' > '.join(map(method_title, published))} on {label}", "holds", "holds"
         for model, means in _means(part):
             values = [means.get(method, np.nan) for method in published]
             if np.isfinite(values).all():
-                add(f"{order} on {label}", "holds", "holds", model, float(values == sorted(values, reverse=True)))
+                holds = float(values == sorted(values, reverse=True))
+                rows.append((*what, task, _network(model), model, holds, ""))
     for task, weakest in PUBLISHED_WEAKEST.items():
+        what = f"{method_title(weakest)} the weakest of the five on {task}", "holds", "holds"
         for model, means in _means(increase[(increase["task"] == task) & (increase["label"] == "all")]):
             known = {method: means[method] for method in METHODS if np.isfinite(means.get(method, np.nan))}
             if weakest in known and len(known) > 1:
-                finding = f"{method_title(weakest)} the weakest of the five on {task}"
-                add(finding, "holds", "holds", model, float(min(known, key=known.__getitem__) == weakest))
+                holds = float(min(known, key=known.__getitem__) == weakest)
+                rows.append((*what, task, _network(model), model, holds, ""))
     return pd.DataFrame(rows, columns=_BESIDE)
 
 
@@ -188,3 +195,7 @@ def _means(increase: pd.DataFrame) -> Iterator[tuple[str, dict[str, float]]]:
     """Each network with its methods' means."""
     for model, part in increase.groupby("model", sort=False):
         yield str(model), dict(zip(part["method"].astype(str), part["mean"].astype(float), strict=True))
+
+
+def _network(model: str) -> str:
+    return network_of(model) or model

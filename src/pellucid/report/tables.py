@@ -12,6 +12,7 @@ from pellucid.drawing import colour_of
 from pellucid.report.composed import layer_words, made_of
 from pellucid.report.names import counted, listed, measure_title, number, p_value, percent, seconds, size_words
 from pellucid.report.read import CellResult, DatasetResult
+from pellucid.study.classified import main_rows
 
 SPLITS = ("train", "val", "test")
 SPLIT_TITLES = {"train": "Training", "val": "Validation", "test": "Test"}
@@ -28,7 +29,6 @@ _TEST_TITLES = {
     "friedman-nemenyi": "Friedman–Nemenyi",
     "non-inferiority": "non-inferiority",
 }
-MAIN_RULES = ("", "argmax", "fixed")  # those of the main table; it shows no chosen threshold
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,12 @@ def counts_table(dataset: DatasetResult) -> Table | None:
 
 def models_table(models: pd.DataFrame, chances: dict[tuple[str, str], float], confidence: float) -> Table | None:
     """The main measures with intervals, on all test images and without the copies."""
-    models = models[(models["class"] == "") & models["rule"].isin(MAIN_RULES)]
+    models = main_rows(models)
     if models.empty:
         return None
     pooled = models[models["fold"] == "all"] if (models["fold"] == "all").any() else models
-    shown = MODEL_METRICS if (pooled["metric"] == "accuracy").any() else LABEL_METRICS
+    several = not (pooled["metric"] == "accuracy").any()
+    shown = LABEL_METRICS if several else MODEL_METRICS
     rows, units = [], set()
     notes: dict[str, dict[str, list[str]]] = {}  # note, metric, the rows it holds for
     for (model, images), part in pooled.groupby(["model", "images"], sort=False):
@@ -122,21 +123,29 @@ def models_table(models: pd.DataFrame, chances: dict[tuple[str, str], float], co
                 notes.setdefault(note, {}).setdefault(measure_title(metric), []).append(row)
         units.add(str(part["unit"].iloc[0]))
         n, clusters = int(part["n"].iloc[0]), part["clusters"].iloc[0]
-        cells.append(Cell(percent(chances.get((str(model), str(images))))))
+        if not several:
+            cells.append(Cell(percent(chances.get((str(model), str(images))))))
         grouped = np.isfinite(clusters) and int(clusters) != n
         cells.append(Cell(str(n), f"{int(clusters)} {part['unit'].iloc[0]}s" if grouped else ""))
         rows.append(cells)
-    note = (
-        f"In brackets {percent(confidence, 0)} intervals from a bootstrap that resamples {listed(sorted(units))}s. "
-        "Commonest class: the accuracy of always naming it."
-    )
+    note = f"In brackets {percent(confidence, 0)} intervals from a bootstrap that resamples {listed(sorted(units))}s."
+    if several:
+        note += " A label is said to be there from a probability of 0.5 on."
+    else:
+        note += " Commonest class: the accuracy of always naming it."
     if pooled["images"].str.contains("without copies").any():
         note += " “Without copies” leaves out the images that have a copy in the training part."
     if pooled["images"].str.startswith("external ").any():
         note += " “External” sets come from elsewhere, and no training touched them."
     return Table(
         "Models on the test images",
-        ["Model", "Test images", *(measure_title(metric) for metric in shown), "Commonest class", "n"],
+        [
+            "Model",
+            "Test images",
+            *(measure_title(metric) for metric in shown),
+            *([] if several else ["Commonest class"]),
+            "n",
+        ],
         rows,
         note=" ".join([note, *(_noted(text, rows_of) for text, rows_of in notes.items())]),
         heads=2,
@@ -197,7 +206,7 @@ def model_tests_table(tests: pd.DataFrame) -> Table | None:
             ]
         )
     columns = ["Pair", "Test images", "Test", "Difference in accuracy", "t", "p", "p corrected", "Effect size", "n"]
-    note = "p corrected for all tests of this kind in the study, below 0.05 in bold. In brackets intervals."
+    note = "p corrected over the declared family of tests, below 0.05 in bold. In brackets intervals."
     return Table("Tests between models", columns, rows, note=note, heads=2)
 
 

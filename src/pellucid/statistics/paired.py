@@ -64,8 +64,8 @@ def corrected_resampled_t(
     The variance of the mean difference is s² (1/n + n_test/n_train) in place of s²/n. The interval of dz uses the
     same factor and is approximate. Over r repeats of k folds, all r · k scores and shares (k − 1, 1) make it the
     corrected repeated k-fold cross-validation test. The correction is a heuristic: in simulations of two equal learners
-    its level was 0.02 to 0.05, but up to 0.09 at 10 folds where a few images turn a learner over, and the plain t's
-    0.09 to 0.23.
+    its level was at most 0.05, but up to 0.09 at 10 folds where a few images turn a learner over; the plain t's up to
+    0.33.
 
     Args:
         a, b: (n,) scores of the two sides, one per fold or split; NaN is missing.

@@ -175,4 +175,4 @@ def _wilson(share: float, draws: float, confidence: float) -> tuple[float, float
     z = float(stats.norm.isf((1 - confidence) / 2))
     middle = (share + z**2 / (2 * draws)) / (1 + z**2 / draws)
     reach = z / (1 + z**2 / draws) * np.sqrt(share * (1 - share) / draws + z**2 / (4 * draws**2))
-    return max(0.0, float(middle - reach)), min(1.0, float(middle + reach))
+    return max(0.0, min(share, float(middle - reach))), min(1.0, max(share, float(middle + reach)))

@@ -70,6 +70,14 @@ def measured_rows(
     return [_row(each, positives.get(each.label)) for each in found]
 
 
+def main_rows(models: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table of measures that are of all classes together, none at a threshold that was chosen.
+
+    So that each measure is there once per network, fold and set of images.
+    """
+    return models[(models["class"] == "") & models["rule"].isin(("", "argmax", "fixed"))]
+
+
 def classes_of(answers: pd.DataFrame) -> list[str]:
     """The classes whose probabilities stand in a table of predictions, in its order.
 

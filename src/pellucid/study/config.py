@@ -44,6 +44,8 @@ class _Section(BaseModel):
 class SplitSettings(_Section):
     """How images are parted. `use`: the given split where there is one ("auto", "given"), or a random one.
 
+    A data set with `use = "given"` has that one hold-out, whatever `folds` and `repeats` say for the others.
+
     `leave_out` names a column, such as site: each of its values is the test part of one fold, whatever `folds` says.
     """
 

@@ -9,12 +9,11 @@ import pandas as pd
 
 from pellucid.data.enhancements import NONE
 from pellucid.statistics import Comparison, compare_all
+from pellucid.study.classified import main_rows
 from pellucid.study.families import Compared
 
 METRICS = ("accuracy", "subset_accuracy", "macro_f1", "auroc", "macro_auroc")
 """What is shown and, over folds, compared, where it is there; some are for labels that don't exclude each other."""
-
-_RULES = ("", "argmax", "fixed")  # by which a class was said; a threshold that was chosen isn't shown
 
 
 def reference_of(enhancements: Sequence[str]) -> str:
@@ -28,7 +27,8 @@ def reference_of(enhancements: Sequence[str]) -> str:
 
 def whole_scores(models: pd.DataFrame) -> pd.DataFrame:
     """The rows of `models.csv` on `METRICS` that speak of all classes together."""
-    return models[(models["class"] == "") & models["rule"].isin(_RULES) & models["metric"].isin(METRICS)]
+    rows = main_rows(models)
+    return rows[rows["metric"].isin(METRICS)]
 
 
 def compared_enhancements(

@@ -117,6 +117,11 @@ def evaluate_files(
         UnreadableFileError: no image can be evaluated; or, when `strict`, one can't.
     """
     network, card = model
+    if card.multi_label:
+        raise expected(
+            "model", "a network that gives an image one class", "one that gives it several labels",
+            do="Evaluate it in Python: pellucid.evaluate(..., multi_label=True), or as part of a study.",
+        )  # fmt: skip
     classes = class_names(card)
     images = list_images(list(paths), question.sources, classes)
     given = _given(images)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 import pellucid
-from pellucid.attribution import Explanation, GridWarning, explain, resize_maps
+from pellucid.attribution import Explanation, GridWarning, explain, multi_label, resize_maps
 from pellucid.attribution.engine import COARSE_GRID, PAPER_METHODS, MethodChoice, Precision
 from pellucid.attribution.merging import Fusion
 from pellucid.data.images import IMAGE_ENDINGS, MedicalImage, read_image
@@ -124,7 +124,7 @@ def explain_files(
                 network,
                 torch.stack([each.image for each in part]),
                 methods=list(question.methods),
-                target=target,
+                target=multi_label(target) if card.multi_label else target,
                 layer=layer,
                 batch_size=question.batch_size,
                 generator=torch.Generator().manual_seed(number),

@@ -52,10 +52,11 @@ def compared_models(
             if images != "all" and len(rows) in (0, len(part)):
                 continue
             evidence = evidence_of(rows, sizes[str(dataset)])
-            names = settings.tests or default_tests(rows, evidence, settings.margin)
-            for comparison in compare(
-                evidence, list(dict.fromkeys([*names, "power"])), margin=settings.margin, confidence=settings.confidence
-            ):
+            names = settings.tests or default_tests(rows, evidence)
+            if settings.margin is not None and not set(WITH_MARGIN) & {name.partition("[")[0] for name in names}:
+                names = (*names, *WITH_MARGIN)
+            asked = list(dict.fromkeys([*names, "power"]))
+            for comparison in compare(evidence, asked, margin=settings.margin, confidence=settings.confidence):
                 kept = power if comparison.result.name == "power" else found
                 kept.append((_place(comparison, str(dataset), images), comparison))
     order = dict.fromkeys((where["images"], where["test"]) for where, _ in found)
@@ -67,7 +68,7 @@ def compared_models(
     )
 
 
-def default_tests(rows: pd.DataFrame, evidence: Evidence, margin: float | None) -> tuple[str, ...]:
+def default_tests(rows: pd.DataFrame, evidence: Evidence) -> tuple[str, ...]:
     """The tests that suit the design: over folds the corrected and the paper's t; else by patient, of answers too.
 
     Images of one patient call for the clustered forms; answers that are means over seeds have neither form.
@@ -78,7 +79,7 @@ def default_tests(rows: pd.DataFrame, evidence: Evidence, margin: float | None) 
         patients = rows.drop_duplicates("sample")["patient_id"].astype(str)
         if patients[patients != ""].duplicated().any():
             names = tuple(f"{name}-clustered" if name in ("mcnemar", "delong") else name for name in names)
-    return (*names, *(WITH_MARGIN if margin is not None else ()))
+    return names
 
 
 def evidence_of(rows: pd.DataFrame, sizes: tuple[float, float]) -> Evidence:

@@ -125,12 +125,13 @@ def read_dataset(
     leakage = settings.leakage.model_copy(update={"near": settings.leakage.near and not settings.volumes})
     near = near_copies(manifest, external, leakage, output / "data", show_progress=show_progress)
     split = settings.split
+    alone = split.use == "given"  # asked for by name: a hold-out beside other data sets' folds
     splits = assign_splits(
         manifest,
         test=split.test,
         validation=split.validation,
-        folds=config.folds,
-        repeats=config.repeats,
+        folds=1 if alone else config.folds,
+        repeats=1 if alone else config.repeats,
         leave_out=split.leave_out,
         seed=config.seed,
         split=split.use,

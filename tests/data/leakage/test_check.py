@@ -158,6 +158,8 @@ def test_looks_are_asked_only_where_patients_are_unknown(manifest_of: Callable[.
     assert (found.count, found.severity) == (1, "warning")
     assert found.rows["sample"].tolist() == [names[2], names[3]]
     assert found.rows["transform"].tolist() == ["", "resized"]
+    table = manifest.table.assign(lesion_id=["", "", "one", "one"])
+    assert report_leakage(replace(manifest, table=table), pairs).finding("alike") is None  # known to be of one lesion
 
 
 def test_shown_groups_are_few_and_show_each_part_and_label(manifest_of: Callable[..., Manifest]) -> None:

@@ -126,5 +126,13 @@ def test_age_and_sex_are_facts(manifest_of: Build) -> None:
     assert "the share of sex F from 50 % (a) to 50 % (b)" in found[0].sentence
 
 
+def test_of_several_labels_each_is_told_by_itself(manifest_of: Build) -> None:
+    labels = ["edema|nodule"] * 20 + ["nodule"] * 20 + ["edema"] * 20 + [""] * 20
+    manifest = manifest_of(labels, scanner=["x"] * 40 + ["y"] * 40)
+    (found,) = findings(replace(manifest, classes=("edema", "nodule"), multi_label=True))
+    assert found.rows[["column", "label"]].to_numpy().tolist() == [["scanner", "nodule"]]
+    assert found.rows["balanced_accuracy"].iloc[0] == 1
+
+
 def test_few_images_say_nothing(manifest_of: Build) -> None:
     assert findings(manifest_of(["a"] * 4 + ["b"] * 4, site=["x"] * 4 + ["y"] * 4)) == []

@@ -7,8 +7,11 @@ import pandas as pd
 from pellucid.data.leakage.finding import LeakageFinding, Severity, conflicts, counted, number_groups
 
 
-def findings(table: pd.DataFrame) -> list[LeakageFinding]:
-    """Patients and lesions whose images lie in several parts of the split, or bear several labels."""
+def findings(table: pd.DataFrame, multi_label: bool = False) -> list[LeakageFinding]:
+    """Patients and lesions whose images lie in several parts of the split, or bear several labels.
+
+    With `multi_label`, where labels don't exclude each other, the second isn't told.
+    """
     found = []
     for column, noun in (("patient_id", "patient"), ("lesion_id", "lesion")):
         if column not in table:
@@ -25,7 +28,7 @@ def findings(table: pd.DataFrame) -> list[LeakageFinding]:
             rows = number_groups(crossing, column)
             found.append(LeakageFinding(f"{noun}s-across-splits", "alarm", count, sentence, rows))
         several = known[groups["label"].transform("nunique") > 1]
-        if len(several):
+        if len(several) and not multi_label:
             count = several[column].nunique()
             rows = number_groups(several, column)
             has = "has" if count == 1 else "have"

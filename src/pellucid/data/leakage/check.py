@@ -92,7 +92,7 @@ def report_leakage(
     found = [finding for other, across in others for finding in between.findings(manifest, other, across)]
     found += [
         *copies.findings(manifest.table, pairs),
-        *bound.findings(manifest.table),
+        *bound.findings(manifest.table, manifest.multi_label),
         *confounded.findings(manifest),
         *_unread(manifest),
     ]

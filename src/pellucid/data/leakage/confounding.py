@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import chi2_contingency
 
+from pellucid.data.labels import members
 from pellucid.data.manifest import Manifest
 
 ASSOCIATION_COLUMNS = ("column", "label", "balanced_accuracy", "low", "cramers_v", "value", "units")
@@ -39,6 +40,7 @@ def associations(manifest: Manifest) -> pd.DataFrame:
     """
     table = manifest.table
     labels = table["label"].to_numpy(str)
+    bearing = members(list(table["label"]), manifest.classes, manifest.multi_label)
     units = pd.factorize(_units(table))[0]
     rows = []
     for column, values in _columns(manifest).items():
@@ -46,8 +48,7 @@ def associations(manifest: Manifest) -> pd.DataFrame:
         if not coded or _is_label(values, table["label"]):
             continue
         v = max(cramers_v(codes, labels) for codes in coded)
-        for label in manifest.classes:
-            here = labels == label
+        for label, here in zip(manifest.classes, bearing.T, strict=True):
             count, others = len(np.unique(units[here])), len(np.unique(units[~here]))
             if min(count, others) < FEWEST:
                 continue

@@ -39,10 +39,10 @@ def _of(kind: str, rows: pd.DataFrame) -> list[LeakageFinding]:
     """Copies of one kind, and those of them whose labels conflict."""
     if rows.empty:
         return []
-    words = "pixel-identical to another" if kind == "exact" else "near copies of another or bound to one"
+    words = "are pixel-identical to another" if kind == "exact" else "show the same picture in other pixels"
     groups = rows.groupby("group")
     crossing, conflicting = (groups[column].nunique() > 1 for column in ("split", "label"))
-    sentence = f"{counted(len(rows), 'image')} in {counted(len(crossing), 'group')} are {words}"
+    sentence = f"{counted(len(rows), 'image')} in {counted(len(crossing), 'group')} {words}"
     if kind == "near":
         sentence += " (resized, recompressed, flipped, turned or brightened)"
     sentence += f"; {crossing.sum()} groups lie in several parts." if crossing.any() else "."
@@ -83,6 +83,9 @@ def _alike(table: pd.DataFrame, pairs: pd.DataFrame) -> list[LeakageFinding]:
     known = table.set_index("sample")
     owners = [known["patient_id"].reindex(pairs[end]).to_numpy(str) for end in ("sample", "other")]
     pairs = pairs[(owners[0] == "") | (owners[1] == "")]  # of known patients, ids tell more than looks
+    if "lesion_id" in known:
+        lesions = [known["lesion_id"].fillna("").reindex(pairs[end]).to_numpy(str) for end in ("sample", "other")]
+        pairs = pairs[(lesions[0] == "") | (lesions[0] != lesions[1])]
     if pairs.empty:
         return []
     splits = [known["split"].reindex(pairs[end]).to_numpy() for end in ("sample", "other")]
