@@ -34,7 +34,7 @@ KEYS = {
     "confidence_increase": ["task", "model", "images", "label", "method"],
     "method_tests": ["task", "model", "images", "test", "a", "b"],
     "times": ["task", "model", "method"],
-    "beside_paper": ["finding", "model", "note"],
+    "beside_paper": ["finding", "model"],
 }
 
 
@@ -189,9 +189,9 @@ def accuracy(study: Study) -> Iterator[dict]:
             f1 = f1_score(rows["label"], rows["predicted"], average="macro", labels=classes) if whole else np.nan
             f1_low, f1_high = bounds(np.mean(per_class, axis=0), codes, study.settings) if whole else (np.nan, np.nan)
             balanced = recall_score(label, said, average="macro", labels=np.unique(label))
-            balanced_low, balanced_high = (
-                bounds(np.mean(recalls, axis=0), codes, study.settings) if whole else (np.nan, np.nan)
-            )
+            if not whole:  # over the classes that occur, the rows by sample
+                codes, recalls = by_sample(rows, study.settings)
+            balanced_low, balanced_high = bounds(np.mean(recalls, axis=0), codes, study.settings)
             yield {
                 "task": task,
                 "model": model,
@@ -212,6 +212,20 @@ def accuracy(study: Study) -> Iterator[dict]:
                     balanced_low <= 1 / rows["label"].nunique() if np.isfinite(balanced_low) else low <= share
                 ),
             }
+
+
+def by_sample(rows: pd.DataFrame, settings: dict) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Units, and recall of each class that occurs in each resample."""
+    rows = rows.sort_values("sample", kind="stable")
+    codes = units(rows)
+    weights = draws(codes, settings)
+    right = (rows["label"] == rows["predicted"]).to_numpy()
+    recalls = []
+    for label in rows["label"].unique():
+        there = (rows["label"] == label).to_numpy()
+        with np.errstate(invalid="ignore", divide="ignore"):
+            recalls.append(weights @ (right & there) / (weights @ there))
+    return codes, recalls
 
 
 def row_ids(rows: pd.DataFrame, ids: pd.Series) -> np.ndarray:
@@ -352,17 +366,16 @@ def beside(accuracies: pd.DataFrame, increases: pd.DataFrame) -> list[dict]:
     rows = []
     for _, row in accuracies.iterrows():
         if row["task"] == "skin" and "resnet" in row["model"]:
-            note = "" if row["images"] == "all" else row["images"]
-            finding = "Accuracy of ResNet50 on skin"
-            rows.append({"finding": finding, "model": row["model"], "note": note, "here": row["accuracy"]})
+            finding = "Accuracy of ResNet50 on skin" + ("" if row["images"] == "all" else f", {row['images']}")
+            rows.append({"finding": finding, "model": row["model"], "here": row["accuracy"]})
     if increases.empty:
         return rows
-    increases = increases[increases["images"] == "all"].assign(note="")
+    increases = increases[increases["images"] == "all"]
     glioma = increases[(increases["task"] == "brain") & (increases["label"] == "glioma")]
     for method, (title, _) in PAPER.items():
         for _, row in glioma[glioma["method"] == method].iterrows():
             finding = f"Confidence increase on glioma, {title}"
-            rows.append({"finding": finding, "model": row["model"], "note": "", "here": row["mean"]})
+            rows.append({"finding": finding, "model": row["model"], "here": row["mean"]})
     skin = increases[(increases["task"] == "skin") & (increases["label"] == "all")]
     for part, finding in (
         (glioma, f"{' > '.join(title for title, _ in PAPER.values())} on glioma"),
@@ -376,7 +389,7 @@ def beside(accuracies: pd.DataFrame, increases: pd.DataFrame) -> list[dict]:
                 holds = means[[name for name in FIVE if name in means]].idxmin() == "eigen-grad-cam"
             else:
                 continue
-            rows.append({"finding": finding, "model": model, "note": "", "here": float(holds)})
+            rows.append({"finding": finding, "model": model, "here": float(holds)})
     return rows
 
 

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from sklearn.metrics import recall_score
 
 from pellucid.errors import InputError
 from pellucid.files import write_text
 from pellucid.report.paper import build_paper
+from pellucid.study.summary import summarise_stored
 from references.pages import Page
 
 CLASSES = {
@@ -79,6 +81,15 @@ def test_published_numbers_stand_beside(redone: Path) -> None:
     assert "the paper network not known – 0.09 0.12 0.08 – –" in text
 
 
+def test_accuracy_without_copies_has_a_row_of_its_own(made_study: Callable[..., Path], tmp_path: Path) -> None:
+    made_study(tmp_path / "skin", datasets=("skin",), models=MODELS[:1], classes=CLASSES["skin"], copies=0.4)
+    text = Page(build_paper(tmp_path).read_text(encoding="utf-8")).text
+    accuracy = pd.read_csv(tmp_path / "accuracy.csv").set_index("images")["accuracy"]
+    assert accuracy["all"] != accuracy["without copies"]
+    for images, where in (("all", ""), ("without copies", ", without copies")):
+        assert f"Accuracy of ResNet50 on skin{where} 86.31 % {100 * accuracy[images]:.1f} % resnet10t" in text
+
+
 def test_chance_and_copies_are_warned_of(redone: Path) -> None:
     accuracy = pd.read_csv(redone / "accuracy.csv")
     lost = accuracy[(accuracy["task"] == "skin") & accuracy["at_chance"]]
@@ -92,6 +103,26 @@ def test_chance_and_copies_are_warned_of(redone: Path) -> None:
     assert "brain: " in text
     assert "test images (" in text
     assert "skin: " not in text.split("Beside the paper")[0]  # no copies there
+
+
+def test_without_copies_a_class_may_be_absent(made_study: Callable[..., Path], tmp_path: Path) -> None:
+    made_study(tmp_path / "chest", datasets=("chest",), models=MODELS[:2], classes=CLASSES["chest"], copies=0.3)
+    expected = {}
+    for path in (tmp_path / "chest").rglob("predictions.parquet"):
+        answers = pd.read_parquet(path)
+        answers["copy_in_train"] |= answers["label"] == "covid19"
+        answers.to_parquet(path)
+        clean = answers[~answers["copy_in_train"] & (answers["split"] == "test")]
+        present = sorted(set(clean["label"]))
+        assert present == ["normal", "pneumonia"]
+        expected[path.parts[-3]] = recall_score(clean["label"], clean["predicted"], labels=present, average="macro")
+    summarise_stored(tmp_path / "chest")
+    build_paper(tmp_path)
+    accuracy = pd.read_csv(tmp_path / "accuracy.csv").set_index(["images", "model"]).loc["without copies"]
+    assert accuracy["balanced_accuracy"].to_dict() == pytest.approx(expected, abs=1e-12)
+    assert (accuracy["one_over_classes"] == 0.5).all()
+    assert (accuracy["balanced_accuracy_low"] < accuracy["balanced_accuracy"]).all()
+    assert (accuracy["at_chance"] == (accuracy["balanced_accuracy_low"] <= 0.5)).all()
 
 
 def test_page_tells_no_patient_and_no_place(redone: Path) -> None:

@@ -154,8 +154,7 @@ def _said(row: pd.Series | None, at_chance: set[tuple[str, str]]) -> Cell:
         text = "holds" if row["here"] else "doesn’t hold"
     else:
         text = percent(row["here"]) if row["kind"] == "accuracy" else number(row["here"])
-    warning = "at chance" if (row["task"], row["model"]) in at_chance else ""
-    return Cell(text, "; ".join(part for part in (str(row["model"]), str(row["note"]), warning) if part))
+    return Cell(text, str(row["model"]) + ("; at chance" if (row["task"], row["model"]) in at_chance else ""))
 
 
 def differences_table(studies: Mapping[str, StudyResult]) -> Table:
@@ -255,9 +254,9 @@ def accuracy_table(accuracy: pd.DataFrame, datasets: Sequence[DatasetResult]) ->
                 Cell(str(row["images"])),
                 Cell(str(row["n"])),
                 _share(row, "accuracy"),
-                Cell(percent(row["commonest_class"]), "at chance" if chance else "", strong=chance),
+                Cell(percent(row["commonest_class"])),
                 _share(row, "balanced_accuracy"),
-                Cell(percent(row["one_over_classes"])),
+                Cell(percent(row["one_over_classes"]), "at chance" if chance else "", strong=chance),
                 interval(row["macro_f1"], row["macro_f1_low"], row["macro_f1_high"]),
                 Cell(percent(published, 2)),
             ]
@@ -272,7 +271,8 @@ def accuracy_table(accuracy: pd.DataFrame, datasets: Sequence[DatasetResult]) ->
         rows,
         note=(
             "Under each network its parameters and the paper’s network of its family. Chance stands right of each "
-            "accuracy: naming the commonest class each time, and for balanced accuracy one over the number of classes. "
+            "accuracy: naming the commonest class each time, and one over the classes that occur, which the interval "
+            "of the balanced accuracy must lie above. "
             "Under values their bootstrap intervals, which resample patients where they are known."
         ),
         heads=3,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,9 @@ from pellucid.attribution.families import is_control
 from pellucid.report.findings_of import model_accuracies, test_images
 from pellucid.report.names import method_title
 from pellucid.report.read import DatasetResult, StudyResult
-from pellucid.report.tables import T_TESTS, confusion
+from pellucid.report.tables import T_TESTS
+from pellucid.statistics import bootstrap, units_of
+from pellucid.statistics.units import FloatArray
 
 # The published numbers that are known here; which network the confidence increases belong to isn't.
 PUBLISHED_ACCURACY = {("skin", "ResNet50"): 0.8631}
@@ -23,7 +25,7 @@ NETWORKS = ("ResNet50", "DenseNet121", "VGG16", "EfficientNet-B0")
 _FAMILIES = {"densenet": NETWORKS[1], "vgg": NETWORKS[2], "efficientnet": NETWORKS[3], "tinynet": NETWORKS[3]}
 _FAMILIES["resnet"] = NETWORKS[0]
 
-_BESIDE = ["finding", "published", "kind", "task", "network", "model", "here", "note"]
+_BESIDE = ["finding", "published", "kind", "task", "network", "model", "here"]
 ACCURACY_COLUMNS = [
     "task", "network", "model", "images", "n", "accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy",
     "balanced_accuracy_low", "balanced_accuracy_high", "macro_f1", "macro_f1_low", "macro_f1_high", "commonest_class",
@@ -47,8 +49,8 @@ def network_of(model: str) -> str:
 def accuracy_numbers(study: StudyResult, dataset: DatasetResult) -> pd.DataFrame:
     """A row per network and set of test images: accuracy, balanced accuracy and F1, beside chance and the paper.
 
-    A network is at chance where the interval of its balanced accuracy isn't above one over the number of classes. Where
-    a class is absent, so that there is no interval, its accuracy is held against the share of the commonest class.
+    A network is at chance where the interval of its balanced accuracy isn't above one over the number of classes that
+    occur; where there is no interval, where that of its accuracy isn't above the share of the commonest class.
     """
     rows = []
     for model in dataset.models:
@@ -64,7 +66,8 @@ def accuracy_numbers(study: StudyResult, dataset: DatasetResult) -> pd.DataFrame
                 for name, end in (("value", ""), ("low", "_low"), ("high", "_high"))
             }
             if np.isnan(numbers["balanced_accuracy"]):
-                numbers["balanced_accuracy"] = _balanced(part, dataset.classes)
+                names = ("balanced_accuracy", "balanced_accuracy_low", "balanced_accuracy_high")
+                numbers |= dict(zip(names, _balanced(part, study), strict=True))
             low = float(numbers["balanced_accuracy_low"])
             rows.append(
                 {
@@ -86,11 +89,31 @@ def accuracy_numbers(study: StudyResult, dataset: DatasetResult) -> pd.DataFrame
     return pd.DataFrame(rows, columns=ACCURACY_COLUMNS)
 
 
-def _balanced(answers: pd.DataFrame, classes: Sequence[str]) -> float:
-    """Mean over the classes that occur of the share of their images that is predicted right."""
-    counts = confusion(answers, classes)
-    true = counts.sum(axis=1)
-    return float((np.diag(counts)[true > 0] / true[true > 0]).mean())
+def _balanced(answers: pd.DataFrame, study: StudyResult) -> tuple[float, float, float]:
+    """Balanced accuracy over the classes that occur, and its interval, for test images that lack a class."""
+    rows = answers.sort_values("sample", kind="stable")
+    patients, samples = rows["patient_id"].astype(str), rows["sample"].astype(str)
+    if samples.duplicated().any():
+        patients = patients.where(patients != "", "image " + samples)
+    right = (rows["label"] == rows["predicted"]).to_numpy(float)
+    groups = [(rows["label"] == label).to_numpy(float) for label in rows["label"].unique()]
+
+    def balanced(weights: FloatArray) -> FloatArray:
+        shares = [
+            np.divide(weights @ (right * group), weights @ group, out=np.full(len(weights), np.nan), where=there)
+            for group, there in ((group, weights @ group > 0) for group in groups)
+        ]
+        return np.asarray(np.mean(shares, axis=0))
+
+    settings = study.config.get("statistics", {})
+    found = bootstrap(
+        {"": balanced},
+        units_of(list(patients), len(rows)),
+        resamples=int(settings.get("resamples", 2000)),
+        confidence=study.confidence,
+    )[""]
+    value, low, high = (np.nan if each is None else each for each in (found.value, found.low, found.high))
+    return value, low, high
 
 
 def network_tests(study: StudyResult, dataset: DatasetResult) -> pd.DataFrame:
@@ -164,9 +187,9 @@ def beside_paper(sheets: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     rows = []
     accuracy = sheets["accuracy"]
     for _, row in accuracy[accuracy["paper_accuracy"].notna()].iterrows():
-        what = f"Accuracy of {row['network']} on {row['task']}", f"{100 * row['paper_accuracy']:.2f}\u00a0%", "accuracy"
-        note = "" if row["images"] == "all" else row["images"]
-        rows.append((*what, row["task"], row["network"], row["model"], row["accuracy"], note))
+        images = "" if row["images"] == "all" else f", {row['images']}"
+        what = f"Accuracy of {row['network']} on {row['task']}{images}", f"{100 * row['paper_accuracy']:.2f}\u00a0%"
+        rows.append((*what, "accuracy", row["task"], row["network"], row["model"], row["accuracy"]))
     increase = sheets["confidence_increase"]
     increase = increase[increase["images"] == "all"]
     for (task, label), published in PUBLISHED_CONFIDENCE.items():
@@ -174,20 +197,20 @@ def beside_paper(sheets: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         for method, value in published.items():
             what = f"Confidence increase on {label}, {method_title(method)}", f"{value:.2f}", "increase"
             for _, row in part[part["method"] == method].iterrows():
-                rows.append((*what, task, _network(row["model"]), row["model"], row["mean"], ""))
+                rows.append((*what, task, _network(row["model"]), row["model"], row["mean"]))
         what = f"{' > '.join(map(method_title, published))} on {label}", "holds", "holds"
         for model, means in _means(part):
             values = [means.get(method, np.nan) for method in published]
             if np.isfinite(values).all():
                 holds = float(values == sorted(values, reverse=True))
-                rows.append((*what, task, _network(model), model, holds, ""))
+                rows.append((*what, task, _network(model), model, holds))
     for task, weakest in PUBLISHED_WEAKEST.items():
         what = f"{method_title(weakest)} the weakest of the five on {task}", "holds", "holds"
         for model, means in _means(increase[(increase["task"] == task) & (increase["label"] == "all")]):
             known = {method: means[method] for method in METHODS if np.isfinite(means.get(method, np.nan))}
             if weakest in known and len(known) > 1:
                 holds = float(min(known, key=known.__getitem__) == weakest)
-                rows.append((*what, task, _network(model), model, holds, ""))
+                rows.append((*what, task, _network(model), model, holds))
     return pd.DataFrame(rows, columns=_BESIDE)
 
 
