@@ -30,7 +30,7 @@ def test_what_nobody_chose_is_marked() -> None:
     assert texts["Model"].text == "resnet50"
     assert (texts["Optimiser"].text, texts["Optimiser"].small) == ("SGD, Nesterov", "")
     assert (texts["Learning rate"].text, texts["Learning rate"].small) == ("0.01", "")
-    assert (texts["Weight decay"].text, texts["Weight decay"].small) == ("0.01", "by default for this family")
+    assert (texts["Weight decay"].text, texts["Weight decay"].small) == ("0.0005", "family’s default")
     assert (texts["Epochs, at most"].text, texts["Frozen first"].text) == ("30", "1")
     assert texts["Besides"].text == "cosine schedule; rate by layers × 0.7; mixup 0.2; classes weighted"
 

@@ -66,6 +66,18 @@ def test_what_the_user_says_stands_and_nothing_is_left_open() -> None:
     assert resolved(TrainingSettings(), "resnet50", pretrained=True).freeze_epochs == 1
 
 
+def test_sgd_takes_a_higher_rate_and_less_decay_than_adamw() -> None:
+    for pretrained in (True, False):
+        adamw, sgd = (
+            resolved(TrainingSettings(optimiser=name), "resnet50", pretrained=pretrained) for name in ("adamw", "sgd")
+        )
+        assert sgd.learning_rate == pytest.approx(10 * adamw.learning_rate)
+        assert (adamw.weight_decay, sgd.weight_decay) == (0.01, 5e-4)
+    given = TrainingSettings(optimiser="sgd", learning_rate=0.3, weight_decay=0.1)
+    assert resolved(given, "resnet50", pretrained=False).learning_rate == 0.3
+    assert resolved(given, "resnet50", pretrained=False).weight_decay == 0.1
+
+
 @pytest.mark.slow
 def test_a_vgg_without_norms_learns_from_random_weights(tmp_path) -> None:
     """At a rate that suits a ResNet it stays at chance. Few steps: a narrow head, a quarter of the images."""

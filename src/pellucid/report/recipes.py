@@ -9,7 +9,7 @@ from pellucid.report.read import CellResult, DatasetResult
 from pellucid.report.tables import Cell, Table
 
 _OPTIMISERS = {"adamw": "AdamW", "sgd": "SGD, Nesterov"}
-_DEFAULT = "by default for this family"
+_DEFAULT = "family’s default"
 
 
 def recipes_table(dataset: DatasetResult) -> Table | None:
@@ -26,9 +26,11 @@ def recipes_table(dataset: DatasetResult) -> Table | None:
         columns,
         rows,
         note=(
-            "Frozen first: epochs in which only the last layer was trained. A rate by layers falls from each group of "
-            "layers to the one before it, towards the input, to that share."
+            "Family’s default: nobody chose it, it was taken by default for this family of networks. Frozen first: "
+            "epochs in which only the last layer was trained. A rate by layers falls from each group of layers to the "
+            "one before it, towards the input, to that share."
         ),
+        kind="words",
     )
 
 

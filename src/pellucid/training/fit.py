@@ -25,7 +25,7 @@ from pellucid.files import read_json, read_table, write_json, write_table, writt
 from pellucid.models.checkpoints import ModelCard, save_weights
 from pellucid.progress import Advance, progress
 from pellucid.training.classifier import Classifier, Item
-from pellucid.training.defaults import PRETRAINED, family_of, resolved
+from pellucid.training.defaults import defaults_of, resolved
 from pellucid.training.devices import Loaders, Processes, check_devices, quiet, share
 from pellucid.training.finder import FoundRate, find_learning_rate
 from pellucid.training.memory import laid_out, too_large
@@ -139,7 +139,8 @@ def _learning_rate(
     path = folder / "learning_rate.json"
     begun = (folder / "resume.ckpt").exists() or (folder / "history.parquet").exists()
     if not (begun and path.exists()):  # one without the other is from a training with other settings
-        fallback = PRETRAINED[family_of(card.architecture)].learning_rate  # low enough for random weights too
+        # that of pretrained weights is low enough for random ones too
+        fallback = defaults_of(card.architecture, pretrained=True, optimiser=settings.optimiser).learning_rate
         with _random_state_kept():
             found = find_learning_rate(
                 network,
