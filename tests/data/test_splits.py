@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pellucid.data.groups import independent_groups
 from pellucid.data.leakage import count_copies
 from pellucid.data.manifest import Manifest, load_manifest
-from pellucid.data.splits import SPLIT_COLUMNS, assign_splits, independent_groups, inner_folds, split_notes
+from pellucid.data.splits import SPLIT_COLUMNS, assign_splits, inner_folds, split_notes
 from pellucid.errors import InputError
 
 Build = Callable[..., Manifest]

@@ -15,7 +15,7 @@ from pellucid.data.transforms import Normalisation
 from pellucid.errors import InputError
 from pellucid.models.checkpoints import load_weights
 from pellucid.study import cell as module
-from pellucid.study.cell import prediction_table
+from pellucid.study.predictions import prediction_table
 from pellucid.study.runner import run_study
 
 CELL = Path("chest/test_resnet/fold-0")

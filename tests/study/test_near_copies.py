@@ -12,7 +12,8 @@ from pellucid.data.manifest import load_manifest
 from pellucid.data.phantoms.draw import draw_phantom
 from pellucid.files import read_json, read_table
 from pellucid.study import near_copies as module
-from pellucid.study.config import LeakageSettings, StudyConfig, parse_config
+from pellucid.study.config import StudyConfig, parse_config
+from pellucid.study.dataset_settings import LeakageSettings
 from pellucid.study.near_copies import near_copies
 from pellucid.study.prepare import prepare_dataset
 

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from pellucid.data.labels import SEPARATOR, classes_in, members
+from pellucid.data.groups import EVERY, NO_LABEL, LabelledGroups, found, independent_groups, labelled_groups
+from pellucid.data.labels import classes_in
 from pellucid.data.leakage import copy_groups, copy_kind
 from pellucid.data.manifest import Manifest
 from pellucid.errors import expected, unknown_name
 
 SPLIT_COLUMNS = ("sample", "label", "fold", "split", "copy_in_train", "copy_kind", "patient_id")
 Action = Literal["keep", "drop", "group"]
-_GROUPING = ("patient_id", "pixel_hash", "lesion_id")
-_ATTEMPTS = 20
-_PASSES = 10
 _NAMED = 3
-NO_LABEL, EVERY = "", SEPARATOR  # columns beside the labels: images without any, and all images
-_FEW_WITHOUT = 4  # with fewer groups per part than this, images without a label aren't stratified
 
 
 def assign_splits(
@@ -75,7 +69,7 @@ def assign_splits(
             raise expected(name, "1 or more", count)
     table = manifest.table.sort_values("sample", ignore_index=True)
     split = _pooled(split, action)
-    images = _images(table, independent_groups(table, near), (seed,), manifest.multi_label)
+    images = labelled_groups(table, independent_groups(table, near), (seed,), manifest.multi_label)
     if leave_out is not None:
         parts = _leave_out(table, images, leave_out, validation)
     elif _is_given(table, split):
@@ -112,13 +106,13 @@ def inner_folds(table: pd.DataFrame, folds: int, seed: int, *, multi_label: bool
 
     Raises InputError when a class has fewer independent groups than there are folds.
     """
-    images = _images(table, independent_groups(table), (seed, 0xF01D), multi_label)
+    images = labelled_groups(table, independent_groups(table), (seed, 0xF01D), multi_label)
     images.require(folds, f"{folds} inner folds")
     remaining, parts = np.arange(len(table)), []
     for fold in range(folds):
         later = folds - 1 - fold
         chosen = images.take(remaining, 1 / (later + 1), stage=fold, keep=later) if later else remaining
-        chosen = _found(chosen, f"{folds} inner folds")
+        chosen = found(chosen, f"{folds} inner folds")
         remaining = np.setdiff1d(remaining, chosen)
         parts.append(pd.Series(np.isin(np.arange(len(table)), chosen), table.index))
     return parts
@@ -141,31 +135,6 @@ def left_out_values(table: pd.DataFrame, column: str) -> tuple[str, ...]:
     if len(found) < 2:
         raise expected("leave_out", f"two or more values of {column!r}", f"only {found[0]!r}")
     return found
-
-
-def independent_groups(table: pd.DataFrame, near: pd.DataFrame | None = None) -> np.ndarray:
-    """Number (N,) of the group of each image: images bound by a patient, a lesion or as copies share one.
-
-    Copies are pixel-identical ones, and the near ones where they are given.
-
-    >>> independent_groups(pd.DataFrame({"patient_id": ["p", "p", "", ""], "pixel_hash": ["a", "b", "b", "c"]}))
-    array([0, 0, 0, 1])
-    """
-    rows, owners, count = [], [], len(table)
-    binding = {column: table[column] for column in _GROUPING if column in table}
-    if near is not None:
-        binding["copies"] = copy_groups(table, near)
-    for bound in binding.values():
-        values = bound.astype(object).where(bound.notna(), "").astype(str)
-        known = np.flatnonzero(values != "")
-        codes, _ = pd.factorize(values.iloc[known])
-        rows.append(known)
-        owners.append(codes + count)
-        count += int(codes.max(initial=-1)) + 1
-    edges = (np.concatenate(rows), np.concatenate(owners))
-    graph = coo_array((np.ones(len(edges[0]), dtype=np.int8), edges), shape=(count, count))
-    components = connected_components(graph, directed=False)[1][: len(table)]
-    return pd.factorize(components)[0]
 
 
 def split_notes(manifest: Manifest, splits: pd.DataFrame) -> tuple[str, ...]:
@@ -200,7 +169,9 @@ def _pooled(split: Literal["auto", "given", "random"], action: str) -> Literal["
     return "random" if action == "group" else split
 
 
-def _without_copies(table: pd.DataFrame, images: _Images, parts: np.ndarray, near: pd.DataFrame | None) -> np.ndarray:
+def _without_copies(
+    table: pd.DataFrame, images: LabelledGroups, parts: np.ndarray, near: pd.DataFrame | None
+) -> np.ndarray:
     """Parts in which images that copy what is tested or validated, or whose copies' labels conflict, are "excluded"."""
     copies = copy_groups(table, near)
     several = table.groupby(copies)["label"].transform("nunique").to_numpy() > 1
@@ -241,7 +212,7 @@ def _is_given(table: pd.DataFrame, split: str) -> bool:
     return True
 
 
-def _honour(table: pd.DataFrame, images: _Images, test: float, validation: float) -> np.ndarray:
+def _honour(table: pd.DataFrame, images: LabelledGroups, test: float, validation: float) -> np.ndarray:
     """The given parts, and those that are missing drawn from the training part."""
     _refuse_shared_patients(table)
     parts = table["split"].to_numpy(dtype=object, copy=True)
@@ -255,21 +226,21 @@ def _honour(table: pd.DataFrame, images: _Images, test: float, validation: float
         chosen = images.take(training, shares[part], stage=stage, keep=keep, free=free)
         if chosen is None:  # all images of a class are bound to given ones
             chosen = images.take(training, shares[part], stage=stage, keep=keep)
-        parts[_found(chosen, "training, validation and test")] = part
+        parts[found(chosen, "training, validation and test")] = part
     return parts
 
 
-def _hold_out(images: _Images, test: float, validation: float) -> np.ndarray:
+def _hold_out(images: LabelledGroups, test: float, validation: float) -> np.ndarray:
     wanted = "training, validation and test"
     images.require(3, wanted)
     parts = np.full(len(images), "train", dtype=object)
     for stage, (part, share) in enumerate((("test", test), ("val", validation))):
         training = np.flatnonzero(parts == "train")
-        parts[_found(images.take(training, share, stage=stage, keep=2 - stage), wanted)] = part
+        parts[found(images.take(training, share, stage=stage, keep=2 - stage), wanted)] = part
     return parts
 
 
-def _leave_out(table: pd.DataFrame, images: _Images, column: str, validation: float) -> list[np.ndarray]:
+def _leave_out(table: pd.DataFrame, images: LabelledGroups, column: str, validation: float) -> list[np.ndarray]:
     values = left_out_values(table, column)
     all_parts = []
     for fold, value in enumerate(values):
@@ -280,12 +251,12 @@ def _leave_out(table: pd.DataFrame, images: _Images, column: str, validation: fl
         wanted = f"training and validation without {column} {value!r}"
         images.require(2, wanted, parts == "train")
         chosen = images.take(np.flatnonzero(parts == "train"), validation, stage=fold, keep=1)
-        parts[_found(chosen, wanted)] = "val"
+        parts[found(chosen, wanted)] = "val"
         all_parts.append(parts)
     return all_parts
 
 
-def _fold(images: _Images, folds: int, validation: float) -> list[np.ndarray]:
+def _fold(images: LabelledGroups, folds: int, validation: float) -> list[np.ndarray]:
     # with two folds, what one fold tests must hold a group to train on and one to validate with for the other
     least = 2 if folds == 2 else 1
     images.require(max(3, folds * least), f"{folds} folds")
@@ -295,123 +266,14 @@ def _fold(images: _Images, folds: int, validation: float) -> list[np.ndarray]:
         tested: np.ndarray | None = remaining
         if (later := folds - 1 - fold) > 0:
             tested = images.take(remaining, 1 / (later + 1), stage=2 * fold, keep=later * least, least=least)
-        tested = _found(tested, f"{folds} folds")
+        tested = found(tested, f"{folds} folds")
         remaining = np.setdiff1d(remaining, tested)
         parts = np.full(len(images), "train", dtype=object)
         parts[tested] = "test"
         chosen = images.take(np.flatnonzero(parts == "train"), validation, stage=2 * fold + 1, keep=1)
-        parts[_found(chosen, f"{folds} folds")] = "val"
+        parts[found(chosen, f"{folds} folds")] = "val"
         all_parts.append(parts)
     return all_parts
-
-
-def _images(table: pd.DataFrame, groups: np.ndarray, seed: tuple[int, ...], multi_label: bool) -> _Images:
-    texts = table["label"].astype(str).tolist()
-    names = classes_in(texts, multi_label)
-    found = members(texts, names, multi_label)
-    if multi_label:  # labels alone would fill a part with images that have many of them
-        without = ~found.any(axis=1)
-        names, found = (*names, NO_LABEL, EVERY), np.column_stack([found, without, np.ones(len(texts), bool)])
-    return _Images(names, found, groups, seed)
-
-
-@dataclass(frozen=True, eq=False)
-class _Images:
-    """Label and group of each image, and the seed of what is drawn from them."""
-
-    names: tuple[str, ...]
-    members: np.ndarray
-    """(N, K) which of the names each image has; `NO_LABEL` and `EVERY` are names of another kind."""
-    groups: np.ndarray
-    seed: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.groups)
-
-    def require(self, needed: int, parts: str, pool: np.ndarray | None = None) -> None:
-        """Refuse a class with fewer independent groups than there are parts."""
-        where = "" if pool is None else " in the training part"
-        for name, member in zip(self.names, self.members.T, strict=True):
-            if name in (NO_LABEL, EVERY):
-                continue  # images without a label are spread as far as they go
-            here = member & (True if pool is None else pool)
-            independent = len(np.unique(self.groups[here]))
-            if independent < needed:
-                bound = f" ({here.sum()}, bound by patient, lesion or identical pixels)"
-                raise expected(
-                    "label", f"at least {needed} independent images of each class{where}, for {parts}",
-                    f"{independent} of {name!r}{bound if here.sum() > independent else ''}",
-                    do=f"Add images of {name!r}, merge it into another class, or leave it out.",
-                )  # fmt: skip
-
-    def take(
-        self, rows: np.ndarray, share: float, *, stage: int, keep: int, least: int = 1, free: np.ndarray | None = None
-    ) -> np.ndarray | None:
-        """Some of `rows`: whole groups, near `share` of each class, `least` groups or more of each.
-
-        At least `keep` groups of each class stay; only rows that are `free` are taken. None when no such choice is
-        found. `stage` tells the draws of one seed apart.
-        """
-        groups, of_row = np.unique(self.groups[rows], return_inverse=True)
-        counts = np.zeros((len(groups), len(self.names)))
-        np.add.at(counts, of_row, self.members[rows])
-        enough = [_FEW_WITHOUT * (keep + least) if name == NO_LABEL else 1 for name in self.names]
-        counts = counts[:, (counts > 0).sum(axis=0) >= enough]
-        may = np.ones(len(groups), bool)
-        if free is not None:
-            may[of_row[~free]] = False
-        for attempt in range(_ATTEMPTS):
-            generator = np.random.default_rng(np.random.SeedSequence((*self.seed, stage, attempt)))
-            taken = _draw(counts, share, keep, least, may, generator)
-            if taken is not None:
-                chosen: np.ndarray = rows[taken[of_row]]
-                return chosen
-        return None
-
-
-def _draw(
-    counts: np.ndarray, share: float, keep: int, least: int, may: np.ndarray, generator: np.random.Generator
-) -> np.ndarray | None:
-    """Choose groups (G,) so that their class counts (G, K) come near `share`.
-
-    Each group in turn, the large ones first, is taken or given back when that brings the counts nearer, until none
-    does; then classes that got too few groups get the least harmful ones.
-    """
-    present = counts > 0
-    wanted = np.maximum(share * counts.sum(axis=0), 1)
-    got, groups_got, groups_left = np.zeros(counts.shape[1]), np.zeros(counts.shape[1], int), present.sum(axis=0)
-    taken = np.zeros(len(counts), bool)
-    order = generator.permutation(len(counts))
-    order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
-
-    def allowed(group: int) -> bool:
-        return bool(taken[group] or (may[group] and (groups_left[present[group]] > keep).all()))
-
-    def gain(group: int) -> float:
-        after = got - counts[group] if taken[group] else got + counts[group]
-        return float((((got - wanted) ** 2 - (after - wanted) ** 2) / wanted).sum())
-
-    def turn(group: int) -> None:
-        nonlocal got, groups_got, groups_left
-        sign = -1 if taken[group] else 1
-        taken[group] = not taken[group]
-        got, groups_got = got + sign * counts[group], groups_got + sign * present[group]
-        groups_left = groups_left - sign * present[group]
-
-    for _ in range(_PASSES):
-        before = taken.copy()
-        for group in order:
-            if allowed(group) and gain(group) > 1e-9:
-                turn(group)
-        if np.array_equal(taken, before):
-            break
-    for name in range(counts.shape[1]):
-        while groups_got[name] < least:
-            candidates = [group for group in order if present[group, name] and not taken[group] and allowed(group)]
-            if not candidates:
-                return None
-            turn(max(candidates, key=gain))
-    return taken
 
 
 def _refuse_shared_patients(table: pd.DataFrame) -> None:
@@ -426,15 +288,6 @@ def _refuse_shared_patients(table: pd.DataFrame) -> None:
             f"{crossing['patient_id'].nunique()} patients in several, e.g. the one of {named}",
             do='Correct the split, or choose the split "random" to part all patients anew.',
         )  # fmt: skip
-
-
-def _found(chosen: np.ndarray | None, parts: str) -> np.ndarray:
-    if chosen is None:
-        raise expected(
-            "label", f"classes that can each be in {parts}", "classes bound to each other by patients or copies",
-            do="Merge the small classes, or lower the number of folds.",
-        )  # fmt: skip
-    return chosen
 
 
 def _named(names: Sequence[str]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from pellucid.attribution import aims
 from pellucid.attribution.engine import GridWarning, explain
@@ -21,7 +19,6 @@ from pellucid.attribution.run import device_of
 from pellucid.attribution.scorer import unserved
 from pellucid.data.dataset import ImageDataset
 from pellucid.data.labels import labels_of, members
-from pellucid.data.transforms import Normalisation
 from pellucid.devices import clock
 from pellucid.files import read_json, read_table, write_json, write_table
 from pellucid.metrics.evaluate import MissingValuesWarning, evaluate
@@ -29,15 +26,15 @@ from pellucid.models.checkpoints import ModelCard, load_weights
 from pellucid.models.zoo import count_parameters
 from pellucid.progress import progress
 from pellucid.study.combine import obtain_model
-from pellucid.study.config import ModelSettings, StudyConfig, VoteSettings
+from pellucid.study.config import StudyConfig
+from pellucid.study.model_settings import ModelSettings, VoteSettings
 from pellucid.study.network import chosen_candidate, training_settings
 from pellucid.study.plan import Cell, cell_seed, member_cell
+from pellucid.study.predictions import card_normalisation, predict_cell, predicted
 from pellucid.study.prepare import Prepared, choose_explained, manifest_fingerprint
 from pellucid.study.store import SHARD, CellStore, fingerprint
-from pellucid.training.classifier import Item
 from pellucid.training.defaults import taken_by_default
 from pellucid.training.fit import Fitted
-from pellucid.training.predict import predict, predicted_label
 
 _TARGET_COLUMNS = {"predicted": "predicted", "true": "label"}
 
@@ -60,7 +57,7 @@ def run_cell(
     if prepared.external and not store.external.exists():
         network, card = load_weights(store.weights, device)
         tables = [
-            _predicted(network, card, prepared, cell, prepared.external_rows(name), name, show_progress)
+            predicted(network, card, prepared, cell, prepared.external_rows(name), name, show_progress)
             for name in prepared.external
         ]
         write_table(store.external, pd.concat(tables, ignore_index=True))
@@ -77,55 +74,6 @@ def _compute(
         write_table(store.predictions, table)
     _explain_cell(network, card, cell, prepared, config, store, show_progress)
     _finish(network, card, cell, config, store, fitted, device)
-
-
-def predict_cell(
-    network: nn.Module, card: ModelCard, prepared: Prepared, cell: Cell, *, show_progress: bool = False
-) -> pd.DataFrame:
-    """A row per validation and test image: label, prediction and the probability of each class."""
-    rows = pd.concat([prepared.rows(cell.fold, split) for split in ("val", "test")], ignore_index=True)
-    return _predicted(network, card, prepared, cell, rows, None, show_progress)
-
-
-def _predicted(
-    network: nn.Module,
-    card: ModelCard,
-    prepared: Prepared,
-    cell: Cell,
-    rows: pd.DataFrame,
-    external: str | None,
-    show_progress: bool,
-) -> pd.DataFrame:
-    images = prepared.images(rows, enhancement=cell.enhancement, external=external)
-    dataset = images.with_transform(card_normalisation(card))
-    loader: DataLoader[Item] = DataLoader(dataset, batch_size=64)
-    probabilities = predict(network, loader, multi_label=card.multi_label, show_progress=show_progress)
-    return prediction_table(rows, probabilities, card.classes, multi_label=card.multi_label)
-
-
-def prediction_table(
-    rows: pd.DataFrame, probabilities: Tensor, classes: Sequence[str], *, multi_label: bool = False
-) -> pd.DataFrame:
-    """Predictions beside what is known of each image; ties go to the class that comes first.
-
-    Where an image may have several labels, it is predicted those of a probability from 0.5 on, and is right when it has
-    these and no others; label_CLASS says which it has.
-    """
-    table = rows[["sample", "patient_id", "split", "label"]].copy()
-    table["predicted"] = [predicted_label(row, classes, multi_label) for row in probabilities]
-    table["correct"] = table["label"] == table["predicted"]
-    table["copy_in_train"] = rows["copy_in_train"].astype(bool)
-    for index, name in enumerate(classes):
-        table[f"prob_{name}"] = probabilities[:, index].double().numpy()
-    if multi_label:
-        truth = members(list(rows["label"]), classes, True)
-        table = table.assign(**{f"label_{name}": truth[:, index] for index, name in enumerate(classes)})
-    return table
-
-
-def card_normalisation(card: ModelCard) -> Normalisation:
-    """The normalisation that a weights file states."""
-    return Normalisation(mean=card.mean, std=card.std, origin=card.normalisation)
 
 
 def _explain_cell(

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from pellucid.data.dataset import ImageDataset
-from pellucid.data.splits import independent_groups
+from pellucid.data.groups import independent_groups
 from pellucid.data.transforms import Normalisation
 from pellucid.devices import clock
 from pellucid.errors import PellucidError
@@ -25,7 +25,8 @@ from pellucid.models.ensemble import Ensemble, Member, vote_weights
 from pellucid.models.features import linear_network
 from pellucid.models.fitting import fit_boosted, fit_linear
 from pellucid.models.zoo import create_model
-from pellucid.study.config import FeatureNetwork, FeaturesSettings, StudyConfig, VoteSettings
+from pellucid.study.config import StudyConfig
+from pellucid.study.model_settings import FeatureNetwork, FeaturesSettings, VoteSettings
 from pellucid.study.network import chosen_normalisation, obtain_network
 from pellucid.study.plan import Cell, cell_seed, member_cell
 from pellucid.study.prepare import Prepared

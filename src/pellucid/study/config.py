@@ -4,260 +4,38 @@ from __future__ import annotations
 
 import itertools
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
     Field,
-    Tag,
     ValidationError,
-    field_serializer,
     field_validator,
     model_validator,
 )
 
 from pellucid.attribution import METHODS
 from pellucid.data.enhancements import enhancement_label
-from pellucid.data.leakage import ALIKE, NEAR
-from pellucid.data.phantoms import TASKS
 from pellucid.errors import InputError, unknown_name
 from pellucid.metrics import METRICS
-from pellucid.models.ensemble import Vote
 from pellucid.models.volumes import NETWORKS as VOLUME_NETWORKS
-from pellucid.models.zoo import check_architecture
 from pellucid.statistics import TESTS
-from pellucid.training.settings import LearningRate, TrainingSettings
-
-PHANTOM = "phantom:"
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SplitSettings(_Section):
-    """How images are parted. `use`: the given split where there is one ("auto", "given"), or a random one.
-
-    A data set with `use = "given"` has that one hold-out, whatever `folds` and `repeats` say for the others.
-
-    `leave_out` names a column, such as site: each of its values is the test part of one fold, whatever `folds` says.
-    """
-
-    use: Literal["auto", "given", "random"] = "auto"
-    test: float = Field(0.2, gt=0, lt=1)
-    validation: float = Field(0.15, gt=0, lt=1)
-    leave_out: str | None = Field(None, min_length=1)
+from pellucid.study.dataset_settings import PHANTOM, DatasetSettings
+from pellucid.study.model_settings import (
+    MODEL_KINDS,
+    AnyModel,
+    FeatureNetwork,
+    FeaturesSettings,
+    ModelSettings,
+    VoteSettings,
+)
+from pellucid.study.section import Section, refuse_twice
+from pellucid.training.settings import TrainingSettings
 
 
-class LeakageSettings(_Section):
-    """What is done about copies: `action` as `assign_splits` takes it; a random split always keeps copies together.
-
-    `near` looks for near copies too, from the similarity `threshold` on; from `alike` on pictures are told of.
-    """
-
-    near: bool = True
-    action: Literal["keep", "drop", "group"] = "keep"
-    threshold: float = Field(NEAR, ge=0.5, le=1)
-    alike: float = Field(ALIKE, ge=0.5, le=1)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> LeakageSettings:
-        if self.alike > self.threshold:
-            raise ValueError(f"alike: expected at most the threshold, {self.threshold:g}, got {self.alike:g}.")
-        return self
-
-
-class ExternalSettings(_Section):
-    """Images of another origin that no training touches; every network of the data set predicts them.
-
-    `labels` says what a class is called in the data set where the two differ: `{cancer = "malignant"}`.
-    """
-
-    name: str = Field(pattern=NAME)
-    path: str
-    labels: dict[str, str] = {}
-
-
-class DatasetSettings(_Section):
-    """One data set: an image folder, a manifest file, or `phantom:NAME` for a built-in one.
-
-    With the task "multi-label" an image may have several labels, or none: a manifest's label column parts them by "|",
-    or `labels` names its columns of 0 and 1.
-    """
-
-    name: str = Field(pattern=NAME)
-    path: str
-    image_size: int | tuple[int, int, int] = 224
-    channels: Literal[1, 3] = 3
-    intensity: Literal["dtype", "image"] = "dtype"
-    images: int = Field(400, ge=40, description="how many images a phantom has; ignored for files")
-    task: Literal["single-label", "multi-label"] = "single-label"
-    labels: tuple[str, ...] = ()
-    split: SplitSettings = SplitSettings()
-    leakage: LeakageSettings = LeakageSettings()
-    external: tuple[ExternalSettings, ...] = ()
-
-    @field_validator("image_size")
-    @classmethod
-    def _large_enough(cls, size: int | tuple[int, int, int]) -> int | tuple[int, int, int]:
-        """Pixels of a square picture's side; three lengths in voxels make the data set one of volumes."""
-        least = 32 if isinstance(size, int) else 8
-        if min(size if isinstance(size, tuple) else (size,)) < least:
-            raise ValueError(f"input should be greater than or equal to {least}")
-        return size
-
-    @property
-    def volumes(self) -> bool:
-        """Whether its images are volumes."""
-        return isinstance(self.image_size, tuple)
-
-    @field_validator("external")
-    @classmethod
-    def _distinct(cls, external: tuple[ExternalSettings, ...]) -> tuple[ExternalSettings, ...]:
-        _refuse_twice("external", [each.name for each in external])
-        return external
-
-    @model_validator(mode="after")
-    def _known_phantom(self) -> DatasetSettings:
-        if self.path.startswith(PHANTOM) and self.path.removeprefix(PHANTOM) not in TASKS:
-            raise ValueError(str(unknown_name("phantom", self.path.removeprefix(PHANTOM), TASKS)))
-        if self.volumes and self.path.startswith(PHANTOM):
-            raise ValueError("path: expected a folder or manifest of volumes, which no phantom is")
-        if self.multi_label and self.path.startswith(PHANTOM):
-            raise ValueError("task: expected single-label, which phantoms are, got multi-label.")
-        if self.labels and not self.multi_label:
-            raise ValueError('labels: expected none for one class to an image, got some. Set task = "multi-label".')
-        return self
-
-    @property
-    def multi_label(self) -> bool:
-        return self.task == "multi-label"
-
-
-class ModelSettings(_Section):
-    """One network by its timm name, or one of volumes such as "resnet18-3d".
-
-    `pretrained` is true, false, or a local weights file; networks of volumes have none.
-
-    `learning_rate`, `epochs` and whatever `training` holds replace those of the training section for this network:
-    `training = {optimiser = "sgd", mixup = 0.2}`. A smaller `output_stride` gives finer maps, at more cost, from
-    networks that can dilate their last stages.
-    """
-
-    name: str
-    pretrained: bool | str = False
-    learning_rate: LearningRate = None
-    epochs: int | None = Field(None, ge=1)
-    training: TrainingSettings = TrainingSettings()
-    output_stride: Literal[8, 16, 32] | None = None
-    normalisation: Literal["auto", "imagenet", "data-set"] = "auto"
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        check_architecture(name)
-        return name
-
-    @field_serializer("training")
-    def _given(self, training: TrainingSettings) -> dict[str, Any]:
-        """What was given, so that it still replaces nothing else when it is read again."""
-        return training.model_dump(mode="json", exclude_unset=True, exclude_none=True)
-
-    def trained_by(self, shared: TrainingSettings) -> TrainingSettings:
-        """The training section with this network's own settings in place of its."""
-        own = self.model_dump(include={"learning_rate", "epochs"}, exclude_none=True) | self._given(self.training)
-        fields = shared.model_dump() | own
-        fields["augmentation"] = shared.augmentation.model_dump() | own.get("augmentation", {})
-        return TrainingSettings.model_validate(fields)
-
-
-class VoteSettings(_Section):
-    """Networks of the study that vote, trained no more than once: of the same data, enhancement, seed and fold.
-
-    `vote`: "soft", the mean of probabilities; "weighted", with weights of the least log loss on the validation part;
-    "accuracy", with weights in proportion to the accuracy there.
-    """
-
-    name: str = Field(pattern=NAME)
-    members: tuple[str, ...] = Field(min_length=2)
-    vote: Vote = "soft"
-
-    @field_validator("members")
-    @classmethod
-    def _distinct(cls, members: tuple[str, ...]) -> tuple[str, ...]:
-        _refuse_twice("members", members)
-        return members
-
-
-class FeatureNetwork(_Section):
-    """A network that isn't trained, by its timm name; `pretrained` is true, false, or a local weights file."""
-
-    name: str
-    pretrained: bool | str = True
-    normalisation: Literal["auto", "imagenet", "data-set"] = "auto"
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        return _picture_network(name)
-
-
-class FeaturesSettings(_Section):
-    """A classifier of what one or several networks pool, which aren't trained.
-
-    Their features are joined. `pretrained` is what networks given by their name alone are loaded with.
-    """
-
-    name: str = Field(pattern=NAME)
-    features: tuple[FeatureNetwork, ...] = Field(min_length=1)
-    classifier: Literal["logistic-regression", "gradient-boosting"] = "logistic-regression"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare_names(cls, fields: Any) -> Any:
-        """A network may be given by its name alone, and what they are loaded with once for all."""
-        if not isinstance(fields, dict) or not isinstance(fields.get("features"), list | tuple):
-            return fields
-        shared = {"pretrained": fields["pretrained"]} if "pretrained" in fields else {}
-        networks = [
-            {**shared, **({"name": each} if isinstance(each, str) else each)} if isinstance(each, str | dict) else each
-            for each in fields["features"]
-        ]
-        return {key: value for key, value in fields.items() if key != "pretrained"} | {"features": networks}
-
-    @field_validator("features")
-    @classmethod
-    def _distinct(cls, features: tuple[FeatureNetwork, ...]) -> tuple[FeatureNetwork, ...]:
-        _refuse_twice("features", [network.name for network in features])
-        return features
-
-
-def _kind_of_model(fields: Any) -> str:
-    """Which settings a model's table is for, by the keys that it has."""
-    if isinstance(fields, BaseModel):
-        return type(fields).__name__
-    keys = fields if isinstance(fields, dict) else {}
-    if "members" in keys or "vote" in keys:
-        return VoteSettings.__name__
-    return FeaturesSettings.__name__ if "features" in keys or "classifier" in keys else ModelSettings.__name__
-
-
-AnyModel = Annotated[
-    Annotated[ModelSettings, Tag(ModelSettings.__name__)]
-    | Annotated[VoteSettings, Tag(VoteSettings.__name__)]
-    | Annotated[FeaturesSettings, Tag(FeaturesSettings.__name__)],
-    Discriminator(_kind_of_model),
-]
-_KINDS = {kind.__name__: kind for kind in (ModelSettings, VoteSettings, FeaturesSettings)}
-
-
-class TuningSettings(_Section):
+class TuningSettings(Section):
     """Settings chosen anew in each fold by cross-validation within what isn't tested: nested cross-validation.
 
     Every combination of the values listed is trained on `folds` inner folds; that of the lowest mean validation loss
@@ -279,7 +57,7 @@ class TuningSettings(_Section):
         return tuple(dict(zip(listed, values, strict=True)) for values in itertools.product(*listed.values()))
 
 
-class ExplainSettings(_Section):
+class ExplainSettings(Section):
     """Which maps are made, of how many test images, of which class."""
 
     methods: tuple[str, ...] = (
@@ -304,7 +82,7 @@ class ExplainSettings(_Section):
         return tuple(METHODS[name].name for name in dict.fromkeys(names))
 
 
-class EvaluateSettings(_Section):
+class EvaluateSettings(Section):
     """Which metrics score the maps; those that need a mask are missing where an image has none."""
 
     metrics: tuple[str, ...] = ("road", "road-morf", "road-lerf", "pointing-game", "energy-pointing")
@@ -316,7 +94,7 @@ class EvaluateSettings(_Section):
         return tuple(METRICS[name].name for name in dict.fromkeys(names))
 
 
-class StatisticsSettings(_Section):
+class StatisticsSettings(Section):
     """Which tests compare the models, how they are corrected over their family, and how intervals are made.
 
     `tests` are those that suit the design unless named: over folds corrected-resampled-t and paired-t, else paired-t,
@@ -338,7 +116,7 @@ class StatisticsSettings(_Section):
         return tuple(TESTS.resolve(name).label for name in dict.fromkeys(names))
 
 
-class StudyConfig(_Section):
+class StudyConfig(Section):
     """A whole study: data sets × models × enhancements × seeds × folds.
 
     `seed` parts the images, chooses those that are explained and, unless `seeds` lists several, starts the training.
@@ -382,10 +160,10 @@ class StudyConfig(_Section):
 
     @model_validator(mode="after")
     def _distinct(self) -> StudyConfig:
-        _refuse_twice("datasets", [dataset.name for dataset in self.datasets])
-        _refuse_twice("models", [model.name for model in self.models])
-        _refuse_twice("enhancements", self.enhancements)
-        _refuse_twice("seeds", self.seeds)
+        refuse_twice("datasets", [dataset.name for dataset in self.datasets])
+        refuse_twice("models", [model.name for model in self.models])
+        refuse_twice("enhancements", self.enhancements)
+        refuse_twice("seeds", self.seeds)
         several = [dataset.name for dataset in self.datasets if dataset.multi_label]
         combined = [model.name for model in self.models if not isinstance(model, ModelSettings)]
         if several and combined:
@@ -442,20 +220,6 @@ class StudyConfig(_Section):
                     )
                 raise ValueError(f"models: {unknown_name(f'member of {model.name!r}', member, can)}")
         return self
-
-
-def _picture_network(name: str) -> str:
-    check_architecture(name)
-    if name in VOLUME_NETWORKS:
-        raise InputError(f"expected a network of pictures, which studies are made on, got {name!r}, one of volumes.")
-    return name
-
-
-def _refuse_twice(kind: str, names: Sequence[Any]) -> None:
-    twice = [name for position, name in enumerate(names) if name in names[:position]]
-    if twice:
-        word = "name " if isinstance(twice[0], str) else ""
-        raise ValueError(f"{kind}: the {word}{twice[0]!r} is given twice; they must differ.")
 
 
 def published(config: StudyConfig) -> tuple[str, ...]:
@@ -543,7 +307,7 @@ def _validated(fields: dict[str, Any], where: str) -> StudyConfig:
 def _told(fields: dict[str, Any], loc: tuple[int | str, ...], kind: str, message: str) -> str:
     """One sentence for pydantic's first error: the key as it stands in the TOML, what was expected, what came."""
     where = tuple(part for part in loc if part not in ("bool", "str", "int") and not str(part).startswith("tuple["))
-    loc = tuple(part for part in where if part not in _KINDS)  # which arm of a union isn't the user's concern
+    loc = tuple(part for part in where if part not in MODEL_KINDS)  # which arm of a union isn't the user's concern
     key = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
     if kind == "extra_forbidden":
         last = str(loc[-1])
@@ -559,8 +323,8 @@ def _siblings(loc: tuple[int | str, ...]) -> list[str]:
     """The valid keys beside the unknown one."""
     model: Any = StudyConfig
     for part in loc[:-1]:
-        if part in _KINDS:
-            model = _KINDS[str(part)]
+        if part in MODEL_KINDS:
+            model = MODEL_KINDS[str(part)]
         elif isinstance(part, str):
             annotation = model.model_fields[part].annotation
             model = next(

@@ -20,7 +20,8 @@ from pellucid.models.ensemble import Ensemble, Member, Preparation
 from pellucid.models.zoo import count_parameters, create_model
 from pellucid.progress import progress
 from pellucid.study.cell import made_methods, stale_stages
-from pellucid.study.config import FeaturesSettings, ModelSettings, StudyConfig, VoteSettings
+from pellucid.study.config import StudyConfig
+from pellucid.study.model_settings import FeaturesSettings, ModelSettings, VoteSettings
 from pellucid.study.network import training_epochs
 from pellucid.study.plan import Cell, member_cell, plan
 from pellucid.study.prepare import Prepared, read_dataset
@@ -158,7 +159,7 @@ def cell_seconds(cost: Cost, images: Mapping[str, int], epochs: int, done: Itera
 
     >>> cost = Cost(reading=1, training=2, predicting=1, explaining=5, evaluating=5, weights=0, maps=0)
     >>> cell_seconds(cost, {"train": 10, "val": 2, "test": 3, "explained": 1}, epochs=2)
-    72.0
+    74.0
     """
     finished, total = set(done), 0.0
     if "training" not in finished:

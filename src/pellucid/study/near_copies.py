@@ -11,7 +11,7 @@ import pandas as pd
 from pellucid.data.leakage import NEAR_COLUMNS, Thumbnails, find_near, read_thumbnails
 from pellucid.data.manifest import Manifest
 from pellucid.files import read_table, write_table
-from pellucid.study.config import LeakageSettings
+from pellucid.study.dataset_settings import LeakageSettings
 from pellucid.study.store import fingerprint, table_fingerprint
 
 

@@ -18,7 +18,8 @@ from pellucid.errors import expected
 from pellucid.files import read_table, write_table
 from pellucid.models.checkpoints import ModelCard
 from pellucid.models.zoo import create_model, pretrained_normalisation
-from pellucid.study.config import FeatureNetwork, ModelSettings, StudyConfig
+from pellucid.study.config import StudyConfig
+from pellucid.study.model_settings import FeatureNetwork, ModelSettings
 from pellucid.study.plan import Cell, cell_seed
 from pellucid.study.prepare import Prepared
 from pellucid.study.store import CellStore

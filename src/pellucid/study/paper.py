@@ -12,7 +12,8 @@ from time import monotonic
 from pellucid.data.images import IMAGE_ENDINGS
 from pellucid.errors import MissingWeightsError, expected, unknown_name
 from pellucid.progress import duration
-from pellucid.study.config import PHANTOM, DatasetSettings, StudyConfig, parse_config, read_config
+from pellucid.study.config import StudyConfig, parse_config, read_config
+from pellucid.study.dataset_settings import PHANTOM, DatasetSettings
 from pellucid.study.network import training_epochs
 from pellucid.study.plan import plan
 from pellucid.study.runner import Study, run_study

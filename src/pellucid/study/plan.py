@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from pellucid.study.config import AnyModel, DatasetSettings, StudyConfig, VoteSettings
+from pellucid.study.config import StudyConfig
+from pellucid.study.dataset_settings import DatasetSettings
+from pellucid.study.model_settings import AnyModel, VoteSettings
 from pellucid.study.store import fingerprint
 
 

@@ -21,7 +21,8 @@ from pellucid.data.splits import assign_splits, left_out_values, split_notes
 from pellucid.data.transforms import prepare_mask
 from pellucid.errors import expected
 from pellucid.files import read_json, write_json, write_table
-from pellucid.study.config import PHANTOM, DatasetSettings, ExplainSettings, ExternalSettings, StudyConfig
+from pellucid.study.config import ExplainSettings, StudyConfig
+from pellucid.study.dataset_settings import PHANTOM, DatasetSettings, ExternalSettings
 from pellucid.study.near_copies import NearCopies, near_copies
 from pellucid.study.store import fingerprint, table_fingerprint, write_pictures
 

@@ -8,10 +8,11 @@ from pellucid.devices import pick_devices
 from pellucid.files import write_table, write_text
 from pellucid.models.checkpoints import load_weights
 from pellucid.models.zoo import fetch_weights
-from pellucid.study.cell import cell_inputs, predict_cell
+from pellucid.study.cell import cell_inputs
 from pellucid.study.config import StudyConfig, on_devices, published, write_config
 from pellucid.study.network import obtain_network
 from pellucid.study.plan import plan
+from pellucid.study.predictions import predict_cell
 from pellucid.study.prepare import prepare_dataset
 from pellucid.study.store import CellStore
 
