@@ -189,6 +189,27 @@ def test_sites_are_left_out_one_by_one(pictures: Path, tmp_path: Path) -> None:
     assert "Site riga" in page
 
 
+def test_a_class_that_a_site_lacks_is_told_and_what_needs_it_is_missing(tmp_path: Path) -> None:
+    draw(tmp_path / "own", 40)
+    manifest = tmp_path / "own" / "manifest.csv"
+    rows = manifest.read_text().splitlines()
+    rows[1:11] = [row.replace("oslo", "bonn") for row in rows[1:11]]
+    manifest.write_text("\n".join(row for row in rows if "bright,riga" not in row))  # Riga has dark ones only
+    run_study(study(tmp_path, {"split": {"leave_out": "site"}}), tmp_path / "out", device="cpu")
+    notes = read_json(tmp_path / "out" / "data" / "own.json")["notes"]
+    assert "The fold that tests site riga holds no image of bright." in notes
+    models = pd.read_csv(tmp_path / "out" / "statistics" / "models.csv", dtype={"fold": str}, keep_default_na=False)
+    row = models[(models["fold"] == "2") & (models["metric"] == "auroc") & (models["class"] == "")].iloc[0]
+    assert row["value"] == ""
+    assert "none of 'bright'" in row["note"]
+    assert "NaN" not in build_report(tmp_path / "out").read_text()
+
+
+def test_fewer_patients_than_folds_is_an_error_that_says_what_to_do(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"at least 21 independent images of each class, for 21 folds, got 20 of"):
+        run_study(study(pictures, {"split": {"use": "random"}}, folds=21), tmp_path / "out", device="cpu")
+
+
 def test_settings_are_tuned_within_each_fold(pictures: Path, tmp_path: Path) -> None:
     tuning = {"folds": 2, "learning_rate": [1e-9, 3e-3]}
     config = study(pictures, {"split": {"use": "random"}}, tuning=tuning, training={"epochs": 3, "batch_size": 8})

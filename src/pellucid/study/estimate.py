@@ -178,11 +178,11 @@ def _row(cell: Cell, prepared: Prepared, cost: Cost, config: StudyConfig, output
     images["explained"] = min(config.explain.images, images["test"])
     stale = stale_stages(cell, prepared, config, output)
     state, done = _state(store, stale)
-    trained = isinstance(cell.model, ModelSettings)
     epochs = training_epochs(cell, config)
     seconds = cell_seconds(cost, images, epochs, done)
-    if trained and "training" not in done:
-        seconds *= 1 + len(config.tuning.candidates) * config.tuning.folds
+    if isinstance(cell.model, ModelSettings):  # nothing else is tuned
+        inner = len(config.tuning.candidates) * config.tuning.folds
+        seconds += inner * cell_seconds(cost, images, epochs, (*done, "explaining"))
     taken = cost.weights + cost.maps * images["explained"]
     return (cell.dataset.name, cell.arm, cell.seed, cell.fold, state, seconds, taken)
 

@@ -279,6 +279,10 @@ def _design_notes(prepared: Prepared, config: StudyConfig) -> Iterator[str]:
     excluded = int((prepared.splits["split"] == "excluded").sum())
     if column is not None:
         yield f"Each fold tests one value of {column!r}; the networks of that fold were trained on the others."
+        tested = prepared.splits[prepared.splits["split"] == "test"]
+        for title, (_, rows) in zip(_fold_titles(prepared), tested.groupby("fold"), strict=True):
+            if gone := [name for name in prepared.manifest.classes if name not in set(rows["label"])]:
+                yield f"The fold that tests {title} holds no image of {', '.join(gone)}."
         if excluded:
             yield f"{excluded} images are left out of a fold, since a patient, lesion or copy of theirs is tested."
     elif config.repeats > 1 and prepared.folds > 1:
