@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from pellucid.data.dataset import ImageDataset
 from pellucid.data.groups import independent_groups
 from pellucid.data.transforms import Normalisation
 from pellucid.devices import clock
@@ -24,10 +23,9 @@ from pellucid.models.checkpoints import ModelCard, combined, load_weights, save_
 from pellucid.models.ensemble import Ensemble, Member, vote_weights
 from pellucid.models.features import linear_network
 from pellucid.models.fitting import fit_boosted, fit_linear
-from pellucid.models.zoo import create_model
 from pellucid.study.config import StudyConfig
-from pellucid.study.model_settings import FeatureNetwork, FeaturesSettings, VoteSettings
-from pellucid.study.network import chosen_normalisation, obtain_network
+from pellucid.study.model_settings import FeaturesSettings, VoteSettings
+from pellucid.study.network import built, described, obtain_network
 from pellucid.study.plan import Cell, cell_seed, member_cell
 from pellucid.study.prepare import Prepared
 from pellucid.study.store import CellStore
@@ -117,12 +115,12 @@ def obtain_features(
         split: prepared.images(prepared.rows(cell.fold, split), enhancement=cell.enhancement)
         for split in ("train", "val")
     }
-    cards = [_card(network, cell, prepared, images["train"]) for network in settings.features]
+    cards = [described(network, cell, prepared, images["train"]) for network in settings.features]
     first = cards[0]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         members = [
-            Member(_network(network, card), first.preparation, card.preparation).eval().to(device)
+            Member(built(network, card), first.preparation, card.preparation).eval().to(device)
             for network, card in zip(settings.features, cards, strict=True)
         ]
     parts = {}
@@ -168,32 +166,6 @@ def _fit(
     if not isinstance(network, Ensemble):
         return network, cards[0], {"strength": head.strength}
     return network, combined(cards, "sum"), {"strength": head.strength, "weights": network.weights.tolist()}
-
-
-def _card(network: FeatureNetwork, cell: Cell, prepared: Prepared, train: ImageDataset) -> ModelCard:
-    own = chosen_normalisation(network, train)
-    return ModelCard(
-        architecture=network.name,
-        image_size=cell.dataset.image_size,
-        channels=cell.dataset.channels,
-        classes=prepared.manifest.classes,
-        mean=own.mean,
-        std=own.std,
-        normalisation=own.origin,
-        intensity=cell.dataset.intensity,
-        enhancement=cell.enhancement,
-    )
-
-
-def _network(network: FeatureNetwork, card: ModelCard) -> nn.Module:
-    pretrained = network.pretrained
-    return create_model(
-        network.name,
-        classes=len(card.classes),
-        channels=card.channels,
-        size=card.image_size,
-        pretrained=Path(pretrained) if isinstance(pretrained, str) else pretrained,
-    )
 
 
 def _keep(store: CellStore, network: nn.Module, card: ModelCard, about: dict[str, Any], started: float) -> Fitted:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 from pellucid.data.dataset import EpochSampler, ImageDataset, class_weights, positive_weights
@@ -21,6 +22,7 @@ from pellucid.models.zoo import create_model, pretrained_normalisation
 from pellucid.study.config import StudyConfig
 from pellucid.study.model_settings import FeatureNetwork, ModelSettings
 from pellucid.study.plan import Cell, cell_seed
+from pellucid.study.predictions import card_normalisation
 from pellucid.study.prepare import Prepared
 from pellucid.study.store import CellStore
 from pellucid.training.defaults import resolved
@@ -110,16 +112,13 @@ def chosen_candidate(store: CellStore) -> int:
     return int(losses.to_numpy().argmin())
 
 
-def _train(
-    task: _Task, train_rows: pd.DataFrame, val_rows: pd.DataFrame, settings: TrainingSettings, folder: Path
-) -> Fitted:
-    cell, model, prepared, seed = task.cell, task.model, task.prepared, task.seed
-    settings = resolved(settings, model.name, pretrained=model.pretrained is not False)
-    train = prepared.images(train_rows, enhancement=cell.enhancement)
-    validation = prepared.images(val_rows, enhancement=cell.enhancement)
-    normalisation = chosen_normalisation(model, train)
-    card = ModelCard(
-        architecture=model.name,
+def described(
+    network: ModelSettings | FeatureNetwork, cell: Cell, prepared: Prepared, train: ImageDataset
+) -> ModelCard:
+    """What a network of the cell is given and answers, which its weights carry."""
+    normalisation = chosen_normalisation(network, train)
+    return ModelCard(
+        architecture=network.name,
         image_size=cell.dataset.image_size,
         channels=cell.dataset.channels,
         classes=prepared.manifest.classes,
@@ -127,21 +126,37 @@ def _train(
         std=normalisation.std,
         normalisation=normalisation.origin,
         intensity=cell.dataset.intensity,
-        output_stride=model.output_stride,
+        output_stride=network.output_stride if isinstance(network, ModelSettings) else None,
         enhancement=cell.enhancement,
         multi_label=prepared.manifest.multi_label,
     )
-    pretrained = model.pretrained
+
+
+def built(network: ModelSettings | FeatureNetwork, card: ModelCard) -> nn.Module:
+    """The network that a card describes, with random, published or local weights as the study says."""
+    pretrained = network.pretrained
+    return create_model(
+        card.architecture,
+        classes=len(card.classes),
+        channels=card.channels,
+        size=card.image_size,
+        pretrained=Path(pretrained) if isinstance(pretrained, str) else pretrained,
+        output_stride=card.output_stride,
+    )
+
+
+def _train(
+    task: _Task, train_rows: pd.DataFrame, val_rows: pd.DataFrame, settings: TrainingSettings, folder: Path
+) -> Fitted:
+    cell, model, prepared, seed = task.cell, task.model, task.prepared, task.seed
+    settings = resolved(settings, model.name, pretrained=model.pretrained is not False)
+    train = prepared.images(train_rows, enhancement=cell.enhancement)
+    validation = prepared.images(val_rows, enhancement=cell.enhancement)
+    card = described(model, cell, prepared, train)
+    normalisation = card_normalisation(card)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = create_model(
-            model.name,
-            classes=len(card.classes),
-            channels=card.channels,
-            size=card.image_size,
-            pretrained=Path(pretrained) if isinstance(pretrained, str) else pretrained,
-            output_stride=card.output_stride,
-        )
+        network = built(model, card)
     labels, balance = torch.as_tensor(train.labels), settings.balance
     if card.multi_label and balance == "sampling":
         raise expected("balance", "'weights' or 'none' where an image may have several labels", "'sampling'")
