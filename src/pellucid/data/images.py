@@ -19,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from pellucid.data.nifti import decode_nifti, is_nifti
 from pellucid.data.tiff import decode_tiff
 from pellucid.data.whole import DecodeError, check_bmp, check_jpeg, check_png
+from pellucid.data.windows import Window
 from pellucid.errors import UnreadableFileError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib")
@@ -54,12 +55,17 @@ _DECODER_ERRORS = (
 class MedicalImage:
     """One image as stored.
 
-    `pixels` (C, *S) in the file's own type, C 1 (grey) or 3 (RGB); `spacing` in mm per axis of S, `orientation`
-    and `modality` where the file states them, else None. PNG, JPEG, TIFF and BMP state none of the three: their
-    dots per inch speak of print.
+    `pixels` (C, *S) in the file's own type, C 1 (grey) or 3 (RGB); of DICOM and of volumes in the units that the file
+    states. `spacing` in mm per axis of S, `orientation` and `modality` where the file states them, else None. PNG,
+    JPEG, TIFF and BMP state none of the three: their dots per inch speak of print. `orientation` of a DICOM picture or
+    slice is its ImageOrientationPatient: six direction cosines, along rows first and then down columns.
 
     `affine` (4, 4) of a volume takes the indices (d, h, w) of a voxel, with a 1 behind them, to the place of its
     centre in mm, along axes that run to the patient's right, front and head; None for pictures.
+
+    `units` are "HU", "SUVbw" or what else the file states; `laterality` "L", "R" or "B"; `window` is what the file
+    wants to be shown by; `inverted` says that low values are bright (MONOCHROME1), which `pixels` leave as it is.
+    `files` are the DICOM files that the image was made of, those of a volume in the order of its slices.
     """
 
     pixels: np.ndarray
@@ -68,6 +74,13 @@ class MedicalImage:
     modality: str | None
     source: Path
     affine: np.ndarray | None = None
+    units: str | None = None
+    laterality: str | None = None
+    window: Window | None = None
+    inverted: bool = False
+    files: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What was mended or left out in reading, in plain words and without names."""
 
 
 def read_image(path: str | Path, index: int | None = None) -> MedicalImage:
