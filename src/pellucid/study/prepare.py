@@ -12,15 +12,18 @@ import torch
 from torch import Tensor
 
 from pellucid.data.dataset import ImageDataset
+from pellucid.data.images import read_image
 from pellucid.data.labels import classes_in, joined, labels_of, members
 from pellucid.data.leakage import LeakageReport, copy_kind, find_copies, report_leakage, shown_groups
 from pellucid.data.manifest import Manifest, load_manifest
+from pellucid.data.masks import on_voxels_of
 from pellucid.data.phantoms import write_phantoms
 from pellucid.data.planes import middle, side_by_side
 from pellucid.data.splits import assign_splits, left_out_values, split_notes
-from pellucid.data.transforms import prepare_mask
+from pellucid.data.transforms import mask_of
 from pellucid.errors import expected
 from pellucid.files import read_json, write_json, write_table
+from pellucid.metrics import Truth
 from pellucid.study.config import ExplainSettings, StudyConfig
 from pellucid.study.dataset_settings import PHANTOM, DatasetSettings, ExternalSettings
 from pellucid.study.near_copies import NearCopies, near_copies
@@ -72,6 +75,7 @@ class Prepared:
             size=settings.image_size,
             intensity=settings.intensity,
             enhancement=enhancement,
+            frame=settings.frame,
         )
 
     def _labels(self, rows: pd.DataFrame) -> list[int] | Tensor:
@@ -81,16 +85,23 @@ class Prepared:
             return torch.from_numpy(found).float()
         return [int(place) for place in found.argmax(axis=1)]
 
-    def masks(self, rows: pd.DataFrame) -> tuple[Tensor, Tensor]:
-        """Lesion masks (n, H, W) or (n, D, H, W) bool and, per image, whether it has one."""
-        size = self.settings.image_size
-        masks = torch.zeros(len(rows), *(size if isinstance(size, tuple) else (size, size)), dtype=torch.bool)
-        has = torch.zeros(len(rows), dtype=torch.bool)
+    def truth(self, rows: pd.DataFrame, images: ImageDataset, first: int = 0) -> Truth:
+        """Lesion masks of rows that are the images from position `first` on, empty without one, and mm between pixels.
+
+        The spacing is left out where an image doesn't say.
+        """
+        size, frame = self.settings.image_size, self.settings.frame
+        lengths = size if isinstance(size, tuple) else (size, size)
+        masks = torch.zeros(len(rows), *lengths, dtype=torch.bool)
+        steps = []
         for position, path in enumerate(rows["mask"]):
+            lies = images.geometry(first + position)
+            steps.append(lies.steps(lengths, frame))
             if path:
-                masks[position] = prepare_mask(self.manifest.root / path, size=size)
-                has[position] = True
-        return masks, has
+                mask = on_voxels_of(read_image(self.manifest.root / path), lies.shape, lies.affine)
+                masks[position] = mask_of(mask, size=size, frame=frame)
+        known = steps and None not in steps
+        return Truth(masks, spacing=torch.tensor(steps, dtype=torch.float64) if known else None)
 
 
 def prepare_dataset(

@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader
 
 from pellucid.data.images import IMAGE_ENDINGS, MedicalImage, read_image
 from pellucid.data.labels import joined
+from pellucid.data.nifti import VOLUME_ENDINGS
+from pellucid.data.resample import Frame
 from pellucid.data.transforms import Normalisation, prepare
 from pellucid.errors import InputError, UnreadableFileError
 from pellucid.models.checkpoints import ModelCard, load_weights
@@ -109,8 +111,14 @@ def as_wanted(image: MedicalImage, card: ModelCard) -> Tensor:
         size=card.image_size,
         intensity=card.intensity,
         enhancement=card.enhancement,
+        frame=frame_of(card),
     )
     return Normalisation(card.mean, card.std, card.normalisation).normalise(prepared, card.axes)
+
+
+def frame_of(card: ModelCard) -> Frame:
+    """How volumes are laid before the network of a card."""
+    return Frame(card.orientation, card.spacing)
 
 
 def image_files(paths: Sequence[Path], endings: tuple[str, ...] = IMAGE_ENDINGS) -> list[Path]:
