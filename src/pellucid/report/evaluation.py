@@ -26,13 +26,13 @@ from pellucid.report.ranked import (
     evidence_table,
     family_of,
     fill_of,
-    heading,
     methods_table,
     metric_heading,
     metric_table,
     missing_table,
     range_of,
     ranks_table,
+    verdict_counts,
     verdict_table,
 )
 from pellucid.report.tables import Cell, Table
@@ -166,7 +166,7 @@ def _page(
         notes=_notes(rankings, facts, table),
         methods_table=methods_table(rankings),
         ranks_table=ranks_table(rankings),
-        counts=_verdict_counts(verdicts),
+        counts=None if verdicts is None else verdict_counts(verdicts),
         thresholds=thresholds,
         verdict_table=None if verdicts is None else verdict_table(verdicts, titles),
         evidence_table=None if verdicts is None else evidence_table(verdicts, titles),
@@ -298,19 +298,6 @@ def _notes(rankings: Rankings, facts: pd.DataFrame, table: pd.DataFrame) -> list
     if gone:
         notes.append(f"{gone} of {counted(len(table), 'value')} are missing, for reasons told below.")
     return [*notes, *rankings.notes]
-
-
-def _verdict_counts(verdicts: pd.DataFrame | None) -> Table | None:
-    if verdicts is None:
-        return None
-    methods = [str(name) for name in dict.fromkeys(verdicts["method"])]
-    rows = []
-    for method in methods:
-        said = verdicts.loc[verdicts["method"] == method, "verdict"]
-        shares = [Cell(str(int((said == word).sum())), percent(float((said == word).mean()), 0)) for word in VERDICTS]
-        rows.append([Cell(heading(method)), *shares])
-    columns = ["Method", *(f"{sign}\u00a0{word}" for word, (sign, _) in VERDICTS.items())]
-    return Table("Images by verdict", columns, rows, kind="small")
 
 
 def _term(metric: str) -> MetricTerm:
