@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,14 @@ from pellucid.data.images import read_image
 from pellucid.errors import InputError, UnreadableFileError, expected
 from pellucid.files import write_json, write_table
 from pellucid.metrics.block import EMPTY_ANATOMY, EMPTY_MASK, NO_BOX
+from pellucid.metrics.lesions import Detections, Froc, froc_of
 from pellucid.models.checkpoints import ModelCard, digest
 from pellucid.progress import Advance, progress
 from pellucid.study.environment import environment
 from pellucid.study.evaluate_question import EvaluationQuestion, check_target, fitting_metrics
 from pellucid.study.evaluate_shards import Scoring, Shard, ShardValues, Values, made_in, whole_set_values
 from pellucid.study.evaluate_summary import (
+    froc_table,
     metric_record,
     missing_table,
     numbered,
@@ -51,7 +53,8 @@ class Evaluated:
     `scores` has sample, image, method, metric, value, reason; `samples` a row per image with sample, image, patient_id
     (a number in the order of the images, never the id), label, predicted, target and probability; `summary` a row per
     metric and method. `skipped` has the name and reason of each image that was left out, `problems` sentences on masks
-    and boxes that can't be used, `left_out` the metrics for which nothing was given.
+    and boxes that can't be used, `left_out` the metrics for which nothing was given, `curves` the free-response ROC of
+    each method where there are masks.
     """
 
     scores: pd.DataFrame
@@ -60,6 +63,7 @@ class Evaluated:
     skipped: tuple[tuple[str, str], ...]
     problems: tuple[str, ...]
     left_out: tuple[str, ...]
+    curves: Mapping[str, Froc]
 
 
 @dataclass(frozen=True)
@@ -169,6 +173,7 @@ class _Found:
     samples: list[dict[str, Any]] = field(default_factory=list)
     predicted: list[int] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
+    detections: dict[str, list[Detections]] = field(default_factory=dict)
 
 
 def _through(images: Sequence[ListedImage], run: _Run, folder: Path, advance: Advance, *, maps: bool = False) -> _Found:
@@ -182,6 +187,9 @@ def _through(images: Sequence[ListedImage], run: _Run, folder: Path, advance: Ad
             continue
         store = ShardValues(shard, run.scoring, folder)
         values = store.values(advance, maps=maps)
+        if run.scoring.localised:
+            for label, detected in store.detections(advance).items():
+                found.detections.setdefault(label, []).extend(detected)
         found.rows += _rows(values, [each.known for each in fitting], len(found.samples))
         found.samples += _samples(fitting, shard, run.classes, len(found.samples))
         found.predicted += shard.logits.argmax(dim=1).tolist()
@@ -351,8 +359,11 @@ def _write(output: Path, run: _Run, found: _Found, left_out: tuple[str, ...]) ->
     write_table(output / "summary.csv", summary)
     write_table(output / "missing.csv", missing_table(scores))
     write_table(output / "samples.csv", known)
+    curves = {label: froc_of(detected) for label, detected in found.detections.items() if detected}
+    if curves:
+        write_table(output / "froc.csv", froc_table(curves))
     write_json(output / "evaluation.json", _record(run, found, left_out))
-    return Evaluated(scores, known, summary, tuple(run.skipped), tuple(run.problems), left_out)
+    return Evaluated(scores, known, summary, tuple(run.skipped), tuple(run.problems), left_out, curves)
 
 
 def _record(run: _Run, found: _Found, left_out: tuple[str, ...]) -> dict[str, Any]:
