@@ -18,6 +18,7 @@ from pellucid.attribution.engine import PAPER_METHODS
 from pellucid.attribution.families import is_control
 from pellucid.attribution.targets import class_logits
 from pellucid.data.images import read_image
+from pellucid.data.labels import labels_of
 from pellucid.errors import InputError, UnreadableFileError, expected
 from pellucid.files import write_json, write_table
 from pellucid.metrics.block import EMPTY_ANATOMY, EMPTY_MASK, NO_BOX
@@ -121,13 +122,8 @@ def evaluate_files(
         UnreadableFileError: no image can be evaluated; or, when `strict`, one can't.
     """
     network, card = model
-    if card.multi_label:
-        raise expected(
-            "model", "a network that gives an image one class", "one that gives it several labels",
-            do="Evaluate it in Python: pellucid.evaluate(..., multi_label=True), or as part of a study.",
-        )  # fmt: skip
     classes = class_names(card)
-    images = list_images(list(paths), question.sources, classes)
+    images = list_images(list(paths), question.sources, classes, multi_label=card.multi_label)
     given = _given(images)
     metrics, left_out = fitting_metrics(question, given)
     check_target(question.target, classes)
@@ -147,6 +143,7 @@ def evaluate_files(
         max_memory=question.max_memory,
         seed=question.seed,
         bank=_bank(question.bank, images, card),
+        multi_label=card.multi_label,
     )
     run = _Run(card, classes, question, scoring, saved, strict)
     steps = len(images) * len(scoring.labels) * len(metrics)
@@ -191,7 +188,7 @@ def _through(images: Sequence[ListedImage], run: _Run, folder: Path, advance: Ad
             for label, detected in store.detections(advance).items():
                 found.detections.setdefault(label, []).extend(detected)
         found.rows += _rows(values, [each.known for each in fitting], len(found.samples))
-        found.samples += _samples(fitting, shard, run.classes, len(found.samples))
+        found.samples += _samples(fitting, shard, run, len(found.samples))
         found.predicted += shard.logits.argmax(dim=1).tolist()
         found.folders.append(store.folder)
     if not found.samples:
@@ -274,7 +271,8 @@ def _shard(number: int, part: Sequence[_Read], run: _Run, advance: Advance) -> t
     kept = [part[row] for row in fitting]
     known = [each.known for each in kept]
     logits, classes = logits[fitting], torch.tensor(targets)
-    probabilities = logits.sigmoid() if len(run.card.classes) == 1 else logits.softmax(dim=1)
+    apart = run.card.multi_label or len(run.card.classes) == 1
+    probabilities = logits.sigmoid() if apart else logits.softmax(dim=1)
     probability = probabilities.gather(1, classes[:, None])[:, 0]
     return kept, Shard(number, images[fitting], logits, classes, probability, known, maps)
 
@@ -291,6 +289,11 @@ def _target(listed: ListedImage, logits: Tensor, run: _Run) -> int | None:
     if asked in (None, "predicted"):
         return int(logits.argmax())
     name = listed.label if asked == "true" else asked
+    if asked == "true" and run.card.multi_label:
+        own = [run.classes.index(each) for each in labels_of(listed.label) if each in run.classes]
+        if not own:
+            raise InputError("it has none of the network's labels, and the true one was asked for")
+        return max(own, key=lambda place: float(logits[place]))
     if asked == "true" and not name:
         raise InputError("it has no label, and the true class was asked for")
     if name in run.classes:
@@ -330,19 +333,27 @@ def _rows(values: Values, known: Sequence[KnownImage] | None, first: int) -> lis
     return rows
 
 
-def _samples(read: Sequence[_Read], shard: Shard, classes: Sequence[str], first: int) -> list[dict[str, Any]]:
-    return [
-        {
-            "sample": first + row,
-            "image": each.listed.name,
-            "patient_id": each.listed.patient,
-            "label": each.listed.label,
-            "predicted": classes[int(shard.logits[row].argmax())],
-            "target": classes[int(shard.target[row])],
-            "probability": float(shard.probability[row]),
-        }
-        for row, each in enumerate(read)
-    ]
+def _samples(read: Sequence[_Read], shard: Shard, run: _Run, first: int) -> list[dict[str, Any]]:
+    samples = []
+    for row, each in enumerate(read):
+        target = run.classes[int(shard.target[row])]
+        label, predicted = each.listed.label, run.classes[int(shard.logits[row].argmax())]
+        if run.card.multi_label:  # what is explained is one label: whether it is there, and whether the network says so
+            known = each.listed.listed or label != ""
+            label = "" if not known else target if target in labels_of(label) else f"no {target}"
+            predicted = target if float(shard.probability[row]) >= 0.5 else f"no {target}"
+        samples.append(
+            {
+                "sample": first + row,
+                "image": each.listed.name,
+                "patient_id": each.listed.patient,
+                "label": label,
+                "predicted": predicted,
+                "target": target,
+                "probability": float(shard.probability[row]),
+            }
+        )
+    return samples
 
 
 def _write(output: Path, run: _Run, found: _Found, left_out: tuple[str, ...]) -> Evaluated:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pellucid.attribution import Explanation, GridWarning, explain, load_explanation
+from pellucid.attribution import Explanation, GridWarning, aims, explain, load_explanation
 from pellucid.attribution.engine import MethodChoice
 from pellucid.errors import expected
 from pellucid.files import read_json, read_table, write_json, write_table
@@ -60,6 +60,7 @@ class Scoring:
     max_memory: int | None
     seed: int
     bank: Tensor | None
+    multi_label: bool = False
 
     @property
     def labels(self) -> list[str]:
@@ -170,6 +171,7 @@ class ShardValues:
                 progress=advance,
                 bank=scoring.bank,
                 max_memory=scoring.max_memory,
+                multi_label=scoring.multi_label,
             )
         for each in told:
             _log.warning("note: %s", each.message)
@@ -195,7 +197,7 @@ class ShardValues:
                     scoring.network,
                     shard.images,
                     methods=list(scoring.methods),
-                    target=shard.target,
+                    target=aims.multi_label(shard.target) if scoring.multi_label else shard.target,
                     layer=scoring.layers[0] if len(scoring.layers) == 1 else list(scoring.layers),
                     batch_size=scoring.batch_size,
                     generator=self._generator(),
