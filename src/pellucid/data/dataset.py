@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, Sampler
 from pellucid.data.enhancements import ENHANCEMENTS, NONE, Enhancement
 from pellucid.data.images import MedicalImage, decode_file, quiet_decoders, read_image
 from pellucid.data.resample import Frame, Geometry
+from pellucid.data.shown import scaling_words
 from pellucid.data.transforms import AS_STORED, Augmentation, Intensity, Normalisation, augment, is_grey, prepare
 from pellucid.data.whole import DecodeError
 from pellucid.errors import expected
@@ -170,7 +171,7 @@ class ImageDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
             enhancement=self.enhancement,
             frame=self.frame,
         )
-        self._cache.geometry[position] = Geometry.of(image)
+        self._cache.geometry[position] = Geometry.of(image, scaling_words(image, self.intensity))
         if is_grey(kept):
             kept = kept[:1].clone()
         self._cache.add(position, kept)

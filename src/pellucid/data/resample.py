@@ -223,16 +223,20 @@ def grid_of(
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """Where the stored pixels of an image lie: its lengths, spacing and affine, as `MedicalImage` has them."""
+    """Where the stored pixels of an image lie: its lengths, spacing and affine, as `MedicalImage` has them.
+
+    `scaling` says by which window or range its values became grey, "" where that isn't known.
+    """
 
     shape: tuple[int, ...]
     spacing: tuple[float, ...] | None
     affine: npt.NDArray[np.floating] | None
+    scaling: str = ""
 
     @classmethod
-    def of(cls, image: MedicalImage) -> Geometry:
+    def of(cls, image: MedicalImage, scaling: str = "") -> Geometry:
         """That of an image that was read."""
-        return cls(image.pixels.shape[1:], image.spacing, image.affine)
+        return cls(image.pixels.shape[1:], image.spacing, image.affine, scaling)
 
     def steps(self, size: Sequence[int], frame: Frame = Frame()) -> tuple[float, ...] | None:
         """The mm between pixels at a network's size and in its frame; None where the image doesn't say."""

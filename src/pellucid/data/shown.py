@@ -38,3 +38,17 @@ def window_shown(image: MedicalImage, intensity: str = "dtype") -> Window | None
         return None
     low, high = float(image.pixels.min()), float(image.pixels.max())
     return Window((low + high) / 2, max(high - low, 1e-12), "whole range", "linear-exact")
+
+
+def scaling_words(image: MedicalImage, intensity: str) -> str:
+    """By which window, or from where to where, values become [0, 1] before a network, in words."""
+    if intensity == "image":
+        return f"from the image's own least to its greatest value, {image.pixels.min():g} to {image.pixels.max():g}"
+    if is_window(intensity):
+        return pick_window(intensity, image.pixels, image.window).text()
+    if image.window is not None:
+        return image.window.text()
+    if image.pixels.dtype.kind == "f":
+        return "from 0 to 1"
+    limits = np.iinfo(image.pixels.dtype)
+    return f"the whole range of the stored type, {limits.min} to {limits.max}"

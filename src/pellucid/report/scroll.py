@@ -27,14 +27,6 @@ _MAP_SIDE = 96
 Values = npt.NDArray[np.floating]
 
 
-@dataclass(frozen=True, eq=False)
-class ScrollMap:
-    """A map (D, H, W) at the voxels of its volume, and what it is called."""
-
-    title: str
-    values: Values
-
-
 @dataclass(frozen=True)
 class Scroll:
     """What a page holds of one volume: JSON for the script, which makes the rest."""
@@ -45,7 +37,7 @@ class Scroll:
 def scroll(
     grey: npt.NDArray[np.uint8],
     affine: npt.NDArray[np.floating],
-    maps: Iterable[ScrollMap],
+    maps: Iterable[tuple[str, Values]],
     *,
     mask: npt.NDArray[np.bool_] | None = None,
     name: str = "volume",
@@ -56,7 +48,7 @@ def scroll(
     Arguments:
         grey: (D, H, W), as it is shown.
         affine: (4, 4) from its voxels to mm to the right, the front and the head.
-        maps: at its voxels; taken one at a time.
+        maps: what each is called, and its values: at the volume's voxels, or a coarser grid that covers it.
         mask: (D, H, W), whose outline is drawn.
         name: tells the page's volumes apart.
         share: bytes that it should take at most; where it doesn't fit, slices are fewer and coarser.
@@ -87,7 +79,7 @@ def script() -> str:
 def _data(
     grey: npt.NDArray[np.uint8],
     affine: npt.NDArray[np.floating],
-    maps: Sequence[ScrollMap],
+    maps: Sequence[tuple[str, Values]],
     mask: npt.NDArray[np.bool_] | None,
     name: str,
     level: tuple[int, int, int],
@@ -98,7 +90,7 @@ def _data(
     grid = grid_of(grey.shape, affine, size, LOOKED_AT)
     coarse = grid_of(grey.shape, affine, _fitted(size, min(side, _MAP_SIDE), slices), LOOKED_AT)
     steps = [step * full / kept for step, full, kept in zip(upright.steps, upright.shape, size, strict=True)]
-    told = [_map(each, coarse, size, quality) for each in maps]
+    told = [_map(*each, coarse, size, quality) for each in maps]
     extents = [step * length for step, length in zip(steps, size, strict=True)]
     across = [max(axis for axis in range(3) if axis != plane) for plane in range(len(PLANES))]
     seen = None if mask is None or not mask.any() else grid.bring(mask.astype(np.float32)) >= 0.5
@@ -117,9 +109,9 @@ def _data(
     return _json(data)
 
 
-def _map(found: ScrollMap, grid: Grid, size: Sequence[int], quality: int) -> dict[str, Any]:
+def _map(title: str, values: Values, grid: Grid, size: Sequence[int], quality: int) -> dict[str, Any]:
     """A map in bytes: the root of its share of the largest, as overlays are as opaque; signed ones around 128."""
-    values = np.nan_to_num(found.values)
+    values = np.nan_to_num(values)
     signed = bool((values < 0).any())
     largest = float(np.abs(values).max())
     place = np.unravel_index(int(np.abs(values).argmax()), values.shape) if largest else [n // 2 for n in values.shape]
@@ -129,7 +121,7 @@ def _map(found: ScrollMap, grid: Grid, size: Sequence[int], quality: int) -> dic
     root = np.sign(share) * np.sqrt(np.abs(share))
     bytes_ = np.rint(128 + 127 * root) if signed else np.rint(255 * root)
     return {
-        "title": found.title if largest else f"{found.title} (no evidence)",
+        "title": title if largest else f"{title} (no evidence)",
         "uri": _sprite(bytes_.clip(0, 255).astype(np.uint8), quality),
         "shape": grid.size,
         "signed": signed,

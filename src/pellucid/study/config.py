@@ -18,7 +18,7 @@ from pydantic import (
 
 from pellucid.attribution import METHODS
 from pellucid.attribution.families import is_control
-from pellucid.data.enhancements import enhancement_label
+from pellucid.data.enhancements import ENHANCEMENTS, enhancement_label
 from pellucid.errors import InputError, unknown_name
 from pellucid.metrics import METRICS
 from pellucid.models.volumes import NETWORKS as VOLUME_NETWORKS
@@ -203,8 +203,9 @@ class StudyConfig(Section):
             )
             if True in kinds and published:
                 raise ValueError(f"models: {name!r} has no published weights. Set pretrained = false.")
-        if True in kinds and set(self.enhancements) != {"none"}:
-            raise ValueError("enhancements: expected none for volumes, got some.")
+        flat = [each for each in self.enhancements if "2d" in ENHANCEMENTS.resolve(each).entry.needs]
+        if True in kinds and flat:
+            raise ValueError(f"enhancements: expected such as take volumes, got {flat[0]!r}, which takes pictures only.")
         return self
 
     @model_validator(mode="after")

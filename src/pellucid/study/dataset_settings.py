@@ -11,7 +11,7 @@ from pydantic import (
 )
 
 from pellucid.data.leakage import ALIKE, NEAR
-from pellucid.data.phantoms import TASKS
+from pellucid.data.phantoms import TASKS, VOLUME_TASKS
 from pellucid.data.resample import Frame, check_orientation
 from pellucid.errors import unknown_name
 from pellucid.study.section import NAME, Section, refuse_twice
@@ -122,10 +122,13 @@ class DatasetSettings(Section):
 
     @model_validator(mode="after")
     def _known_phantom(self) -> DatasetSettings:
-        if self.path.startswith(PHANTOM) and self.path.removeprefix(PHANTOM) not in TASKS:
-            raise ValueError(str(unknown_name("phantom", self.path.removeprefix(PHANTOM), TASKS)))
-        if self.volumes and self.path.startswith(PHANTOM):
-            raise ValueError("path: expected a folder or manifest of volumes, which no phantom is")
+        known = VOLUME_TASKS if self.volumes else tuple(TASKS)
+        task = self.path.removeprefix(PHANTOM)
+        if self.path.startswith(PHANTOM) and task not in known:
+            if task in (*TASKS, *VOLUME_TASKS):
+                wanted, got = ("volumes", "pictures") if self.volumes else ("pictures", "volumes")
+                raise ValueError(f"path: expected a folder or a phantom of {wanted}, got {self.path!r}, one of {got}.")
+            raise ValueError(str(unknown_name("phantom", task, known)))
         if not self.volumes and not self.frame.plain:
             raise ValueError(
                 "orientation, spacing: expected none for pictures, got some. Give volumes their size in voxels, such as "
