@@ -199,9 +199,7 @@ def outline(
     return picture
 
 
-def marked(
-    image: npt.ArrayLike, sides: tuple[str, str, str, str], bar: tuple[float, str] | None = None
-) -> Picture:
+def marked(image: npt.ArrayLike, sides: tuple[str, str, str, str], bar: tuple[float, str] | None = None) -> Picture:
     """An image with the letters of the sides at its left, right, top and bottom, and a bar of a stated length.
 
     Arguments:

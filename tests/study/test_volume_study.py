@@ -160,8 +160,11 @@ def test_pictures_are_left_out_of_volumes_and_volumes_of_pictures(folder: Path) 
         ({"models": ["resnet18"]}, "unknown network of volumes 'resnet18'. Did you mean 'resnet18-3d'"),
         ({"models": [{"name": "f", "features": ["resnet18"]}]}, "takes features of pictures"),
         ({"models": [{"name": "resnet18-3d", "pretrained": True}]}, "no published weights"),
-        ({"enhancements": ["none", "hog"]}, "expected such as take volumes, got 'hog'"),
-        ({"datasets": [{"name": "a", "path": "phantom:chest", "image_size": SIZE}]}, "expected a folder or a phantom of volumes, got"),
+        ({"enhancements": ["none", "hog"]}, "expected those of volumes, got 'hog'"),
+        (
+            {"datasets": [{"name": "a", "path": "phantom:chest", "image_size": SIZE}]},
+            "a phantom of volumes, got",
+        ),
         ({"datasets": [{"name": "a", "path": "x", "image_size": [16, 16]}]}, r"datasets\[1\].image_size"),
         ({"datasets": [{"name": "a", "path": "x", "image_size": [4, 16, 16]}]}, "greater than or equal to 8"),
         ({"datasets": [{"name": "a", "path": "x"}]}, r"a network of pictures, got 'resnet10-3d'.*image_size = \[64"),

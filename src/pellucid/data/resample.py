@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import nibabel
 import numpy as np
@@ -125,7 +125,7 @@ class Grid:
         """Values (…, *shape) with their axes in the network's order and directions, every voxel kept."""
         leading = values.ndim - 3
         turned = values.transpose(*range(leading), *(leading + axis for axis in self.axes))
-        return turned[(..., *(slice(None, None, -1 if flip else 1) for flip in self.flips))]
+        return turned[self._ways()]
 
     def turned(self, voxel: Sequence[int]) -> Lengths:
         """Where `turn` brings a stored voxel."""
@@ -165,9 +165,13 @@ class Grid:
             first = (0.5 - self.offset[along] / self.scale[along]) * ratio - 0.5
             kernels.append(_kernel(self.shape[self.axes[along]], cells, step, first))
         laid = _separable(values, kernels)
-        laid = laid[(..., *(slice(None, None, -1 if flip else 1) for flip in self.flips))]
+        laid = laid[self._ways()]
         order = [self.axes.index(axis) for axis in range(3)]
         return np.ascontiguousarray(laid.transpose(*range(leading), *(leading + axis for axis in order)))
+
+    def _ways(self) -> Any:
+        """An index that turns the last three axes round where they run the other way."""
+        return (..., *(slice(None, None, -1 if flip else 1) for flip in self.flips))
 
     def seen(self) -> list[list[int]]:
         """The first stored voxel along each stored axis that the network sees, and one past the last."""

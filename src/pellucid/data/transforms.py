@@ -103,7 +103,7 @@ def mask_of(
     lengths = size if isinstance(size, tuple) else (size, size)
     floor = 127 if str(mask.source).lower().endswith(_LOSSY_ENDINGS) else 0
     inside = mask.pixels > floor if labels is None else np.isin(mask.pixels, list(labels))
-    marked = inside.any(axis=0, keepdims=True).astype(np.float32)
+    marked = np.asarray(inside.any(axis=0, keepdims=True), np.float32)
     if frame.plain:
         share = _resized(torch.from_numpy(marked), lengths)[0]
     else:
@@ -238,9 +238,7 @@ class Augmentation:
     contrast: float = 0.1
 
 
-def augment(
-    image: Tensor, settings: Augmentation, seed: int | Sequence[int], orientation: str | None = None
-) -> Tensor:
+def augment(image: Tensor, settings: Augmentation, seed: int | Sequence[int], orientation: str | None = None) -> Tensor:
     """Change one image (C, H, W) or (C, D, H, W) in [0, 1] at random, but always alike for one seed.
 
     What is moved in from outside is black. Every draw is made whether or not it is used, so that one setting

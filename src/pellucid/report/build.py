@@ -235,7 +235,9 @@ def _model_part(study: StudyResult, dataset: DatasetResult, model: str) -> Model
         for images in IMAGE_SETS
     ]
     tables += _verdict_tables(dataset, model)
-    return ModelPart(model, tables, [each for each in diagrams if each is not None], gallery(dataset, model, page_bytes=share))
+    return ModelPart(
+        model, tables, [each for each in diagrams if each is not None], gallery(dataset, model, page_bytes=share)
+    )
 
 
 def _verdict_tables(dataset: DatasetResult, model: str) -> list[Table]:

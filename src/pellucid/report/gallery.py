@@ -91,9 +91,7 @@ def small_example(
     return enlarge(to_picture(as_seen(arrays["images"][index], enhancement)), SMALL)
 
 
-def gallery(
-    dataset: DatasetResult, model: str, per_kind: int = 1, page_bytes: int = PAGE_BYTES
-) -> Gallery | None:
+def gallery(dataset: DatasetResult, model: str, per_kind: int = 1, page_bytes: int = PAGE_BYTES) -> Gallery | None:
     """Right and wrong predictions of each class with every method's overlay, from the model's first fold.
 
     The images are the first of their kind by file name: nothing picks the pretty ones. None when no image was

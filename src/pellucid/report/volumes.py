@@ -29,7 +29,7 @@ PLANES_NOTE = (
 
 @dataclass(frozen=True, eq=False)
 class SeenMap:
-    """A map of an image or volume: its title, raw values on any grid that covers it, caption, and which scale it takes."""
+    """A map: its title, raw values on any grid that covers its image, its caption, and which scale it takes."""
 
     title: str
     values: npt.NDArray[np.float32]

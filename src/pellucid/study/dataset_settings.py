@@ -131,8 +131,8 @@ class DatasetSettings(Section):
             raise ValueError(str(unknown_name("phantom", task, known)))
         if not self.volumes and not self.frame.plain:
             raise ValueError(
-                "orientation, spacing: expected none for pictures, got some. Give volumes their size in voxels, such as "
-                "image_size = [64, 64, 64]."
+                "orientation, spacing: expected none for pictures, got some. Give volumes their size in voxels, such "
+                "as image_size = [64, 64, 64]."
             )
         if self.multi_label and self.path.startswith(PHANTOM):
             raise ValueError("task: expected single-label, which phantoms are, got multi-label.")

@@ -40,7 +40,7 @@ class Look:
         mask: Mask | None = None,
         seen: Sequence[Sequence[int]] | None = None,
     ) -> Look:
-        """A volume (D, H, W) with its affine; `seen` has first and one past last of the voxels that are in the field."""
+        """A volume (D, H, W) with its affine; `seen` as `Grid.seen` gives it."""
         upright = Upright.of(grey.shape, affine)
         field = None
         if seen is not None and any(bounds != [0, length] for bounds, length in zip(seen, grey.shape, strict=True)):
@@ -72,7 +72,7 @@ class Look:
             laid = torch.from_numpy(np.ascontiguousarray(saliency.take(place, axis), dtype=np.float32))
             picture = overlay(picture, resize_maps(laid, (height, width)).numpy(), signed=signed)
         for mask, colour in ((self.field, FIELD), (self.mask, None)):
-            plane = None if mask is None else _nearest(mask.take(place, axis), height, width)
+            plane = None if mask is None else _nearest(np.asarray(mask.take(place, axis)), height, width)
             if plane is not None and plane.any() and not plane.all():
                 picture = outline(picture, plane) if colour is None else outline(picture, plane, colour=colour)
         if not marks:
@@ -98,4 +98,4 @@ class Look:
 def _nearest(mask: Mask, height: int, width: int) -> Mask:
     rows = (np.arange(height) * mask.shape[0] // height).clip(0, mask.shape[0] - 1)
     columns = (np.arange(width) * mask.shape[1] // width).clip(0, mask.shape[1] - 1)
-    return mask[np.ix_(rows, columns)]
+    return np.asarray(mask[np.ix_(rows, columns)], bool)

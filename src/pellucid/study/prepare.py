@@ -332,7 +332,9 @@ def _write_examples(prepared: Prepared, folder: Path) -> None:
     table = by_label(prepared.manifest.table.sort_values("sample"), prepared.manifest.multi_label)
     chosen = table.groupby("label", sort=True).head(EXAMPLES_PER_CLASS).sort_values(["label", "sample"])
     arrays, lies = _seen(prepared, chosen)
-    write_pictures(folder / f"{prepared.settings.name}_examples.zarr", arrays, {"labels": list(chosen["label"]), **lies})
+    write_pictures(
+        folder / f"{prepared.settings.name}_examples.zarr", arrays, {"labels": list(chosen["label"]), **lies}
+    )
 
 
 def _write_leakage(prepared: Prepared, shown: pd.DataFrame, folder: Path) -> None:

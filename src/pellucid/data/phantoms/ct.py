@@ -161,7 +161,7 @@ def _chest(streams: Streams) -> Chest:
 
 def _inside(distance: Points, width: float = 3.0) -> Points:
     """1 where a distance in mm is above zero, 0 below, with the partial volume of an edge between."""
-    return np.asarray(step(distance, width), np.float32)
+    return np.asarray(step(np.asarray(distance, np.float64), width), np.float32)
 
 
 def _lay(values: Points, share: Points, wanted: float) -> Points:
@@ -247,8 +247,8 @@ def _nodule(x: Points, y: Points, z: Points, chest: Chest, generator: np.random.
     for _ in range(200):
         side = float(generator.choice((-1, 1)))
         centre = generator.uniform((0.25, -0.5, -45), (0.75, 0.5, 70)) * (side * chest.wide, chest.deep, 1)
-        place = [np.array([each], np.float32) for each in centre]
-        if _lungs(*place, chest)[0] > radius + 3:
+        u, v, w = (np.array([each], np.float32) for each in centre)
+        if _lungs(u, v, w, chest)[0] > radius + 3:
             break
     u, v, w = (each - np.float32(c) for each, c in zip((x, y, z), centre, strict=True))
     away = np.sqrt(u * u + v * v + w * w)

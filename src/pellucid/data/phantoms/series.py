@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from pellucid.files import written_whole
 
@@ -53,7 +53,7 @@ def write_series(
         meta.TransferSyntaxUID = ExplicitVRLittleEndian
         meta.MediaStorageSOPClassUID = CTImageStorage
         meta.MediaStorageSOPInstanceUID = _uid(who.key, f"image {number}")
-        dataset = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+        dataset = FileDataset(path, {}, file_meta=meta, preamble=b"\0" * 128)
         dataset.SOPClassUID, dataset.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
         dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.FrameOfReferenceUID = study, series, frame
         _describe(dataset, who, number, window)
@@ -66,8 +66,8 @@ def write_series(
     return paths
 
 
-def _uid(key: str, part: str) -> str:
-    return str(generate_uid(prefix=None, entropy_srcs=[key, part]))
+def _uid(key: str, part: str) -> UID:
+    return generate_uid(prefix=None, entropy_srcs=[key, part])
 
 
 def _describe(dataset: FileDataset, who: Scanned, number: int, window: tuple[float, float]) -> None:

@@ -35,9 +35,9 @@ def write_volumes(
 ) -> Path:
     """Write the first volumes of "ct-lesion" to `folder`; returns the path of its manifest.csv.
 
-    Volumes lie in images/CLASS/ID.nii.gz, or as a series of files in the folder images/CLASS/ID; masks of lesions (0 and
-    1) in masks/CLASS/ID.nii.gz. The manifest has the columns path, label, split (empty), patient_id, age, sex, site,
-    mask, paths relative to `folder`. What already stands there from the same arguments isn't drawn again; what stands
+    Volumes lie in images/CLASS/ID.nii.gz, or as a series of files in the folder images/CLASS/ID; masks of lesions
+    (0 and 1) in masks/CLASS/ID.nii.gz. The manifest has the columns path, label, split (empty), patient_id, age, sex,
+    site, mask, paths relative to `folder`. What already stands there from the same arguments isn't drawn again; what stands
     there from other ones is replaced.
 
     Arguments:
