@@ -59,9 +59,13 @@ def explain(
     device: Device = "auto",
     strict: Strict = False,
 ) -> None:
-    """Explain images or volumes (NIfTI): writes an overlay, the raw maps and a record of each into a folder."""
+    """Explain images or volumes: writes an overlay, the raw maps and a record of each into a folder.
+
+    Volumes can be scrolled through on a page, index.html, beside their maps.
+    """
     from pellucid.attribution.engine import PAPER_METHODS
     from pellucid.devices import pick_device
+    from pellucid.report.explained import write_explained
     from pellucid.study.explain_files import Question, explain_files
 
     chosen = parse_methods(methods or [])
@@ -88,3 +92,6 @@ def explain(
         typer.echo(f"skipped {path}: {reason}", err=True)
     skipped = f", {len(unreadable)} skipped" if unreadable else ""
     typer.echo(f"{len(records)} explained{skipped}: {out}")
+    path = write_explained(records, out, show_progress=True)
+    if path is not None:
+        typer.echo(f"volumes to scroll through: {path}")
