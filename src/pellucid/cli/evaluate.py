@@ -206,9 +206,17 @@ def write_section(found: Evaluated, output: Path, title: str, *, judged: bool = 
     table = found.scores.drop(columns="image")
     samples = found.samples.assign(image=names)
     if not judged:
-        return write_evaluation(table, output, samples=samples, title=title)
+        return write_evaluation(table, output, samples=samples, title=title, curves=found.curves)
     said = verdicts(found.scores, found.samples["probability"].tolist())
     counts = said["verdict"].value_counts()
     typer.echo("maps: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
     thresholds = default_calibration().text()
-    return write_evaluation(table, output, samples=samples, verdicts=said, thresholds=thresholds, title=title)
+    return write_evaluation(
+        table,
+        output,
+        samples=samples,
+        verdicts=said,
+        thresholds=thresholds,
+        title=title,
+        curves=found.curves,
+    )

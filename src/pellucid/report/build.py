@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from pellucid.drawing import MATRIX, colour_bar
 from pellucid.files import write_table, write_text
+from pellucid.metrics.verdict import default_calibration
 from pellucid.progress import progress
 from pellucid.report.about import (
     PROTOCOL,
@@ -30,6 +33,7 @@ from pellucid.report.names import counted, percent, size_words
 from pellucid.report.overview import overview_table
 from pellucid.report.page import page
 from pellucid.report.privacy import hide_file, hide_in_prose
+from pellucid.report.ranked import verdict_counts
 from pellucid.report.read import DatasetResult, StudyResult, read_study
 from pellucid.report.recipes import recipes_table
 from pellucid.report.scores import (
@@ -221,7 +225,35 @@ def _model_part(study: StudyResult, dataset: DatasetResult, model: str) -> Model
         ranks_diagram(_title(model, images), study.table("method_ranks", dataset.name, model, images))
         for images in IMAGE_SETS
     ]
+    tables += _verdict_tables(dataset, model)
     return ModelPart(model, tables, [each for each in diagrams if each is not None], gallery(dataset, model))
+
+
+def _verdict_tables(dataset: DatasetResult, model: str) -> list[Table]:
+    """Whether the maps can be trusted, those of right and of wrong predictions apart."""
+    judged = [
+        cell.verdicts.merge(cell.explained[["sample", "correct"]], on="sample", how="left")
+        for cell in dataset.of_model(model)
+        if len(cell.verdicts)
+    ]
+    if not judged:
+        return []
+    verdicts = pd.concat(judged, ignore_index=True)
+    right = verdicts["correct"].astype(bool)
+    note = (
+        "From each map’s faithfulness above the controls, stability under small noise, sanity and agreement with the "
+        f"other methods; verdicts.csv has the evidence. Thresholds: {default_calibration().text()}"
+    )
+    parts = {"right": verdicts[right], "wrong": verdicts[~right]}
+    known = [said for said, part in parts.items() if len(part)]
+    return [
+        verdict_counts(
+            parts[said],
+            f"Can the maps be trusted? {model}, {said} predictions",
+            note if said == known[-1] else "",
+        )
+        for said in known
+    ]
 
 
 def _title(model: str, images: str) -> str:

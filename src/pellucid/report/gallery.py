@@ -18,6 +18,7 @@ from pellucid.data.planes import side_by_side
 from pellucid.drawing import Picture, enlarge, is_signed, legend, outline, overlay, to_picture
 from pellucid.report.figures import Drawn, drawn
 from pellucid.report.names import method_title, percent
+from pellucid.report.ranked import VERDICTS
 from pellucid.report.read import CellResult, DatasetResult, open_pictures
 
 WIDTH = 160
@@ -101,7 +102,7 @@ def gallery(dataset: DatasetResult, model: str, per_kind: int = 1) -> Gallery | 
                 # of a volume, through which voxel its three planes are shown, and its shape
                 volume = (attributes["voxels"][index], attributes["shape"]) if "voxels" in attributes else None
                 image = as_seen(arrays["images"][index], enhancement)
-                strips.append(_strip(known, image, mask, row, maps, signed, volume))
+                strips.append(_strip(known, image, mask, row, maps, signed, volume, _said(cell, known["sample"])))
         if strips:
             several = len(dataset.of_model(model)) > 1
             note = (f" Fold {cell.fold}." if several else "") + (
@@ -146,7 +147,8 @@ def _strip(
     number: int,
     maps: Mapping[str, zarr.Array[Any]],
     signed: Mapping[str, bool],
-    volume: tuple[Sequence[int], Sequence[int]] | None = None,
+    volume: tuple[Sequence[int], Sequence[int]] | None,
+    said: Mapping[str, str],
 ) -> Strip:
     shown = enlarge(to_picture(image), WIDTH if volume is None else 2 * WIDTH)
     mask = None if lesion is None else _enlarged_mask(lesion, shown)
@@ -166,8 +168,18 @@ def _strip(
         laid = overlay(shown, saliency, mask=mask, signed=signed[method])
         empty = not raw.any()
         caption = title + ("\u00a0†" if is_control(method) else "") + (" (no evidence)" if empty else "")
+        caption += said.get(method, "")
         pictures.append(drawn(laid, f"{title} map over the image, {of}", caption))
     return Strip(label, predicted, probability, str(row["target"]), bool(row["correct"]), pictures)
+
+
+def _said(cell: CellResult, sample: str) -> dict[str, str]:
+    """What is said of trusting the map of each method, as it follows its name; nothing where nothing was asked."""
+    rows = cell.verdicts[cell.verdicts["sample"] == sample]
+    return {
+        str(method): f": {VERDICTS[verdict][0]}\u00a0{verdict}"
+        for method, verdict in zip(rows["method"], rows["verdict"], strict=True)
+    }
 
 
 def _scales(signed: Iterable[bool]) -> list[Drawn]:

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from pellucid.attribution import METHODS
+from pellucid.attribution.families import is_control
 from pellucid.data.enhancements import enhancement_label
 from pellucid.errors import InputError, unknown_name
 from pellucid.metrics import METRICS
@@ -83,10 +84,15 @@ class ExplainSettings(Section):
 
 
 class EvaluateSettings(Section):
-    """Which metrics score the maps; those that need a mask are missing where an image has none."""
+    """Which metrics score the maps; those that need a mask are missing where an image has none.
+
+    With `verdicts` each map is judged as well: whether it can be trusted, from its faithfulness, stability, sanity and
+    agreement. It asks for a control among the methods, and explains each image some dozen times more.
+    """
 
     metrics: tuple[str, ...] = ("road", "road-morf", "road-lerf", "pointing-game", "energy-pointing")
     batch_size: int = Field(64, ge=1)
+    verdicts: bool = False
 
     @field_validator("metrics")
     @classmethod
@@ -199,6 +205,15 @@ class StudyConfig(Section):
                 raise ValueError(f"models: {name!r} has no published weights. Set pretrained = false.")
         if True in kinds and set(self.enhancements) != {"none"}:
             raise ValueError("enhancements: expected none for volumes, got some.")
+        return self
+
+    @model_validator(mode="after")
+    def _verdicts_have_a_floor(self) -> StudyConfig:
+        if self.evaluate.verdicts and self.explain.images and not any(map(is_control, self.explain.methods)):
+            raise ValueError(
+                "explain.methods: expected a control such as 'random' among them, above which a map must come for "
+                f"evaluate.verdicts, got {', '.join(self.explain.methods)}."
+            )
         return self
 
     @model_validator(mode="after")

@@ -55,7 +55,8 @@ class ListedImage:
     """An image file: its name (posix, relative to what was given), and what is said of it; "" where nothing is.
 
     `mask` and `anatomy` are files, or None; `doubt` says by "mask" or "anatomy" why it can't be told which file;
-    `boxes` are (x, y, w, h).
+    `boxes` are (x, y, w, h). Where an image may have several labels, one that is `listed` in a manifest without any has
+    none.
     """
 
     path: Path
@@ -66,6 +67,7 @@ class ListedImage:
     anatomy: Path | None = None
     boxes: tuple[tuple[float, ...], ...] = ()
     doubt: dict[str, str] = field(default_factory=dict)
+    listed: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,9 @@ class KnownImage:
     problems: tuple[str, ...]
 
 
-def list_images(paths: Sequence[Path], sources: Sources, classes: Sequence[str]) -> list[ListedImage]:
+def list_images(
+    paths: Sequence[Path], sources: Sources, classes: Sequence[str], *, multi_label: bool = False
+) -> list[ListedImage]:
     """Each image once, with where its truth lies.
 
     Arguments:
@@ -92,6 +96,7 @@ def list_images(paths: Sequence[Path], sources: Sources, classes: Sequence[str])
             hold one.
         sources: where labels, masks, boxes and anatomy are.
         classes: of the network; an image in a folder of that name has it as its label.
+        multi_label: whether an image may have several of them, or none.
 
     Raises:
         InputError: a path that isn't there, no image among them, or a source that fits none of the images.
@@ -99,7 +104,7 @@ def list_images(paths: Sequence[Path], sources: Sources, classes: Sequence[str])
     found: dict[Path, ListedImage] = {}
     apart = [each.resolve() for each in (sources.masks, sources.anatomy) if each is not None]
     for path in paths:
-        for image in _listed(path, sources, classes):
+        for image in _listed(path, sources, classes, multi_label):
             real = image.path.resolve()
             if path.is_file() or not any(real.is_relative_to(folder) for folder in apart):
                 found.setdefault(real, image)
@@ -107,17 +112,17 @@ def list_images(paths: Sequence[Path], sources: Sources, classes: Sequence[str])
         raise InputError(f"images: no image file in {', '.join(map(str, paths))}.")
     images = _told_apart(found)
     if sources.manifest is not None:
-        images = _by_manifest(images, list_table(sources.manifest), sources.manifest)
+        images = _by_manifest(images, list_table(sources.manifest, multi_label=multi_label), sources.manifest)
     for kind, folder in (("mask", sources.masks), ("anatomy", sources.anatomy)):
         if folder is not None:
             images = _with_files(images, kind, folder)
     return images if sources.boxes is None else _with_boxes(images, sources.boxes, paths)
 
 
-def _listed(path: Path, sources: Sources, classes: Sequence[str]) -> Iterable[ListedImage]:
+def _listed(path: Path, sources: Sources, classes: Sequence[str], multi_label: bool) -> Iterable[ListedImage]:
     manifest = next((path / name for name in MANIFESTS if (path / name).is_file()), None) if path.is_dir() else path
     if manifest is not None and sources.manifest is None and manifest.suffix.lower() in (".csv", ".parquet"):
-        listing = list_table(manifest)
+        listing = list_table(manifest, multi_label=multi_label)
         for row in _rows(listing):
             yield _of_row(ListedImage(listing.root / row["sample"], row["sample"]), row, listing.root)
         return
@@ -136,7 +141,7 @@ def _rows(listing: Listing) -> list[dict[str, str]]:
 
 def _of_row(image: ListedImage, row: Mapping[str, str], root: Path) -> ListedImage:
     mask = root / row["mask"] if row["mask"] else None
-    return replace(image, label=row["label"], patient=row["patient_id"], mask=mask)
+    return replace(image, label=row["label"], patient=row["patient_id"], mask=mask, listed=True)
 
 
 def _told_apart(found: dict[Path, ListedImage]) -> list[ListedImage]:

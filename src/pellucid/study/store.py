@@ -41,6 +41,7 @@ class CellStore:
         self.external = folder / "external.parquet"
         self.maps = folder / "maps.zarr"
         self.scores = folder / "scores.parquet"
+        self.verdicts = folder / "verdicts.parquet"
         self.explained = folder / "explained.parquet"
         self.card = folder / "cell.json"
         self.times = folder / "times.json"
@@ -75,7 +76,7 @@ class CellStore:
             stale += [self.folder / "resume.ckpt", self.history, self.weights, self.predictions, self.tuning]
             stale.append(self.combination)
         if "explaining" in changed:
-            stale += [self.card, self.times, self.scores, self.explained]
+            stale += [self.card, self.times, self.scores, self.verdicts, self.explained]
             for tree in (self.maps, self._shards):
                 shutil.rmtree(tree, ignore_errors=True)
         if "external" in changed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -25,7 +24,7 @@ def open_dataset(data: bytes) -> Dataset:
     """The data set of a file's bytes; raises DecodeError."""
     try:
         return pydicom.dcmread(io.BytesIO(data))
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise DecodeError(str(error)) from error
 
 
