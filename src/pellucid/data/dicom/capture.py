@@ -86,6 +86,7 @@ def capture(
         patient_orientation=("L", "F"),  # put right below
         **common(KIND, source, about, number, one.label, one.finding.name, picture.tobytes()),
     )
+    made.copy_patient_and_study_information(source.slices[0])
     made.ImageType = ["DERIVED", "SECONDARY", "ATTRIBUTION"]
     made["PatientOrientation"].value = ""  # not the same all over: margins, and of a volume three planes
     made.Laterality = laterality_of(source)
@@ -117,15 +118,15 @@ def greatest(values: np.ndarray) -> tuple[int, ...]:
 
 def _refer(made: Dataset, source: Source) -> None:
     """Name the images shown, and what they were taken for (PS3.3, C.12.4 and C.12.2)."""
-    plain, purposed = [], []
+    plain: list[Dataset] = []
+    purposed: list[Dataset] = []
     for slice_ in source.slices:
-        reference = Dataset()
-        reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = slice_.SOPClassUID, slice_.SOPInstanceUID
-        plain.append(reference)
-        purposeful = Dataset()
-        purposeful.update(reference)
-        purposeful.PurposeOfReferenceCodeSequence = [PURPOSE]
-        purposed.append(purposeful)
+        for references in (plain, purposed):
+            reference = Dataset()
+            reference.ReferencedSOPClassUID = slice_.SOPClassUID
+            reference.ReferencedSOPInstanceUID = slice_.SOPInstanceUID
+            references.append(reference)
+        purposed[-1].PurposeOfReferenceCodeSequence = [PURPOSE]
     made.SourceImageSequence = purposed
     series = Dataset()
     series.SeriesInstanceUID = source.header.SeriesInstanceUID
