@@ -25,13 +25,14 @@ from pellucid.attribution import Explanation, GridWarning, explain, multi_label,
 from pellucid.attribution.engine import COARSE_GRID, PAPER_METHODS, MethodChoice, Precision
 from pellucid.attribution.merging import Fusion
 from pellucid.data.images import IMAGE_ENDINGS, MedicalImage, read_image
+from pellucid.data.maps_out import write_map
 from pellucid.data.nifti import VOLUME_ENDINGS
 from pellucid.drawing import Panel, Picture, Row, encode, enlarge, is_signed, overlay, sheet, strongest, to_picture
 from pellucid.errors import InputError, UnreadableFileError, expected, unknown_name
 from pellucid.files import read_json, write_json, written_whole
 from pellucid.models.checkpoints import ModelCard, digest
 from pellucid.progress import Advance, progress
-from pellucid.study.explain_volumes import VOLUME_MAP, greatest, millimetres, planes, volume_maps, write_map
+from pellucid.study.explain_volumes import VOLUME_MAP, greatest, millimetres, planes, volume_maps
 from pellucid.training.predict import as_wanted, image_files
 
 OVERLAY, MAPS, RECORD = ".overlay.png", ".maps.npz", ".json"
@@ -339,7 +340,7 @@ def _write_volumes(
         path = out / f"{read.name}.{_plain(found.label)}{VOLUME_MAP}"
         if path.name in {entry["file"] for entry in methods.values()}:  # labels that differ in signs alone
             path = out / f"{read.name}.{_plain(found.label)}-{number}{VOLUME_MAP}"
-        write_map(path, found, read.source)
+        write_map(path, found.values, read.source, found.label)
         largest = greatest(strongest(found.values, axes=3))
         methods[found.label] = {
             **_facts(found.values, "trilinear" if found.resized else None),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import nibabel
@@ -14,9 +13,7 @@ from nibabel.orientations import apply_orientation
 
 from pellucid.attribution import Explanation, resize_maps
 from pellucid.data.images import MedicalImage
-from pellucid.data.nifti import encode_nifti, geometry_of
 from pellucid.drawing import Panel, Picture, Row, enlarge, is_signed, overlay, strongest, to_picture
-from pellucid.files import written_whole
 
 VOLUME_MAP = ".map.nii.gz"
 SIDE = 280  # pixels of the longest side of the three planes
@@ -46,15 +43,6 @@ def volume_maps(volume: MedicalImage, one: Explanation) -> Iterator[VolumeMap]:
     for label, maps in one.maps.items():
         made = one.layer_maps.get(label, maps)[0]
         yield VolumeMap(label, resize_maps(made, shape).numpy(), tuple(made.shape[-3:]) != tuple(shape))
-
-
-def write_map(path: Path, found: VolumeMap, volume: MedicalImage) -> None:
-    """Write a map with the geometry of the volume's file, whole or not at all; several per voxel as several volumes."""
-    values = found.values
-    if values.ndim > 3:
-        values = np.moveaxis(values.reshape(-1, *values.shape[-3:]), 0, -1)
-    with written_whole(path) as aside:
-        aside.write_bytes(encode_nifti(values, geometry_of(volume.source), found.label))
 
 
 def greatest(values: npt.NDArray[np.floating]) -> tuple[int, ...]:
