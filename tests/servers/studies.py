@@ -33,7 +33,12 @@ def slice_of(name: str, number: int, *, series: str = "a", modality: str = "CT",
     data.SOPClassUID, data.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
     data.StudyInstanceUID, data.SeriesInstanceUID = uid(name), uid(name, series)
     data.FrameOfReferenceUID = uid(name, "frame")
-    data.PatientName, data.PatientID, data.PatientBirthDate, data.PatientSex = "Nobody^Made^Up", patient, "19600102", "F"
+    data.PatientName, data.PatientID, data.PatientBirthDate, data.PatientSex = (
+        "Nobody^Made^Up",
+        patient,
+        "19600102",
+        "F",
+    )
     data.StudyDate, data.StudyTime, data.StudyID, data.AccessionNumber = "20260203", "101112", "1", "ACC-4711"
     data.StudyDescription, data.SeriesDescription = "Chest", f"series {series}"
     data.Modality, data.SeriesNumber, data.InstanceNumber = modality, ord(series), number

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -15,15 +16,25 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from pellucid.data.pacs.entries import InstanceEntry, StoredFile, is_uid
 from pellucid.data.whole import DecodeError
 
-_TAGS: tuple[BaseTag, ...] = tuple(map(Tag, ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")))
-_LAST = max(_TAGS)
+_UIDS: tuple[BaseTag, ...] = tuple(map(Tag, ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")))
+_MAKER = Tag("Manufacturer")
+_LAST = max(_UIDS)
 _BEFORE_META = 144  # the preamble, "DICM", and the length of the meta information
 _DEFER = 2**16  # bytes of a value from which on it stays on disk
 _INFLATED = 2**20  # bytes of a deflated data set within which its UIDs are looked for
 
 
-def read_entry(path: Path) -> tuple[InstanceEntry, str]:
-    """The UIDs of a DICOM file and its transfer syntax; raises DecodeError with the reason alone."""
+@dataclass(frozen=True)
+class Header:
+    """What tells one DICOM file from another."""
+
+    entry: InstanceEntry
+    transfer_syntax: str
+    manufacturer: str
+
+
+def read_header(path: Path) -> Header:
+    """The UIDs of a DICOM file, its transfer syntax and its maker; raises DecodeError with the reason alone."""
     try:
         with path.open("rb") as handle:
             if handle.read(132)[128:] != b"DICM":
@@ -31,7 +42,8 @@ def read_entry(path: Path) -> tuple[InstanceEntry, str]:
         meta = read_file_meta_info(path)
         syntax = str(meta.TransferSyntaxUID)
         found = _dataset(path, syntax, meta)
-        sop_class, uid, study, series = (str(found[tag].value).strip(" \0") if tag in found else "" for tag in _TAGS)
+        sop_class, uid, study, series = (_text(found, tag) for tag in _UIDS)
+        maker = _text(found, _MAKER)
     except DecodeError:
         raise
     except OSError as error:
@@ -40,26 +52,30 @@ def read_entry(path: Path) -> tuple[InstanceEntry, str]:
         raise DecodeError("its header is damaged") from None
     if not all(map(is_uid, (sop_class, uid, study, series, syntax))):
         raise DecodeError("its header lacks the UIDs of class, instance, series or study")
-    return InstanceEntry(study, series, uid, sop_class), syntax
+    return Header(InstanceEntry(study, series, uid, sop_class), syntax, maker)
 
 
 def read_stored(path: Path) -> StoredFile:
     """A file as it is to be stored; raises DecodeError with the reason alone."""
-    entry, syntax = read_entry(path)
+    header = read_header(path)
     with path.open("rb") as handle:
         digest = hashlib.file_digest(handle, "sha256").hexdigest()
-    return StoredFile(path, entry, syntax, digest)
+    return StoredFile(path, header.entry, header.transfer_syntax, digest)
 
 
 def _dataset(path: Path, syntax: str, meta: FileMetaDataset) -> Dataset:
     """The elements up to the UIDs; of a deflated file no more is inflated than they should need."""
     if syntax != DeflatedExplicitVRLittleEndian:
         with path.open("rb") as handle:
-            return read_partial(handle, stop_when=_behind, defer_size=_DEFER, specific_tags=list(_TAGS))
+            return read_partial(handle, stop_when=_behind, defer_size=_DEFER, specific_tags=[*_UIDS, _MAKER])
     with path.open("rb") as handle:
         handle.seek(_BEFORE_META + meta.FileMetaInformationGroupLength)
         start = zlib.decompressobj(-zlib.MAX_WBITS).decompress(handle.read(_INFLATED), _INFLATED)
-    return read_dataset(io.BytesIO(start), False, True, stop_when=_behind, specific_tags=list(_TAGS))
+    return read_dataset(io.BytesIO(start), False, True, stop_when=_behind, specific_tags=[*_UIDS, _MAKER])
+
+
+def _text(found: Dataset, tag: BaseTag) -> str:
+    return str(found[tag].value or "").strip(" \0") if tag in found else ""
 
 
 def _behind(tag: BaseTag, vr: str | None, length: int) -> bool:

@@ -11,15 +11,13 @@ from typing import Any
 
 from pellucid.data.pacs.entries import InstanceEntry, Outcome, Pacs, Query, StoredFile, StudyEntry, check_uid, hashed
 from pellucid.data.pacs.errors import NotInPacsError, PacsBrokenError, PacsError, PacsRefusedError
-from pellucid.data.pacs.headers import read_stored
+from pellucid.data.pacs.headers import Header, read_stored
 from pellucid.data.pacs.kept import Kept
 from pellucid.data.pacs.quiet import hushed
 from pellucid.data.whole import DecodeError
 from pellucid.errors import expected
 from pellucid.files import read_json, write_json
 from pellucid.progress import progress
-
-Wanted = Callable[[InstanceEntry], bool]
 
 _NOT_LISTED = "it said that it was stored, but doesn't list it"
 _LOOKS = 4  # for what was just stored, since a PACS may list it a little later
@@ -28,12 +26,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Fetched:
-    """The files of a study in a folder; `before` of them were there already, `left_out` were listed but not wanted."""
+    """The files of a study in a folder.
+
+    `before` instances were there already, `left_out` were listed but not wanted, `apart` are in a folder beside.
+    """
 
     folder: Path
     files: tuple[Path, ...]
-    before: int
-    left_out: int
+    before: int = 0
+    left_out: int = 0
+    apart: int = 0
 
 
 def find_studies(pacs: Pacs, query: Query) -> list[StudyEntry]:
@@ -53,7 +55,8 @@ def fetch_study(
     folder: Path,
     *,
     series: Sequence[str] = (),
-    wanted: Wanted = lambda entry: True,
+    wanted: Callable[[InstanceEntry], bool] = lambda entry: True,
+    apart: Callable[[Header], bool] = lambda header: False,
     show_progress: bool = False,
 ) -> Fetched:
     """Fetch a study, or some of its series, into `folder`; instances that are there already aren't asked for again.
@@ -64,6 +67,7 @@ def fetch_study(
         folder: is made; its files are named by hashes.
         series: Series Instance UIDs; none for all.
         wanted: whether an instance is, by what the PACS lists of it.
+        apart: whether a file, once its header is known, goes into the folder `FOLDER-apart` beside.
         show_progress: show a bar with the time left.
 
     Raises:
@@ -84,7 +88,7 @@ def fetch_study(
         if not entries:
             raise NotInPacsError(f"PACS at {pacs.address}: none of {len(listed)} instances of that study is an image.")
         with progress("fetching", len(entries), show=show_progress) as advance:
-            kept = Kept(folder, entries, advance)
+            kept = Kept(folder, entries, advance, apart=apart)
             advance(kept.before)
             try:
                 _persist(pacs, lambda: _fetch(pacs, kept), lambda: len(kept))
@@ -92,7 +96,8 @@ def fetch_study(
                 told = f"{len(kept)} of {len(entries)} instances are kept in {folder}: run the same command to go on."
                 error.args = (f"{error} {told}",)
                 raise
-    return Fetched(folder, tuple(kept.files()), kept.before, len(listed) - len(entries))
+    files = tuple(kept.files())
+    return Fetched(folder, files, kept.before, len(listed) - len(entries), len(kept) - len(files))
 
 
 def store_files(
