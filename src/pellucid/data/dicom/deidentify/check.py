@@ -183,7 +183,9 @@ def _in_bytes(written: bytes, wanted: Identifiers) -> Iterable[str]:
     for value, keyword in (*wanted.whole.items(), *wanted.words.items()):
         if value in wanted.numbers:  # a series may bear the number of a patient by chance
             continue
-        letters = b"0123456789.-" if value.isdecimal() else b"abcdefghijklmnopqrstuvwxyz0123456789"  # 1.123456 is a length
+        letters = (
+            b"0123456789.-" if value.isdecimal() else b"abcdefghijklmnopqrstuvwxyz0123456789"
+        )  # 1.123456 is a length
         for code in ("utf-8", "latin-1", "utf-16-le"):
             needle = value.encode(code, "replace")
             if len(value) >= _BY_CHANCE and _stands(small, needle, letters):
@@ -248,7 +250,9 @@ def _tied(name: str, source: Dataset, result: Dataset, ties: Ties) -> Iterable[s
     if str(meta.get("MediaStorageSOPInstanceUID", "")) != str(result.get("SOPInstanceUID", "")):
         yield "the file's header names another SOP Instance UID than the object"
     olds, news = (
-        frozenset(text for place in walk(each) if place.element.keyword in _REFERENCES for text in texts_of(place.element))
+        frozenset(
+            text for place in walk(each) if place.element.keyword in _REFERENCES for text in texts_of(place.element)
+        )
         for each in (source, result)
     )
     if news:

@@ -217,7 +217,7 @@ def load(data: bytes, *, pixels: bool = True) -> Dataset:
         if dataset.get("file_meta") is not None or hasattr(dataset, "file_meta"):
             stated = str(dataset.file_meta.get("MediaStorageSOPClassUID") or "")
             sop_class = sop_class or stated
-    except Exception as error:  # noqa: BLE001 — pydicom raises whatever a damaged header leads to
+    except Exception as error:
         raise DecodeError("its header is damaged") from error
     if sop_class == _DIRECTORY:
         raise DecodeError("a DICOMDIR, an index of other files; make a new one for the result")
@@ -269,7 +269,7 @@ def _one(job: Job, pseudonyms: Pseudonyms, data: bytes, source: str, taken: set[
     if black:
         try:
             black_out(dataset, black)
-        except Exception as error:  # noqa: BLE001 — whatever a decoder raises, the text would stay
+        except Exception as error:
             raise DecodeError("text in its pixels can't be blackened, since they can't be decoded") from error
         if confirmed:
             dataset.BurnedInAnnotation = "NO"
@@ -297,7 +297,7 @@ def _save(dataset: Dataset, path: Path) -> None:
         dataset.save_as(path, enforce_file_format=True)
     except OSError:
         raise
-    except Exception as error:  # noqa: BLE001 — what pydicom can't encode again
+    except Exception as error:
         raise DecodeError("it can't be written again; its header is damaged") from error
 
 
@@ -381,7 +381,7 @@ def read_log(output: Path) -> list[Written]:
     return list(found.values())
 
 
-class _log:  # noqa: N801 — a context manager that reads as a function
+class _log:
     def __init__(self, output: Path) -> None:
         self._place = output / LOG
 

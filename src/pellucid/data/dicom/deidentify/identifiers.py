@@ -19,7 +19,19 @@ LEAST = 3  # letters of a value that is looked for
 TEXTS = ("LO", "SH", "ST", "LT", "UC", "UT", "AE", "UR", "PN")
 
 _WORDS = re.compile(r"[^\W_]{3,}")
-_MEANINGLESS = ("anonymous", "anonymized", "anonymised", "none", "unknown", "removed", "null", "yes", "not", "mr", "mrs")
+_MEANINGLESS = (
+    "anonymous",
+    "anonymized",
+    "anonymised",
+    "none",
+    "unknown",
+    "removed",
+    "null",
+    "yes",
+    "not",
+    "mr",
+    "mrs",
+)
 
 
 _PATIENT = re.compile(r"Patient|Accession|Admission")
