@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, Sampler
 
 from pellucid.data.enhancements import ENHANCEMENTS, NONE, Enhancement
 from pellucid.data.images import MedicalImage, decode_file, quiet_decoders, read_image
-from pellucid.data.transforms import Augmentation, Intensity, Normalisation, augment, is_grey, prepare
+from pellucid.data.transforms import Augmentation, Normalisation, augment, is_grey, prepare
 from pellucid.data.whole import DecodeError
 from pellucid.errors import expected
 from pellucid.progress import progress
@@ -67,7 +67,7 @@ class ImageDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
         *,
         channels: int,
         size: int | tuple[int, int, int],
-        intensity: Intensity = "dtype",
+        intensity: str = "dtype",
         enhancement: str | Choice[Enhancement] = NONE,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:

@@ -12,6 +12,7 @@ from pydantic import (
 
 from pellucid.data.leakage import ALIKE, NEAR
 from pellucid.data.phantoms import TASKS
+from pellucid.data.windows import check_intensity
 from pellucid.errors import unknown_name
 from pellucid.study.section import NAME, Section, refuse_twice
 
@@ -72,7 +73,7 @@ class DatasetSettings(Section):
     path: str
     image_size: int | tuple[int, int, int] = 224
     channels: Literal[1, 3] = 3
-    intensity: Literal["dtype", "image"] = "dtype"
+    intensity: str = "dtype"
     images: int = Field(400, ge=40, description="how many images a phantom has; ignored for files")
     task: Literal["single-label", "multi-label"] = "single-label"
     labels: tuple[str, ...] = ()
@@ -88,6 +89,12 @@ class DatasetSettings(Section):
         if min(size if isinstance(size, tuple) else (size,)) < least:
             raise ValueError(f"input should be greater than or equal to {least}")
         return size
+
+    @field_validator("intensity")
+    @classmethod
+    def _known_intensity(cls, intensity: str) -> str:
+        """A range, or a window by name or by its centre and width."""
+        return check_intensity(intensity)
 
     @property
     def volumes(self) -> bool:

@@ -20,7 +20,7 @@ from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
-from pellucid.data.dicom.elements import text
+from pellucid.data.dicom.elements import text, value
 from pellucid.data.whole import DecodeError
 
 DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
@@ -143,6 +143,18 @@ def open_dataset(data: bytes) -> Dataset:
         )
         file.header[tag].is_undefined_length = file.encapsulated
     return file.header
+
+
+def file_of(dataset: Dataset) -> DicomFile:
+    """A data set with its pixels, as `open_dataset` gives it, as the file that it was."""
+    syntax = text(dataset.file_meta, "TransferSyntaxUID")
+    for tag, keyword in _PIXELS.items():
+        pixels = value(dataset, keyword)
+        if isinstance(pixels, bytes):
+            element = dataset[tag]
+            view = memoryview(pixels)
+            return DicomFile(dataset, syntax, len(view), keyword, element.VR, view, element.is_undefined_length)
+    return DicomFile(dataset, syntax, 0)
 
 
 def _meta(handle: BinaryIO, start: bytes) -> tuple[FileMetaDataset, str]:
