@@ -139,7 +139,7 @@ def open_dataset(data: bytes) -> Dataset:
         tag = BaseTag(tag_for_keyword(file.keyword) or 0)
         little = file.syntax != BIG
         file.header[tag] = RawDataElement(
-            tag, file.vr, len(file.pixels), bytes(file.pixels), 0, file.syntax == IMPLICIT, little
+            tag, file.vr or None, len(file.pixels), bytes(file.pixels), 0, file.syntax == IMPLICIT, little
         )
         file.header[tag].is_undefined_length = file.encapsulated
     return file.header
