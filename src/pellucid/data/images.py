@@ -123,6 +123,10 @@ def quiet_decoders() -> Iterator[None]:
 
 def decode_file(path: Path, index: int | None = None, *, volumes: bool = False) -> MedicalImage:
     """As `read_image`, for use in threads: raises DecodeError with the reason alone; volumes only where asked for."""
+    from pellucid.data.dicom.series import decode_series, is_series_path  # which need MedicalImage
+
+    if is_series_path(path):
+        return decode_series(path, index)
     try:
         data = path.read_bytes()
     except OSError as error:
