@@ -18,7 +18,8 @@ import numpy as np
 
 from pellucid.data.dicom.scan import Header, read_header
 from pellucid.data.dicom.stacks import Stack, stacks_of
-from pellucid.data.images import MedicalImage, decode_file, quiet_decoders
+from pellucid.data.images import decode_file, quiet_decoders
+from pellucid.data.medical_image import MedicalImage
 from pellucid.data.whole import DecodeError
 from pellucid.errors import InputError, UnreadableFileError
 from pellucid.progress import progress

@@ -14,7 +14,7 @@ from pellucid.data.dicom.geometry import affine_of
 from pellucid.data.dicom.read import open_dataset, values_of, window_of
 from pellucid.data.dicom.scan import Header
 from pellucid.data.dicom.stacks import places
-from pellucid.data.images import MedicalImage
+from pellucid.data.medical_image import MedicalImage
 from pellucid.data.nifti import MAX_VOXELS
 from pellucid.data.whole import DecodeError
 
