@@ -23,7 +23,21 @@ from pellucid.data.whole import DecodeError, check_bmp, check_jpeg, check_png
 from pellucid.errors import UnreadableFileError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib")
-OTHER_IMAGE_ENDINGS = (".dcm", ".dicom", ".nii", ".nii.gz", ".nrrd", ".mha", ".gif", ".webp", ".jp2", ".j2k", ".heic")
+OTHER_IMAGE_ENDINGS = (
+    ".dcm",
+    ".dicom",
+    ".ima",
+    ".nii",
+    ".nii.gz",
+    ".nrrd",
+    ".mha",
+    ".mhd",
+    ".gif",
+    ".webp",
+    ".jp2",
+    ".j2k",
+    ".heic",
+)
 READ = "PNG, JPEG, TIFF, BMP and NIfTI are read"
 PICTURES = "PNG, JPEG, TIFF and BMP pictures are taken"
 

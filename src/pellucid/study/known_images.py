@@ -14,9 +14,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from pellucid.data.found import VOLUME_ENDINGS
 from pellucid.data.images import IMAGE_ENDINGS, MedicalImage, read_image
 from pellucid.data.layout import Listing, list_table
-from pellucid.data.nifti import VOLUME_ENDINGS
 from pellucid.data.transforms import mask_of
 from pellucid.errors import InputError, UnreadableFileError, expected
 from pellucid.study.explain_files import is_own
@@ -84,7 +84,9 @@ class KnownImage:
     problems: tuple[str, ...]
 
 
-def list_images(paths: Sequence[Path], sources: Sources, classes: Sequence[str]) -> list[ListedImage]:
+def list_images(
+    paths: Sequence[Path], sources: Sources, classes: Sequence[str], *, volumes: bool = False
+) -> list[ListedImage]:
     """Each image once, with where its truth lies.
 
     Arguments:
@@ -92,6 +94,7 @@ def list_images(paths: Sequence[Path], sources: Sources, classes: Sequence[str])
             hold one.
         sources: where labels, masks, boxes and anatomy are.
         classes: of the network; an image in a folder of that name has it as its label.
+        volumes: whether a folder's DICOM series are its images, rather than their files.
 
     Raises:
         InputError: a path that isn't there, no image among them, or a source that fits none of the images.
@@ -99,9 +102,9 @@ def list_images(paths: Sequence[Path], sources: Sources, classes: Sequence[str])
     found: dict[Path, ListedImage] = {}
     apart = [each.resolve() for each in (sources.masks, sources.anatomy) if each is not None]
     for path in paths:
-        for image in _listed(path, sources, classes):
+        for image in _listed(path, sources, classes, volumes):
             real = image.path.resolve()
-            if path.is_file() or not any(real.is_relative_to(folder) for folder in apart):
+            if not path.is_dir() or not any(real.is_relative_to(folder) for folder in apart):
                 found.setdefault(real, image)
     if not found:
         raise InputError(f"images: no image file in {', '.join(map(str, paths))}.")
@@ -114,14 +117,14 @@ def list_images(paths: Sequence[Path], sources: Sources, classes: Sequence[str])
     return images if sources.boxes is None else _with_boxes(images, sources.boxes, paths)
 
 
-def _listed(path: Path, sources: Sources, classes: Sequence[str]) -> Iterable[ListedImage]:
+def _listed(path: Path, sources: Sources, classes: Sequence[str], volumes: bool) -> Iterable[ListedImage]:
     manifest = next((path / name for name in MANIFESTS if (path / name).is_file()), None) if path.is_dir() else path
     if manifest is not None and sources.manifest is None and manifest.suffix.lower() in (".csv", ".parquet"):
         listing = list_table(manifest)
         for row in _rows(listing):
             yield _of_row(ListedImage(listing.root / row["sample"], row["sample"]), row, listing.root)
         return
-    for file in image_files([path], ENDINGS):
+    for file in image_files([path], ENDINGS, volumes=volumes):
         if path.is_dir() and is_own(file):
             continue
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name

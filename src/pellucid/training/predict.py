@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from pellucid.data.dicom.series import is_series_path
+from pellucid.data.found import VOLUME_ENDINGS, images_in
 from pellucid.data.images import IMAGE_ENDINGS, MedicalImage, read_image
 from pellucid.data.labels import joined
 from pellucid.data.transforms import Normalisation, prepare
@@ -54,7 +56,7 @@ def predict_files(
     """Predict image files by a weights file that says how to prepare them.
 
     Arguments:
-        paths: image files, and folders that are searched for image files at any depth.
+        paths: image files, DICOM series (`FOLDER/#NAME`), and folders that are searched for either at any depth.
         weights: a file that pellucid wrote.
         device: where the network runs.
         strict: stop at the first file that can't be read.
@@ -68,8 +70,8 @@ def predict_files(
         InputError: a path that isn't there, or no image among them.
         UnreadableFileError: the weights can't be read; or, when `strict`, an image.
     """
-    files = image_files([Path(path) for path in paths])
     network, card = load_weights(weights, device)
+    files = image_files([Path(path) for path in paths], volumes=card.axes == 3)
     rows: list[dict[str, object]] = []
     unreadable: list[tuple[str, str]] = []
     with torch.inference_mode(), progress("predicting", len(files), show=show_progress) as advance:
@@ -113,14 +115,18 @@ def as_wanted(image: MedicalImage, card: ModelCard) -> Tensor:
     return Normalisation(card.mean, card.std, card.normalisation).normalise(prepared, card.axes)
 
 
-def image_files(paths: Sequence[Path], endings: tuple[str, ...] = IMAGE_ENDINGS) -> list[Path]:
-    """Image files as they are, and those at any depth of folders, sorted; raises InputError where there are none."""
+def image_files(paths: Sequence[Path], endings: tuple[str, ...] | None = None, *, volumes: bool = False) -> list[Path]:
+    """Image files as they are, and those at any depth of folders, sorted.
+
+    DICOM files are found by their content as well. Where `volumes` are wanted, a folder's DICOM series stand for their
+    files, as `FOLDER/#NAME`, which may be given as a path too. Raises InputError where there are no images.
+    """
+    endings = endings or (VOLUME_ENDINGS if volumes else IMAGE_ENDINGS)
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found = (file for file in path.rglob("*") if file.name.lower().endswith(endings) and file.is_file())
-            files += sorted(found)
-        elif path.is_file():
+            files += images_in(path, endings, volumes=volumes)
+        elif path.is_file() or is_series_path(path):
             files.append(path)
         else:
             raise InputError(f"images: expected image files or folders, got {str(path)!r}, which isn't there.")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileDataset
@@ -14,9 +17,12 @@ from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from pellucid.data.dicom.read import DICOM_ENDINGS
 from pellucid.data.whole import DecodeError
 
 HEAD = 2**16  # bytes that hold nearly every header
+KEPT = 2**15  # headers, of about two kilobytes each
+DAMAGED, EMPTY = "its DICOM header is damaged", "the file is empty"
 DIRECTORY = "1.2.840.10008.1.3.10"  # of a DICOMDIR
 
 # what tells volumes at the same place apart, the likeliest first
@@ -40,6 +46,23 @@ _WANTED: list[BaseTag | int] = [*_TAGS.values(), *_B_VALUES]
 _PIXELS = 0x7FE00010
 _FIRST_OF_PIXELS = 0x7FE00008  # pixels as float and double come before those as integers
 _STARTS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")  # of a file without preamble: groups 2 and 8, in either byte order
+
+
+_lock = threading.Lock()
+_kept: OrderedDict[tuple[str, int, int, int], Header | None] = OrderedDict()
+
+
+class NoPictureError(DecodeError):
+    """A DICOM file of another kind, such as a report."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that isn't a DICOM image: "other" objects, "damaged" ones, and "foreign" files that aren't DICOM."""
+
+    path: Path
+    reason: str
+    kind: Literal["other", "damaged", "foreign"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,10 +148,60 @@ class Elements:
         return " ".join(str(self.dataset[_TAGS[name]].value).split())
 
 
+def headers_of(
+    files: Iterable[Path], advance: Callable[[], object] = lambda: None
+) -> tuple[list[Header], list[Skipped]]:
+    """The headers of DICOM images among files, in their order, and what the others are; DICOMDIRs are neither.
+
+    Headers are kept while their files stay as they are, up to KEPT of them, since volumes of one folder are read one
+    by one.
+    """
+    headers, skipped = [], []
+    for file in files:
+        try:
+            header = _known(file)
+        except NoPictureError as error:
+            skipped.append(Skipped(file, str(error), "other"))
+        except DecodeError as error:
+            damaged = file.name.lower().endswith(DICOM_ENDINGS) or str(error) == DAMAGED
+            bare = str(error) == EMPTY and (not file.suffix or file.suffix[1:].isdecimal())
+            skipped.append(Skipped(file, str(error), "damaged" if damaged or bare else "foreign"))
+        else:
+            if header is not None:
+                headers.append(header)
+        advance()
+    return headers, skipped
+
+
+def forget_headers() -> None:
+    """Forget what `headers_of` keeps."""
+    with _lock:
+        _kept.clear()
+
+
+def _known(path: Path) -> Header | None:
+    """As `read_header`, kept while the file's size and time stay."""
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise DecodeError(error.strerror or str(error)) from error
+    key = (str(path), state.st_size, state.st_mtime_ns, state.st_ino)
+    with _lock:
+        if key in _kept:
+            _kept.move_to_end(key)
+            return _kept[key]
+    header = read_header(path)
+    with _lock:
+        _kept[key] = header
+        while len(_kept) > KEPT:
+            _kept.popitem(last=False)
+    return header
+
+
 def read_header(path: Path) -> Header | None:
     """The header of a file, or None of a DICOMDIR.
 
-    Raises DecodeError with the reason: not DICOM, damaged, or without a picture.
+    Raises DecodeError with the reason: not DICOM, damaged, or without a picture (NoPictureError).
     """
     try:
         with path.open("rb") as handle:
@@ -141,7 +214,7 @@ def read_header(path: Path) -> Header | None:
     except OSError as error:
         raise DecodeError(error.strerror or str(error)) from error
     if found is None:
-        raise DecodeError("its DICOM header is damaged")
+        raise DecodeError(DAMAGED)
     dataset, pixels = found
     if str(dataset.file_meta.get("MediaStorageSOPClassUID", "")) == DIRECTORY:
         return None
@@ -150,7 +223,7 @@ def read_header(path: Path) -> Header | None:
 
 def _check(head: bytes) -> None:
     if not head:
-        raise DecodeError("the file is empty")
+        raise DecodeError(EMPTY)
     if head[128:132] != b"DICM" and (head[:2] not in _STARTS or len(head) < 132):
         raise DecodeError("not a DICOM file")
 
@@ -181,17 +254,17 @@ def _header(path: Path, dataset: FileDataset, pixels: tuple[int, int, int]) -> H
     rows, columns = short("Rows", 0), short("Columns", 0)
     modality = text("Modality")
     series = text("SeriesInstanceUID")
-    if not series and not text("SOPClassUID"):
-        raise DecodeError("not a DICOM file" if not modality else "it names neither its series nor its class")
+    if not series and not text("SOPClassUID") and not modality and not rows:
+        raise DecodeError("not a DICOM file")
     if not rows or not columns:
-        raise DecodeError(f"it holds no picture{f' ({modality})' if modality.isalpha() else ''}")
+        raise NoPictureError(f"it holds no picture{f' ({modality})' if modality.isalnum() else ''}")
     telling = [elements.raw(_TAGS[name]).strip(b"\0 ") for name in TELLING]
     return Header(
         path,
         text("SOPClassUID"),
         text("SOPInstanceUID"),
         text("StudyInstanceUID"),
-        series,
+        series or text("SOPInstanceUID") or str(path),  # without one it is no part of any
         elements.words("PatientID"),
         elements.words("PatientName"),
         modality,

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from pellucid.data.dicom.scan import Header, read_header
+from pellucid.data.dicom.scan import Header, Skipped, headers_of
 from pellucid.data.dicom.stacks import Stack, stacks_of
 from pellucid.data.images import decode_file, quiet_decoders
 from pellucid.data.medical_image import MedicalImage
@@ -83,20 +83,23 @@ def scan(paths: Sequence[Path], *, show_progress: bool = False) -> Scan:
 def _scan(paths: Sequence[Path], *, show_progress: bool = False) -> Scan:
     """As `scan`, for use in threads."""
     files = _files(paths)
-    groups: dict[str, list[Header]] = defaultdict(list)
-    skipped: list[tuple[str, str]] = []
     with progress("reading headers", len(files), show=show_progress) as advance:
-        for file in files:
-            try:
-                header = read_header(file)
-            except DecodeError as error:
-                skipped.append((str(file), str(error)))
-            else:
-                if header is not None:
-                    groups[header.series].append(header)
-            advance(1)
-    found = [each for uid, headers in groups.items() for each in _series(uid, headers)]
-    return Scan(tuple(sorted(found, key=lambda each: (str(each.folder), str(each.files[0])))), tuple(skipped))
+        headers, skipped = headers_of(files, advance)
+    found = series_of(headers, skipped)
+    return Scan(found, tuple((str(each.path), each.reason) for each in skipped))
+
+
+def series_of(headers: Iterable[Header], skipped: Iterable[Skipped] = ()) -> tuple[Series, ...]:
+    """The series of headers, in the order of their folders and files, for use in threads.
+
+    Files that are `damaged` and lie beside those of a volume are noted, since they may be slices of it.
+    """
+    groups: dict[str, list[Header]] = defaultdict(list)
+    for header in headers:
+        groups[header.series].append(header)
+    damaged = Counter(each.path.parent for each in skipped if each.kind == "damaged")
+    found = [each for uid, members in groups.items() for each in _series(uid, members, damaged)]
+    return tuple(sorted(found, key=lambda each: (str(each.folder), str(each.files[0]))))
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:
@@ -115,11 +118,13 @@ def _files(paths: Sequence[Path]) -> list[Path]:
     return list(files)
 
 
-def _series(uid: str, headers: Sequence[Header]) -> list[Series]:
+def _series(uid: str, headers: Sequence[Header], damaged: Mapping[Path, int]) -> list[Series]:
     folder = Path(os.path.commonpath([each.path.parent for each in headers]))
     found = []
     for number, stack in enumerate(stacks_of(headers, _same), start=1):
         first = stack.headers[0]
+        beside = sum(damaged.get(each, 0) for each in {each.path.parent for each in stack.headers})
+        lost = f"{beside} damaged file{'s' if beside > 1 else ''} beside its slices, which may have been of it"
         one = len({each.patient_id or each.patient_name for each in stack.headers}) == 1
         found.append(
             Series(
@@ -132,7 +137,7 @@ def _series(uid: str, headers: Sequence[Header]) -> list[Series]:
                 first.description if one else "",
                 tuple(each.path for each in stack.headers),
                 stack.volume,
-                stack.notes,
+                (*stack.notes, lost) if beside and len(stack.headers) > 1 else stack.notes,
                 stack.refusal,
                 stack,
             )

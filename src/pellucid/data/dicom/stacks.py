@@ -22,7 +22,7 @@ B_VALUE = "b-value"
 MOST_MISSING = 64  # slices that are filled in at one place
 
 PICTURES = ("CR", "DX", "MG", "IO", "PX", "RF", "XA", "US", "ES", "SM", "XC", "GM", "OP", "RG", "TG", "DG", "LS", "BI")
-_MADE = {  # classes of objects that are made from images
+MADE = {  # classes of objects that are made from images
     "1.2.840.10008.5.1.4.1.1.66.4": "a segmentation, which is a mask",
     "1.2.840.10008.5.1.4.1.1.66.7": "a segmentation, which is a mask",
     "1.2.840.10008.5.1.4.1.1.30": "a parametric map",
@@ -137,8 +137,8 @@ def _of(headers: list[Header], same: Same) -> list[Stack]:
     """The stacks of files of one kind."""
     first = headers[0]
     headers = sorted(headers, key=lambda each: (each.number, str(each.path)))
-    if first.sop_class in _MADE:
-        return [Stack((each,), notes=(_MADE[first.sop_class],)) for each in headers]
+    if first.sop_class in MADE:
+        return [Stack((each,), notes=(MADE[first.sop_class],)) for each in headers]
     if first.frames > 1:
         return [Stack((first,), volume=first.sop_class in _WHOLE)]
     if _LOCALIZERS & set(first.image_type):
