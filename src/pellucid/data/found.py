@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pellucid.data.dicom.read import DICOM_ENDINGS
+from pellucid.data.dicom.headers import DICOM_ENDINGS
 from pellucid.data.dicom.scan import headers_of
 from pellucid.data.dicom.series import series_of
 from pellucid.data.dicom.stacks import MADE

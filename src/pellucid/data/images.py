@@ -15,6 +15,7 @@ import imagecodecs
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from pellucid.data.dicom.read import decode_dicom, is_dicom
 from pellucid.data.itk import decode_itk, is_itk
 from pellucid.data.medical_image import MedicalImage as MedicalImage
 from pellucid.data.nifti import decode_nifti, is_nifti
@@ -24,22 +25,10 @@ from pellucid.errors import UnreadableFileError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib")
 OTHER_IMAGE_ENDINGS = (
-    ".dcm",
-    ".dicom",
-    ".ima",
-    ".nii",
-    ".nii.gz",
-    ".nrrd",
-    ".mha",
-    ".mhd",
-    ".gif",
-    ".webp",
-    ".jp2",
-    ".j2k",
-    ".heic",
-)
-READ = "PNG, JPEG, TIFF, BMP and NIfTI are read"
-PICTURES = "PNG, JPEG, TIFF and BMP pictures are taken"
+    ".dcm", ".dicom", ".ima", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".gif", ".webp", ".jp2", ".j2k", ".heic",
+)  # fmt: skip
+READ = "PNG, JPEG, TIFF, BMP, DICOM, NIfTI, NRRD and MetaImage are read"
+PICTURES = "PNG, JPEG, TIFF, BMP and DICOM pictures are taken"
 
 _ORIENTATION_TAG = 274
 _QUOTED = re.compile("['\"{]")  # from here on a decoder quotes the file, which may hold a name
@@ -120,6 +109,12 @@ def decode_file(path: Path, index: int | None = None, *, volumes: bool = False) 
     except ValueError as error:  # a NUL in the name
         raise DecodeError(str(error)) from error
     try:
+        if data and is_dicom(data, path.name):
+            image = decode_dicom(data, path, index)
+            if image.affine is not None and not volumes:
+                raise DecodeError(f"a DICOM file of {len(image.pixels[0])} slices; {PICTURES}")
+            _check_finite(image.pixels)
+            return image
         if volumes and data and is_nifti(data, path.name):
             volume = decode_nifti(data, index)
             _check_finite(volume.pixels)
@@ -153,8 +148,6 @@ def _decode(data: bytes, name: str) -> tuple[np.ndarray, int]:
     """Pixels (C, H, W) and the orientation tag."""
     if not data:
         raise DecodeError("the file is empty")
-    if data[128:132] == b"DICM":  # first, since its preamble may be that of a TIFF
-        raise DecodeError(f"a DICOM file; {READ}")
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         header = check_png(data)
         if header.depth == 16:  # Pillow would keep 8 bits of colour
@@ -170,8 +163,6 @@ def _decode(data: bytes, name: str) -> tuple[np.ndarray, int]:
         return _through_pillow(data, "BMP")
     if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return decode_tiff(data)
-    if name.lower().endswith((".dcm", ".dicom")):
-        raise DecodeError(f"a DICOM file; {READ}")
     if is_nifti(data, name):
         raise DecodeError(f"a NIfTI file; {PICTURES}")
     raise DecodeError(f"not an image of a known format; {READ}")

@@ -14,13 +14,14 @@ from pellucid.data.dicom.series import is_series_path
 from pellucid.data.found import VOLUME_ENDINGS, images_in
 from pellucid.data.images import IMAGE_ENDINGS, MedicalImage, read_image
 from pellucid.data.labels import joined
+from pellucid.data.resample import Frame
 from pellucid.data.transforms import Normalisation, prepare
 from pellucid.errors import InputError, UnreadableFileError
 from pellucid.models.checkpoints import ModelCard, load_weights
 from pellucid.progress import progress
 from pellucid.training.classifier import Item
 
-_FILES_AT_ONCE = 32
+_FILES_AT_ONCE, _VOLUMES_AT_ONCE = 32, 4
 
 
 def predict(
@@ -72,11 +73,12 @@ def predict_files(
     """
     network, card = load_weights(weights, device)
     files = image_files([Path(path) for path in paths], volumes=card.axes == 3)
+    at_once = _VOLUMES_AT_ONCE if card.axes == 3 else _FILES_AT_ONCE
     rows: list[dict[str, object]] = []
     unreadable: list[tuple[str, str]] = []
     with torch.inference_mode(), progress("predicting", len(files), show=show_progress) as advance:
-        for start in range(0, len(files), _FILES_AT_ONCE):
-            part = files[start : start + _FILES_AT_ONCE]
+        for start in range(0, len(files), at_once):
+            part = files[start : start + at_once]
             read, images = [], []
             for path in part:
                 try:
@@ -111,8 +113,14 @@ def as_wanted(image: MedicalImage, card: ModelCard) -> Tensor:
         size=card.image_size,
         intensity=card.intensity,
         enhancement=card.enhancement,
+        frame=frame_of(card),
     )
     return Normalisation(card.mean, card.std, card.normalisation).normalise(prepared, card.axes)
+
+
+def frame_of(card: ModelCard) -> Frame:
+    """How volumes are laid before the network of a card."""
+    return Frame(card.orientation, card.spacing)
 
 
 def image_files(paths: Sequence[Path], endings: tuple[str, ...] | None = None, *, volumes: bool = False) -> list[Path]:
@@ -121,7 +129,7 @@ def image_files(paths: Sequence[Path], endings: tuple[str, ...] | None = None, *
     DICOM files are found by their content as well. Where `volumes` are wanted, a folder's DICOM series stand for their
     files, as `FOLDER/#NAME`, which may be given as a path too. Raises InputError where there are no images.
     """
-    endings = endings or (VOLUME_ENDINGS if volumes else IMAGE_ENDINGS)
+    endings = endings or (*IMAGE_ENDINGS, *(VOLUME_ENDINGS if volumes else ()))
     files: list[Path] = []
     for path in paths:
         if path.is_dir():

@@ -9,6 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.uid import ImplicitVRLittleEndian
 
 from pellucid.data.dicom.series import Series, read_series, scan, series_name
 from pellucid.data.images import MedicalImage, read_image
@@ -129,9 +130,10 @@ def test_headers_are_found_without_preamble_and_behind_much_else(tmp_path: Path)
     paths = write_series(tmp_path, change=burdened)
     for path in paths[:3]:
         dataset = pydicom.dcmread(path)
-        with path.open("wb") as handle:
-            pydicom.dcmwrite(handle, dataset, implicit_vr=True, little_endian=True, enforce_file_format=False)
-        path.write_bytes(path.read_bytes()[132:] if path.read_bytes()[128:132] == b"DICM" else path.read_bytes())
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+        dataset.save_as(path, implicit_vr=True, little_endian=True)
+        data = path.read_bytes()
+        path.write_bytes(data[data.index(b"\x08\x00\x08\x00") :])  # from ImageType on
     series = only(tmp_path)
     assert series.files == tuple(paths)
     assert series.volume

@@ -17,12 +17,17 @@ from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from pellucid.data.dicom.read import DICOM_ENDINGS
+from pellucid.data.dicom.headers import DICOM_ENDINGS
 from pellucid.data.whole import DecodeError
 
 HEAD = 2**16  # bytes that hold nearly every header
 KEPT = 2**15  # headers, of about two kilobytes each
-DAMAGED, EMPTY = "its DICOM header is damaged", "the file is empty"
+DAMAGED, EMPTY, FOREIGN = "its DICOM header is damaged", "the file is empty", "not a DICOM file"
+PROJECTIONS = (
+    "CR", "DX", "MG", "IO", "PX", "RF", "XA", "US", "ES", "SM", "XC", "GM", "OP", "RG", "TG", "DG", "LS", "BI",
+)  # fmt: skip
+"""Modalities whose series are pictures, not slices."""
+IMAGING = ("CT", "MR", "PT", "NM", "OPT", "SC", "OT", *PROJECTIONS)
 DIRECTORY = "1.2.840.10008.1.3.10"  # of a DICOMDIR
 
 # what tells volumes at the same place apart, the likeliest first
@@ -31,12 +36,13 @@ TELLING = (
     "ImageType", "TriggerTime", "FrameReferenceTime", "KVP", "ConvolutionKernel", "SliceThickness", "InversionTime",
     "AcquisitionNumber", "AcquisitionDateTime", "AcquisitionTime", "ContentTime",
 )  # fmt: skip
+_UNPLAIN = ("ModalityLUTSequence", "RealWorldValueMappingSequence")  # which change values by more than a slope
 _OTHERS = (
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID", "PatientName", "Modality",
     "SeriesDescription", "FrameOfReferenceUID", "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient",
     "PixelSpacing", "SpacingBetweenSlices", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows",
     "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "RescaleSlope", "RescaleIntercept",
-    "ModalityLUTSequence",
+    *_UNPLAIN,
 )  # fmt: skip
 _PRIVATE = ((0x0019, 0x100C), (0x0043, 0x1039), (0x2001, 0x1003))  # the b-value of Siemens, GE and Philips
 _RESCALE = ("RescaleSlope", "RescaleIntercept")
@@ -54,6 +60,10 @@ _kept: OrderedDict[tuple[str, int, int, int], Header | None] = OrderedDict()
 
 class NoPictureError(DecodeError):
     """A DICOM file of another kind, such as a report."""
+
+
+class _NoHeaderError(Exception):
+    """Nothing of a DICOM header is there."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +173,7 @@ def headers_of(
         except NoPictureError as error:
             skipped.append(Skipped(file, str(error), "other"))
         except DecodeError as error:
-            damaged = file.name.lower().endswith(DICOM_ENDINGS) or str(error) == DAMAGED
+            damaged = file.name.lower().endswith(DICOM_ENDINGS) or str(error) not in (EMPTY, FOREIGN)
             bare = str(error) == EMPTY and (not file.suffix or file.suffix[1:].isdecimal())
             skipped.append(Skipped(file, str(error), "damaged" if damaged or bare else "foreign"))
         else:
@@ -218,14 +228,17 @@ def read_header(path: Path) -> Header | None:
     dataset, pixels = found
     if str(dataset.file_meta.get("MediaStorageSOPClassUID", "")) == DIRECTORY:
         return None
-    return _header(path, dataset, pixels)
+    try:
+        return _header(path, dataset, pixels)
+    except _NoHeaderError:
+        raise DecodeError(DAMAGED if head[128:132] == b"DICM" else FOREIGN) from None
 
 
 def _check(head: bytes) -> None:
     if not head:
         raise DecodeError(EMPTY)
     if head[128:132] != b"DICM" and (head[:2] not in _STARTS or len(head) < 132):
-        raise DecodeError("not a DICOM file")
+        raise DecodeError(FOREIGN)
 
 
 def _parsed(source: BinaryIO) -> tuple[FileDataset, tuple[int, int, int]] | None:
@@ -255,8 +268,10 @@ def _header(path: Path, dataset: FileDataset, pixels: tuple[int, int, int]) -> H
     modality = text("Modality")
     series = text("SeriesInstanceUID")
     if not series and not text("SOPClassUID") and not modality and not rows:
-        raise DecodeError("not a DICOM file")
+        raise _NoHeaderError
     if not rows or not columns:
+        if modality in IMAGING:
+            raise DecodeError(f"it holds no picture, or ends before it ({modality})")
         raise NoPictureError(f"it holds no picture{f' ({modality})' if modality.isalnum() else ''}")
     telling = [elements.raw(_TAGS[name]).strip(b"\0 ") for name in TELLING]
     return Header(
@@ -303,7 +318,9 @@ def _native(elements: Elements, pixels: tuple[int, int, int], count: int) -> Nat
         and elements.number("NumberOfFrames", 1) == 1
         and elements.text("PhotometricInterpretation").startswith("MONOCHROME")
         and count * bits // 8 <= length < 0xFFFFFFFF
-        and elements.dataset.get_item(_TAGS["ModalityLUTSequence"]) is None
+        and all(elements.dataset.get_item(_TAGS[name]) is None for name in _UNPLAIN)
+        and elements.text("Modality") in ("CT", "MR")
+        and slope != 0
         and not damaged
     )
     if not plain:

@@ -165,7 +165,8 @@ def read_series(series: Series, *, gaps: Gaps = "refuse") -> MedicalImage:
     """The volume (1, D, H, W) of a series, or the picture of its only file.
 
     Slices are ordered along their normal, the cross product of the directions along rows and down columns, so that
-    the affine's determinant is negative whatever the orientation. `gaps="fill"` interpolates missing slices linearly.
+    the affine's determinant is negative whatever the orientation. `gaps="fill"` interpolates missing slices linearly,
+    at most one for every two that are there.
 
     Raises UnreadableFileError where the slices make no volume or one of them can't be read.
     """
@@ -225,11 +226,11 @@ def _decoded(series: Series, gaps: Gaps, index: int | None = None) -> MedicalIma
         return replace(image, notes=(*image.notes, *series.notes))
     if index not in (None, 0):
         raise DecodeError(f"a series of one volume, so that there is none with index {index}")
-    if stack is not None and stack.missing and gaps == "fill":
+    if stack is not None and stack.fillable and gaps == "fill":
         filled = f"{sum(stack.missing)} missing slices filled in from their neighbours"
         return assemble(stack.headers, stack.missing, series.path, (*series.notes, filled))
     if series.refusal:
-        way = f"; {series.path}{FILLED} has them filled in" if stack is not None and stack.missing else ""
+        way = f"; {series.path}{FILLED} has them filled in" if stack is not None and stack.fillable else ""
         raise DecodeError(f"no volume, since {series.refusal}{way}")
     if not series.volume or stack is None:
         raise DecodeError(f"{len(series.files)} pictures ({series.modality}), no volume; name one of the files")

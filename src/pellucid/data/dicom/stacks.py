@@ -13,15 +13,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pellucid.data.dicom.geometry import normal_of
-from pellucid.data.dicom.scan import TELLING, Header
+from pellucid.data.dicom.scan import PROJECTIONS, TELLING, Header
 
 NEAR = 0.01  # mm within which places are one place
 OFF_GRID = 0.01  # of a step, by which a slice may lie off the grid
 TURNED = 1e-3  # of a direction cosine, by which slices of one stack may differ
 B_VALUE = "b-value"
-MOST_MISSING = 64  # slices that are filled in at one place
+MOST_FILLED = 0.5  # slices filled in for each that is there
 
-PICTURES = ("CR", "DX", "MG", "IO", "PX", "RF", "XA", "US", "ES", "SM", "XC", "GM", "OP", "RG", "TG", "DG", "LS", "BI")
 MADE = {  # classes of objects that are made from images
     "1.2.840.10008.5.1.4.1.1.66.4": "a segmentation, which is a mask",
     "1.2.840.10008.5.1.4.1.1.66.7": "a segmentation, which is a mask",
@@ -57,6 +56,11 @@ class Stack:
     refusal: str = ""
     notes: tuple[str, ...] = ()
     missing: tuple[int, ...] = ()
+
+    @property
+    def fillable(self) -> bool:
+        """Whether slices are missing, and few enough to be filled in from their neighbours."""
+        return 0 < sum(self.missing) <= MOST_FILLED * len(self.headers)
 
 
 def stacks_of(headers: Sequence[Header], same: Same) -> list[Stack]:
@@ -143,7 +147,7 @@ def _of(headers: list[Header], same: Same) -> list[Stack]:
         return [Stack((first,), volume=first.sop_class in _WHOLE)]
     if _LOCALIZERS & set(first.image_type):
         return [Stack(tuple(headers), notes=("a localizer",))]
-    pictures = first.modality in PICTURES or first.samples != 1
+    pictures = first.modality in PROJECTIONS or first.samples != 1
     lacking = [each for each in headers if not _placed(each)]
     if pictures or len(headers) == 1 or (len(lacking) == len(headers) and first.modality not in ("CT", "MR", "PT")):
         return [Stack(tuple(headers))]
