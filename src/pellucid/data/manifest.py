@@ -15,7 +15,7 @@ import pandas as pd
 from pellucid.data.images import MedicalImage, decode_file, quiet_decoders
 from pellucid.data.labels import classes_in
 from pellucid.data.layout import Listing, list_folder, list_table
-from pellucid.data.masks import on_voxels_of
+from pellucid.data.masks import decode_mask, on_voxels_of
 from pellucid.data.whole import DecodeError
 from pellucid.errors import InputError, UnreadableFileError, expected
 from pellucid.progress import progress
@@ -172,7 +172,7 @@ def _measure_one(root: Path, sample: str, mask: str, volumes: bool) -> _Measured
 def _mask_problem(path: Path, image: MedicalImage) -> str:
     shape = image.pixels.shape[1:]
     try:
-        on_voxels_of(decode_file(path, volumes=len(shape) == 3), shape, image.affine)
+        on_voxels_of(decode_mask(path, volumes=len(shape) == 3, affine=image.affine), shape, image.affine)
     except DecodeError as error:
         return str(error)
     return ""

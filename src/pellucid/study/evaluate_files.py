@@ -123,9 +123,7 @@ def evaluate_files(
     """
     network, card = model
     classes = class_names(card)
-    images = list_images(
-        list(paths), question.sources, classes, multi_label=card.multi_label, volumes=card.axes == 3
-    )
+    images = list_images(list(paths), question.sources, classes, multi_label=card.multi_label, volumes=card.axes == 3)
     given = _given(images)
     metrics, left_out = fitting_metrics(question, given)
     check_target(question.target, classes)
