@@ -92,7 +92,9 @@ def test_the_window_is_the_file_s_and_is_said() -> None:
 
 def test_inverted_pixels_are_shown_the_other_way_round() -> None:
     pixels = np.array([[[0, 100]]], np.uint16)
-    image = MedicalImage(pixels, None, None, "CR", Path("x"), window=Window(50, 100, "file's", "linear-exact"), inverted=True)
+    image = MedicalImage(
+        pixels, None, None, "CR", Path("x"), window=Window(50, 100, "file's", "linear-exact"), inverted=True
+    )
     grey, words = shown_grey(image)
     assert grey[0, :, 0].tolist() == [255, 0]
     assert words.endswith(", inverted")

@@ -110,7 +110,9 @@ def test_a_frame_s_report_refers_to_the_frame(tmp_path: Path) -> None:
     image = sources.picture_of(sources.ultrasound(tmp_path / "a.dcm"), 2)
     report = reported(image, peaked(image, (12, 7)), 2)
     references = [item.ReferencedSOPSequence[0] for item in items(report) if "ReferencedSOPSequence" in item]
-    of_source = [each for each in references if each.ReferencedSOPClassUID.name == "Ultrasound Multi-frame Image Storage"]
+    of_source = [
+        each for each in references if each.ReferencedSOPClassUID.name == "Ultrasound Multi-frame Image Storage"
+    ]
     assert of_source
     assert {each.ReferencedFrameNumber for each in of_source} == {3}
     evidence = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
