@@ -173,17 +173,16 @@ def _panel(view: View, extent: tuple[float, float], scale: float, largest: float
     grey = np.asarray(Image.fromarray(view.grey).resize(size, Image.Resampling.BICUBIC))
     values = Image.fromarray(view.values.astype(np.float32), mode="F").resize(size, Image.Resampling.BILINEAR)
     panel = Image.fromarray(overlay(grey, np.asarray(values), signed=signed, largest=largest))
-    pen, font = ImageDraw.Draw(panel), _font()
+    pen = ImageDraw.Draw(panel)
     middle = size[1] // 2 - _TEXT // 2
-    for text, place in (
-        (_opposite(view.right), lambda wide: (4, middle)),
-        (view.right, lambda wide: (size[0] - wide - 4, middle)),
-        (_opposite(view.down), lambda wide: (size[0] // 2 - wide // 2, 2)),
-        (view.down, lambda wide: (size[0] // 2 - wide // 2, size[1] - _TEXT - 6)),
-    ):
-        _write(pen, place(int(font.getlength(text))), text)
-    if view.spacing is not None:
-        _bar(pen, size, scale)
+    _write(pen, (6, middle), _opposite(view.right))
+    _write(pen, (size[0] - _width(view.right) - 6, middle), view.right)
+    if size[1] >= 4 * _LINE:  # else they would run into each other
+        above, below = _opposite(view.down), view.down
+        _write(pen, ((size[0] - _width(above)) // 2, 2), above)
+        _write(pen, ((size[0] - _width(below)) // 2, size[1] - _TEXT - 6), below)
+        if view.spacing is not None:
+            _bar(pen, size, scale)
     return panel
 
 
@@ -204,6 +203,10 @@ def _bar(pen: ImageDraw.ImageDraw, size: tuple[int, int], scale: float) -> None:
 
 def _write(pen: ImageDraw.ImageDraw, place: tuple[int, int], text: str) -> None:
     pen.text(place, text, "white", _font(), stroke_width=2, stroke_fill="black")
+
+
+def _width(text: str) -> int:
+    return round(_font().getlength(text))
 
 
 def _opposite(sides: str) -> str:
