@@ -204,6 +204,39 @@ def outline(
     return picture
 
 
+def marked(image: npt.ArrayLike, sides: tuple[str, str, str, str], bar: tuple[float, str] | None = None) -> Picture:
+    """An image with the letters of the sides at its left, right, top and bottom, and a bar of a stated length.
+
+    Arguments:
+        image: as in `to_picture`.
+        sides: letters; an empty one isn't drawn.
+        bar: its length in pixels, and what stands above it, such as "50 mm"; left out where it doesn't fit.
+    """
+    canvas = Image.fromarray(to_picture(image))
+    pen, font = ImageDraw.Draw(canvas), _font(bold=True)
+    width, height = canvas.size
+    edges = ((2, height / 2, "lm"), (width - 2, height / 2, "rm"), (width / 2, 1, "ma"), (width / 2, height - 2, "md"))
+    for text, (x, y, anchor) in zip(sides, edges, strict=True):
+        pen.text((x, y), text, "white", font, anchor=anchor, stroke_width=1, stroke_fill="black")
+    if bar is not None and bar[0] + 8 <= width and height >= 3 * _TEXT:
+        left, bottom = 4, height - 4
+        pen.rectangle((left - 1, bottom - 4, left + round(bar[0]) + 1, bottom), "black")
+        pen.rectangle((left, bottom - 3, left + round(bar[0]), bottom - 1), "white")
+        pen.text((left, bottom - 5), bar[1], "white", _font(), anchor="ld", stroke_width=1, stroke_fill="black")
+    return np.asarray(canvas, dtype=np.uint8)
+
+
+def bar_length(extent: float, share: float = 0.4) -> float:
+    """The longest of 1, 2 and 5 times a power of ten that takes at most a `share` of an extent.
+
+    >>> bar_length(300.0), bar_length(45.0)
+    (100.0, 10.0)
+    """
+    most = extent * share
+    power = 10.0 ** np.floor(np.log10(most))
+    return float(max(step * power for step in (1, 2, 5) if step * power <= most))
+
+
 def colour_bar(scale: str = POSITIVE, *, width: int = 256, height: int = 14) -> Picture:
     """A Matplotlib colour scale from its least to its greatest value, left to right, (height, width, 3) uint8."""
     colours = matplotlib.colormaps[scale](np.linspace(0.0, 1.0, width))[None, :, :3]

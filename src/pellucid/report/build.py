@@ -47,6 +47,7 @@ from pellucid.report.scores import (
     ranks_table,
     times_table,
 )
+from pellucid.report.scroll import PAGE_BYTES, script
 from pellucid.report.sheets import sheets
 from pellucid.report.tables import (
     Table,
@@ -135,8 +136,15 @@ def render(study: StudyResult, *, show_progress: bool = False) -> str:
         road=ROAD,
         methods=method_terms(methods),
         glossary=glossary(metrics, set(study.statistics["models"]["metric"]), set(study.statistics["models"]["rule"])),
+        scroll_script=script() if _scrolled(parts) else "",
         share_scale=drawn(colour_bar(MATRIX), "Colour scale from 0 to 100 % of the true class", exact=True),
     )
+
+
+def _scrolled(parts: Sequence[DatasetPart]) -> bool:
+    """Whether there are volumes to scroll through."""
+    galleries = [model.gallery for part in parts for model in part.explanations]
+    return any(strip.scroll for each in galleries if each is not None for strip in each.strips)
 
 
 def _asked(study: StudyResult) -> tuple[list[str], list[str]]:
@@ -218,6 +226,7 @@ def _dataset_part(study: StudyResult, dataset: DatasetResult) -> DatasetPart:
 
 
 def _model_part(study: StudyResult, dataset: DatasetResult, model: str) -> ModelPart:
+    share = PAGE_BYTES // max(1, sum(len(each.models) for each in study.datasets))
     tables = [
         table for images in IMAGE_SETS for table in _map_tables(study, dataset, model, images) if table is not None
     ]
@@ -226,7 +235,9 @@ def _model_part(study: StudyResult, dataset: DatasetResult, model: str) -> Model
         for images in IMAGE_SETS
     ]
     tables += _verdict_tables(dataset, model)
-    return ModelPart(model, tables, [each for each in diagrams if each is not None], gallery(dataset, model))
+    return ModelPart(
+        model, tables, [each for each in diagrams if each is not None], gallery(dataset, model, page_bytes=share)
+    )
 
 
 def _verdict_tables(dataset: DatasetResult, model: str) -> list[Table]:
@@ -287,6 +298,7 @@ def _summary(dataset: DatasetResult) -> str:
     known = f" from {counted(patients, 'patient')}" if patients else ""
     size, channels, masks = facts["image_size"], facts["channels"], int(facts.get("masks", 0))
     unit = "pixels" if isinstance(size, int) else "voxels"
+    frame = f" ({facts['frame']})" if facts.get("frame") else ""
     split = (
         "The split is the one that the data give."
         if facts.get("given_split")
@@ -295,7 +307,7 @@ def _summary(dataset: DatasetResult) -> str:
     return (
         f"{counted(int(facts['images']), 'image')} of {counted(len(dataset.classes), 'class', 'classes')}"
         f"{known}, "
-        f"seen by the networks at {size_words(size)} {unit} in {counted(int(channels), 'channel')}; "
+        f"seen by the networks at {size_words(size)} {unit}{frame} in {counted(int(channels), 'channel')}; "
         f"{counted(masks, 'lesion mask') if masks else 'no lesion masks'}. {split}"
     )
 

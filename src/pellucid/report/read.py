@@ -208,12 +208,18 @@ def read_study(output: Path) -> StudyResult:
     )
 
 
-def open_pictures(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """Arrays and attributes of a small zarr group, or None where there is none."""
+def open_pictures(path: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Arrays and attributes of a small zarr group, or None where there is none.
+
+    Those of volumes are left on disk until one of them is asked for.
+    """
     if not path.is_dir():
         return None
     group = zarr.open_group(path, mode="r")
-    return {name: np.asarray(array[:]) for name, array in group.arrays()}, dict(group.attrs)
+    arrays: dict[str, Any] = dict(group.arrays())
+    if "volumes" not in arrays:
+        arrays = {name: np.asarray(array[:]) for name, array in arrays.items()}
+    return arrays, dict(group.attrs)
 
 
 def _read_dataset(

@@ -122,7 +122,9 @@ def _explain_shard(
     start = shard * SHARD
     images = torch.stack([dataset[position][0] for position in range(start, start + len(part))])
     target = torch.tensor([card.classes.index(name) for name in part["target"]])
-    masks, has_mask = prepared.masks(part)
+    truth = prepared.truth(part, dataset, start)
+    assert truth.masks is not None
+    masks, has_mask = truth.masks, torch.tensor([bool(path) for path in part["mask"]])
     seed = cell_seed(config.seed, cell, shard, with_model=False)  # controls are the same for every model
     with warnings.catch_warnings():
         for told_by_the_report in (GridWarning, MissingValuesWarning):
@@ -143,7 +145,7 @@ def _explain_shard(
             images,
             explanation,
             metrics=_measured(config),
-            masks=masks if bool(has_mask.any()) else None,
+            masks=truth if bool(has_mask.any()) else None,
             multi_label=card.multi_label,
             batch_size=config.evaluate.batch_size,
             generator=torch.Generator().manual_seed(seed + 1),
@@ -280,6 +282,8 @@ def _finish(
             "classes": list(card.classes),
             "image_size": card.image_size,
             "channels": card.channels,
+            "orientation": card.orientation,
+            "spacing": card.spacing,
             "normalisation": {"mean": list(card.mean), "std": list(card.std), "origin": card.normalisation},
             "pretrained": getattr(cell.model, "pretrained", None),
             "combination": read_json(store.combination) if store.combination.exists() else None,

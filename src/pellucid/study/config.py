@@ -18,10 +18,11 @@ from pydantic import (
 
 from pellucid.attribution import METHODS
 from pellucid.attribution.families import is_control
-from pellucid.data.enhancements import enhancement_label
+from pellucid.data.enhancements import ENHANCEMENTS, enhancement_label
 from pellucid.errors import InputError, unknown_name
 from pellucid.metrics import METRICS
 from pellucid.models.volumes import NETWORKS as VOLUME_NETWORKS
+from pellucid.models.volumes import check_volume_size
 from pellucid.statistics import TESTS
 from pellucid.study.dataset_settings import PHANTOM, DatasetSettings
 from pellucid.study.model_settings import (
@@ -203,8 +204,14 @@ class StudyConfig(Section):
             )
             if True in kinds and published:
                 raise ValueError(f"models: {name!r} has no published weights. Set pretrained = false.")
-        if True in kinds and set(self.enhancements) != {"none"}:
-            raise ValueError("enhancements: expected none for volumes, got some.")
+            for dataset in self.datasets:
+                if isinstance(dataset.image_size, tuple) and name in VOLUME_NETWORKS:
+                    check_volume_size(name, dataset.image_size)
+        flat = [each for each in self.enhancements if "2d" in ENHANCEMENTS.resolve(each).entry.needs]
+        if True in kinds and flat:
+            raise ValueError(
+                f"enhancements: expected such as take volumes, got {flat[0]!r}, which takes pictures only."
+            )
         return self
 
     @model_validator(mode="after")

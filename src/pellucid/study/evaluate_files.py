@@ -39,7 +39,7 @@ from pellucid.study.evaluate_summary import (
 from pellucid.study.explain_files import class_names, model_record, tell_coarse
 from pellucid.study.known_images import KnownImage, ListedImage, known_of, list_images
 from pellucid.study.saved_maps import SavedMap, SavedMaps, open_maps
-from pellucid.training.predict import as_wanted, image_files
+from pellucid.training.predict import as_wanted, frame_of, image_files
 
 KEPT = ".values"  # in the output: what a stopped run goes on from
 BANK = 64  # held-out images at most
@@ -236,7 +236,7 @@ def _readable(images: Sequence[ListedImage], run: _Run, advance: Advance) -> Ite
                 raise
             run.skip(listed.name, str(error).replace(str(listed.path), listed.name), advance)
             continue
-        known = known_of(listed, image, run.card.image_size, sources.labels)
+        known = known_of(listed, image, run.card.image_size, sources.labels, frame_of(run.card))
         if run.strict and known.problems:
             raise InputError(known.problems[0])
         run.problems += known.problems

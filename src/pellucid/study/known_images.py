@@ -16,8 +16,11 @@ from torch import Tensor
 
 from pellucid.data.images import IMAGE_ENDINGS, MedicalImage, read_image
 from pellucid.data.layout import Listing, list_table
+from pellucid.data.masks import on_voxels_of
 from pellucid.data.nifti import VOLUME_ENDINGS
-from pellucid.data.transforms import mask_of
+from pellucid.data.resample import Frame, Geometry
+from pellucid.data.transforms import AS_STORED, mask_of
+from pellucid.data.whole import DecodeError
 from pellucid.errors import InputError, UnreadableFileError, expected
 from pellucid.study.explain_files import is_own
 from pellucid.training.predict import image_files
@@ -27,6 +30,7 @@ MANIFESTS = ("manifest.csv", "manifest.parquet")
 
 NO_FILE = "the image has no {}"
 UNUSABLE = "the image's {} can't be used"
+UNSEEN = "the image's mask lies outside of what the network sees, or is empty"
 
 _OPTIONS = {"mask": "masks", "anatomy": "anatomy"}
 _BOX = ("x", "y", "w", "h")
@@ -220,8 +224,14 @@ def _with_boxes(images: Sequence[ListedImage], path: Path, roots: Sequence[Path]
     return told
 
 
-def known_of(listed: ListedImage, image: MedicalImage, size: Size, labels: tuple[int, ...] | None) -> KnownImage:
-    """The truth of an image that was read, at the network's size; what can't be used is left out and said."""
+def known_of(
+    listed: ListedImage,
+    image: MedicalImage,
+    size: Size,
+    labels: tuple[int, ...] | None,
+    frame: Frame = AS_STORED,
+) -> KnownImage:
+    """The truth of an image that was read, at the network's size and in its frame; what can't be used is said."""
     lengths = size if isinstance(size, tuple) else (size, size)
     missing: dict[str, str] = {}
     problems: list[str] = []
@@ -231,7 +241,7 @@ def known_of(listed: ListedImage, image: MedicalImage, size: Size, labels: tuple
         said = listed.doubt.get(kind, "")
         if file is not None:
             try:
-                masks[kind] = _mask(file, image, size, labels if kind == "mask" else None)
+                masks[kind] = _mask(file, image, size, labels if kind == "mask" else None, frame)
             except (UnreadableFileError, InputError) as error:
                 said = str(error)
         if said:
@@ -245,39 +255,29 @@ def known_of(listed: ListedImage, image: MedicalImage, size: Size, labels: tuple
     except InputError as error:
         missing["boxes"] = UNUSABLE.format("boxes")
         problems.append(f"boxes of {listed.name}: {error}")
-    shape = image.pixels.shape[1:]
-    spacing = None
-    if image.spacing is not None:
-        steps = zip(image.spacing, shape, lengths, strict=True)
-        spacing = tuple(step * length / wanted for step, length, wanted in steps)
+    if "mask" not in missing and not masks["mask"].any() and frame.spacing is not None:
+        missing["mask"] = UNSEEN
+    spacing = Geometry.of(image).steps(lengths, frame)
     return KnownImage(masks["mask"], masks["anatomy"], boxes, spacing, missing, tuple(problems))
 
 
-def _mask(file: Path, image: MedicalImage, size: Size, labels: tuple[int, ...] | None) -> Tensor:
+def _mask(file: Path, image: MedicalImage, size: Size, labels: tuple[int, ...] | None, frame: Frame) -> Tensor:
     """The mask of a file, that must fit its image voxel by voxel. Raises InputError, UnreadableFileError."""
-    mask = read_image(file)
-    own, wanted = mask.pixels.shape[1:], image.pixels.shape[1:]
-    if own != wanted:
-        raise InputError(f"it is {_lengths(own)} {_dots(own)}, its image {_lengths(wanted)}.")
-    if mask.affine is not None and image.affine is not None:
-        apart = np.abs(mask.affine - image.affine).max()
-        if apart > 1e-2 * max(min(image.spacing or (1.0,)), 1e-3):
-            raise InputError(f"its voxels lie elsewhere than the image's, by up to {apart:.3g} in the affine.")
+    try:
+        mask = on_voxels_of(read_image(file), image.pixels.shape[1:], image.affine)
+    except DecodeError as error:
+        raise InputError(f"{error}.") from error
     if labels is None and mask.affine is not None:
         there = np.unique(mask.pixels[mask.pixels != 0])
         if len(there) > 1:
             listed = ", ".join(f"{each:g}" for each in there[:5])
             raise InputError(f"it holds the labels {listed}; say which are the finding (--labels).")
-    return mask_of(mask, size=size, labels=labels)
+    return mask_of(mask, size=size, labels=labels, frame=frame)
 
 
 def _lengths(shape: Sequence[int]) -> str:
     """Width before height in pictures, as people say it; volumes by their axes."""
     return " × ".join(map(str, shape[::-1] if len(shape) == 2 else shape))
-
-
-def _dots(shape: Sequence[int]) -> str:
-    return "pixels" if len(shape) == 2 else "voxels"
 
 
 def _scaled(boxes: Sequence[Sequence[float]], image: MedicalImage, lengths: Sequence[int]) -> Tensor:
