@@ -18,8 +18,17 @@ _VALUES: dict[str, object] = {
     **dict.fromkeys(("FL", "FD"), 0.0),
     **dict.fromkeys(("DS", "IS"), "0"),
     **dict.fromkeys(("OB", "UN"), b"\0\0"),
-    **{"OW": b"\0\0", "OF": bytes(4), "OL": bytes(4), "OD": bytes(8), "OV": bytes(8)},
-    **{"AE": REMOVED, "AS": "000D", "DA": DATE, "TM": TIME, "DT": DATE + TIME, "UR": "urn:removed"},
+    "OW": b"\0\0",
+    "OF": bytes(4),
+    "OL": bytes(4),
+    "OD": bytes(8),
+    "OV": bytes(8),
+    "AE": REMOVED,
+    "AS": "000D",
+    "DA": DATE,
+    "TM": TIME,
+    "DT": DATE + TIME,
+    "UR": "urn:removed",
 }
 _NUMBERS = ("US", "SS", "UL", "SL", "UV", "SV", "AT", "FL", "FD", "DS", "IS")
 
@@ -68,7 +77,11 @@ def dummy_item(item: Dataset, uid: Callable[[str], str]) -> None:
     _drop_unknown(item)
     for element in list(item):
         if element.VR == "SQ":
-            if element.keyword in ("ConceptNameCodeSequence", "MeasurementUnitsCodeSequence", "ContentTemplateSequence"):
+            if element.keyword in (
+                "ConceptNameCodeSequence",
+                "MeasurementUnitsCodeSequence",
+                "ContentTemplateSequence",
+            ):
                 for code in element.value:
                     _standard_code(code, uid)
             else:
@@ -97,5 +110,20 @@ def _drop_unknown(item: Dataset) -> None:
             del item[tag]
 
 
-PUBLISHED_SCHEMES = ("DCM", "SCT", "SRT", "SNM3", "99SDM", "UCUM", "LN", "RADLEX", "FMA", "UMLS", "NCIt", "MDC", "I10", "ICD10")
+PUBLISHED_SCHEMES = (
+    "DCM",
+    "SCT",
+    "SRT",
+    "SNM3",
+    "99SDM",
+    "UCUM",
+    "LN",
+    "RADLEX",
+    "FMA",
+    "UMLS",
+    "NCIt",
+    "MDC",
+    "I10",
+    "ICD10",
+)
 """Coding schemes (PS3.16, 8) that are published, so that a code of theirs names a kind and no person or place."""

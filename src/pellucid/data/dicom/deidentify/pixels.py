@@ -167,5 +167,3 @@ def _black(dataset: Dataset, frames: np.ndarray) -> int:
             length = min(len(each) for each in entries)
             return first + int(np.argmin(sum(each[:length] for each in entries)))
     return int(frames.min()) if int(dataset.get("PixelRepresentation") or 0) else 0
-
-

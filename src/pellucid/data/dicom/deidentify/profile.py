@@ -191,9 +191,7 @@ _ACTIONS: dict[str, Action] = {
 }  # fmt: skip
 
 
-def action_of(
-    tag: int, vr: str, parent: str, sop_class: str, choices: Choices, *, referring: bool = False
-) -> Action:
+def action_of(tag: int, vr: str, parent: str, sop_class: str, choices: Choices, *, referring: bool = False) -> Action:
     """What is done to an attribute.
 
     Arguments:
