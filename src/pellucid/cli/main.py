@@ -12,7 +12,7 @@ from typing import Annotated, ParamSpec
 import typer
 
 import pellucid
-from pellucid.cli import data, demo, doctor, evaluate, explain, methods, paper, predict, report, run, train
+from pellucid.cli import data, demo, doctor, evaluate, explain, methods, pacs, paper, predict, report, run, train
 from pellucid.errors import InputError, PellucidError
 
 Arguments = ParamSpec("Arguments")
@@ -67,6 +67,9 @@ app.command()(told(methods.methods))
 app.command()(told(doctor.doctor))
 data_app = typer.Typer(help="Look a data set over before anything is trained on it.", no_args_is_help=True)
 data_app.command()(told(data.check))
+data_app.command()(told(pacs.query))
+data_app.command()(told(pacs.fetch))
+data_app.command()(told(pacs.store))
 app.add_typer(data_app, name="data")
 
 
