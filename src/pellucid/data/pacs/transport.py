@@ -84,7 +84,7 @@ class Transport:
 
     def get_json(self, path: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """The data sets of an answer in DICOM JSON (PS3.18 annex F); none where it is empty."""
-        with self.get(path, ", ".join(JSON_TYPES), parameters) as response:
+        with self.get(path, JSON_TYPES[0], parameters) as response:
             if response.status_code == HTTPStatus.NO_CONTENT:
                 return []
             return [each for each in self.json_of(response) if isinstance(each, dict)]
