@@ -17,9 +17,13 @@ from pellucid.cli.options import (
     Channels,
     Classes,
     Device,
+    Intensity,
+    Orientation,
     Output,
     Size,
+    Spacing,
     Strict,
+    laid_out,
     load_network,
     parse_bytes,
     parse_methods,
@@ -81,6 +85,9 @@ def evaluate(
     classes: Classes = None,
     size: Size = None,
     channels: Channels = None,
+    intensity: Intensity = None,
+    orientation: Orientation = None,
+    spacing: Spacing = None,
     index: Annotated[int | None, typer.Option(help="Which of the volumes that a file holds, from 0.", min=0)] = None,
     batch_size: Annotated[int, typer.Option(help="Images that the network sees at once.", min=1)] = 32,
     max_memory: Annotated[
@@ -110,6 +117,7 @@ def evaluate(
         asked = (METRICS.from_label(label) for label in METRICS_ASKED)
         measured = list({choice.label: choice for choice in [*measured, *asked]}.values())
     network = load_network(model, pick_device(device), arch, classes, size, channels)
+    network = laid_out(network, arch, intensity, orientation, spacing)
     question = EvaluationQuestion(
         metrics=measured,
         methods=chosen,
@@ -206,9 +214,17 @@ def write_section(found: Evaluated, output: Path, title: str, *, judged: bool = 
     table = found.scores.drop(columns="image")
     samples = found.samples.assign(image=names)
     if not judged:
-        return write_evaluation(table, output, samples=samples, title=title)
+        return write_evaluation(table, output, samples=samples, title=title, curves=found.curves)
     said = verdicts(found.scores, found.samples["probability"].tolist())
     counts = said["verdict"].value_counts()
     typer.echo("maps: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
     thresholds = default_calibration().text()
-    return write_evaluation(table, output, samples=samples, verdicts=said, thresholds=thresholds, title=title)
+    return write_evaluation(
+        table,
+        output,
+        samples=samples,
+        verdicts=said,
+        thresholds=thresholds,
+        title=title,
+        curves=found.curves,
+    )

@@ -7,7 +7,21 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from pellucid.cli.options import Arch, Channels, Classes, Device, Size, Strict, load_network, parse_bytes, parse_methods
+from pellucid.cli.options import (
+    Arch,
+    Channels,
+    Classes,
+    Device,
+    Intensity,
+    Orientation,
+    Size,
+    Spacing,
+    Strict,
+    laid_out,
+    load_network,
+    parse_bytes,
+    parse_methods,
+)
 from pellucid.errors import expected
 
 if TYPE_CHECKING:
@@ -29,6 +43,9 @@ def explain(
     classes: Classes = None,
     size: Size = None,
     channels: Channels = None,
+    intensity: Intensity = None,
+    orientation: Orientation = None,
+    spacing: Spacing = None,
     index: Annotated[int | None, typer.Option(help="Which of the volumes that a file holds, from 0.", min=0)] = None,
     fuse: Annotated[str | None, typer.Option(help="One map of several layers: mean or max.")] = None,
     batch_size: Annotated[int, typer.Option(help="Images that run at once.", min=1)] = 32,
@@ -50,6 +67,7 @@ def explain(
     chosen = parse_methods(methods or [])
     where = pick_device(device)
     network = load_network(model, where, arch, classes, size, channels)
+    network = laid_out(network, arch, intensity, orientation, spacing)
     if fuse not in (None, "mean", "max"):
         raise expected("fuse", "mean or max", repr(fuse))
     if precision not in ("float32", "bfloat16"):

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pellucid.data.images import decode_file, quiet_decoders
+from pellucid.data.images import MedicalImage, decode_file, quiet_decoders
 from pellucid.data.labels import classes_in
 from pellucid.data.layout import Listing, list_folder, list_table
+from pellucid.data.masks import on_voxels_of
 from pellucid.data.whole import DecodeError
 from pellucid.errors import InputError, UnreadableFileError, expected
 from pellucid.progress import progress
@@ -155,25 +156,23 @@ def _refuse(root: Path, sample: str, mask: str, result: _Measured | str) -> None
 
 def _measure_one(root: Path, sample: str, mask: str, volumes: bool) -> _Measured | str:
     try:
-        pixels = decode_file(root / sample, volumes=volumes).pixels
+        image = decode_file(root / sample, volumes=volumes)
     except DecodeError as error:
         return str(error)
+    pixels = image.pixels
     if volumes != (pixels.ndim == 4):
         return "a picture, where volumes are wanted"
     channels, *lengths = pixels.shape
-    problem = _mask_problem(root / mask, lengths) if mask else ""
+    problem = _mask_problem(root / mask, image) if mask else ""
     return _Measured(pixel_hash(pixels), (lengths[-1], lengths[-2]), channels, pixels.dtype.itemsize * 8, problem)
 
 
-def _mask_problem(path: Path, lengths: Sequence[int]) -> str:
+def _mask_problem(path: Path, image: MedicalImage) -> str:
+    shape = image.pixels.shape[1:]
     try:
-        mask = decode_file(path, volumes=len(lengths) == 3)
+        on_voxels_of(decode_file(path, volumes=len(shape) == 3), shape, image.affine)
     except DecodeError as error:
         return str(error)
-    own = mask.pixels.shape[1:]
-    if list(own) != list(lengths):
-        one, other = (" × ".join(map(str, reversed(each))) for each in (own, lengths))
-        return f"it is {one} pixels, its image {other}"
     return ""
 
 

@@ -25,14 +25,17 @@ from pellucid.attribution import Explanation, GridWarning, explain, multi_label,
 from pellucid.attribution.engine import COARSE_GRID, PAPER_METHODS, MethodChoice, Precision
 from pellucid.attribution.merging import Fusion
 from pellucid.data.images import IMAGE_ENDINGS, MedicalImage, read_image
+from pellucid.data.maps_out import write_map
 from pellucid.data.nifti import VOLUME_ENDINGS
+from pellucid.data.resample import grid_of
+from pellucid.data.shown import as_shown
 from pellucid.drawing import Panel, Picture, Row, encode, enlarge, is_signed, overlay, sheet, strongest, to_picture
 from pellucid.errors import InputError, UnreadableFileError, expected, unknown_name
 from pellucid.files import read_json, write_json, written_whole
 from pellucid.models.checkpoints import ModelCard, digest
 from pellucid.progress import Advance, progress
-from pellucid.study.explain_volumes import VOLUME_MAP, greatest, millimetres, planes, volume_maps, write_map
-from pellucid.training.predict import as_wanted, image_files
+from pellucid.study.explain_volumes import VOLUME_MAP, Shown, greatest, millimetres, planes, volume_maps
+from pellucid.training.predict import as_wanted, frame_of, image_files
 
 OVERLAY, MAPS, RECORD = ".overlay.png", ".maps.npz", ".json"
 SIDE = 320  # pixels of a drawn image's longer side
@@ -137,7 +140,7 @@ def explain_files(
             if not records:
                 tell_coarse(explanation.layer, explanation.grid)
             for read, one in zip(part, explanation, strict=True):
-                records.append(_write(read, one, classes, about, out))
+                records.append(_write(read, one, card, about, out))
                 advance(1)
     if not records:
         reasons = "; ".join(reason for _, reason in unreadable[:3])
@@ -245,11 +248,12 @@ def _readable(
             yield _Read(path, name, prepared, image)
 
 
-def _picture(image: MedicalImage) -> Picture:
-    """The image as it is shown, in its own shape."""
-    picture = to_picture(np.moveaxis(image.pixels, 0, -1))
+def _picture(image: MedicalImage, intensity: str) -> tuple[Picture, str]:
+    """The image as it is shown, in its own shape, and by which window."""
+    grey, window = as_shown(image, intensity)
+    picture = to_picture(np.moveaxis(grey, 0, -1))
     height, width = picture.shape[:2]
-    return enlarge(picture, max(1, round(width * SIDE / max(height, width))))
+    return enlarge(picture, max(1, round(width * SIDE / max(height, width)))), window
 
 
 def tell_coarse(layer: str, grid: Sequence[int]) -> None:
@@ -278,6 +282,8 @@ def model_record(network: nn.Module, card: ModelCard) -> dict[str, Any]:
         "weights": digest(network),
         "image_size": card.image_size,
         "channels": card.channels,
+        "orientation": card.orientation,
+        "spacing": card.spacing,
         "intensity": card.intensity,
         "enhancement": card.enhancement,
         "normalisation": {"mean": list(card.mean), "std": list(card.std), "origin": card.normalisation},
@@ -285,10 +291,12 @@ def model_record(network: nn.Module, card: ModelCard) -> dict[str, Any]:
     }
 
 
-def _write(read: _Read, one: Explanation, classes: Sequence[str], about: Mapping[str, Any], out: Path) -> Path:
+def _write(read: _Read, one: Explanation, card: ModelCard, about: Mapping[str, Any], out: Path) -> Path:
     """The files of one image; the record comes last."""
+    classes = class_names(card)
     overlay_path, record_path = (out / f"{read.name}{ending}" for ending in (OVERLAY, RECORD))
-    methods, drawn = (_write_maps if read.source.affine is None else _write_volumes)(read, one, classes, out)
+    write = _write_maps if read.source.affine is None else _write_volumes
+    methods, drawn = write(read, one, classes, out, card)
     with written_whole(overlay_path) as aside:
         aside.write_bytes(encode(drawn))
     index = one.target[0].tolist()  # a list where all classes were explained
@@ -314,7 +322,7 @@ def _write(read: _Read, one: Explanation, classes: Sequence[str], about: Mapping
 
 
 def _write_maps(
-    read: _Read, one: Explanation, classes: Sequence[str], out: Path
+    read: _Read, one: Explanation, classes: Sequence[str], out: Path, card: ModelCard
 ) -> tuple[dict[str, dict[str, Any]], Picture]:
     """The maps of a picture in one file: what the record says of each method, and the sheet."""
     path = out / f"{read.name}{MAPS}"
@@ -325,30 +333,34 @@ def _write_maps(
         label: {**_facts(values, "bilinear" if label in one.layer_maps else None), "file": path.name}
         for label, values in arrays.items()
     }
-    return methods, _sheet(read, one, classes)
+    return methods, _sheet(read, one, classes, card.intensity)
 
 
 def _write_volumes(
-    read: _Read, one: Explanation, classes: Sequence[str], out: Path
+    read: _Read, one: Explanation, classes: Sequence[str], out: Path, card: ModelCard
 ) -> tuple[dict[str, dict[str, Any]], Picture]:
     """The maps of a volume, a file each: what the record says of each method, and the sheet."""
     methods: dict[str, dict[str, Any]] = {}
     titles = _titles(one, classes)[:VOLUME_CLASSES_DRAWN]
     rows: dict[int, list[Row]] = {place: [] for place, _ in titles}
-    for number, found in enumerate(volume_maps(read.source, one)):
+    grid = grid_of(read.source.pixels.shape[1:], read.source.affine, read.image.shape[1:], frame_of(card))
+    shown = Shown.of(read.source, card.intensity, grid)
+    for number, found in enumerate(volume_maps(read.source, one, grid)):
         path = out / f"{read.name}.{_plain(found.label)}{VOLUME_MAP}"
         if path.name in {entry["file"] for entry in methods.values()}:  # labels that differ in signs alone
             path = out / f"{read.name}.{_plain(found.label)}-{number}{VOLUME_MAP}"
-        write_map(path, found, read.source)
+        write_map(path, found.values, read.source, found.label)
         largest = greatest(strongest(found.values, axes=3))
         methods[found.label] = {
             **_facts(found.values, "trilinear" if found.resized else None),
             "file": path.name,
             "greatest": {"voxel": list(largest), "mm": millimetres(read.source, largest)},
+            "seen": grid.seen(),
+            "window": shown.window,
         }
         for place, title in titles:
             values = found.values[place] if one.target.ndim == 2 else found.values
-            row = planes(read.source, values, found.label)
+            row = planes(read.source, values, found.label, shown)
             rows[place].append(Row(f"{title}: {row.title}", row.panels))
     return methods, sheet([row for place, _ in titles for row in rows[place]])
 
@@ -369,14 +381,14 @@ def _titles(one: Explanation, classes: Sequence[str]) -> list[tuple[int, str]]:
     return [(each, f"{classes[int(indices[each])]}, probability {float(probabilities[each]):.3f}") for each in places]
 
 
-def _sheet(read: _Read, one: Explanation, classes: Sequence[str]) -> Picture:
+def _sheet(read: _Read, one: Explanation, classes: Sequence[str], intensity: str) -> Picture:
     """The image and every method's overlay, a row per class."""
-    picture, rows = _picture(read.source), []
+    (picture, window), rows = _picture(read.source, intensity), []
     for place, title in _titles(one, classes)[:CLASSES_DRAWN]:
         panels = [Panel(picture, "image")]
         for label, values in one.maps.items():
             panels.append(_panel(picture, label, values[0, place] if one.target.ndim == 2 else values[0]))
-        rows.append(Row(title, panels))
+        rows.append(Row(f"{title}; {window}" if window else title, panels))
     return sheet(rows)
 
 

@@ -16,8 +16,11 @@ from torch import Tensor
 
 from pellucid.data.images import IMAGE_ENDINGS, MedicalImage, read_image
 from pellucid.data.layout import Listing, list_table
+from pellucid.data.masks import on_voxels_of
 from pellucid.data.nifti import VOLUME_ENDINGS
-from pellucid.data.transforms import mask_of
+from pellucid.data.resample import Frame, Geometry
+from pellucid.data.transforms import AS_STORED, mask_of
+from pellucid.data.whole import DecodeError
 from pellucid.errors import InputError, UnreadableFileError, expected
 from pellucid.study.explain_files import is_own
 from pellucid.training.predict import image_files
@@ -27,6 +30,7 @@ MANIFESTS = ("manifest.csv", "manifest.parquet")
 
 NO_FILE = "the image has no {}"
 UNUSABLE = "the image's {} can't be used"
+UNSEEN = "the image's mask lies outside of what the network sees, or is empty"
 
 _OPTIONS = {"mask": "masks", "anatomy": "anatomy"}
 _BOX = ("x", "y", "w", "h")
@@ -55,7 +59,8 @@ class ListedImage:
     """An image file: its name (posix, relative to what was given), and what is said of it; "" where nothing is.
 
     `mask` and `anatomy` are files, or None; `doubt` says by "mask" or "anatomy" why it can't be told which file;
-    `boxes` are (x, y, w, h).
+    `boxes` are (x, y, w, h). Where an image may have several labels, one that is `listed` in a manifest without any has
+    none.
     """
 
     path: Path
@@ -66,6 +71,7 @@ class ListedImage:
     anatomy: Path | None = None
     boxes: tuple[tuple[float, ...], ...] = ()
     doubt: dict[str, str] = field(default_factory=dict)
+    listed: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,9 @@ class KnownImage:
     problems: tuple[str, ...]
 
 
-def list_images(paths: Sequence[Path], sources: Sources, classes: Sequence[str]) -> list[ListedImage]:
+def list_images(
+    paths: Sequence[Path], sources: Sources, classes: Sequence[str], *, multi_label: bool = False
+) -> list[ListedImage]:
     """Each image once, with where its truth lies.
 
     Arguments:
@@ -92,6 +100,7 @@ def list_images(paths: Sequence[Path], sources: Sources, classes: Sequence[str])
             hold one.
         sources: where labels, masks, boxes and anatomy are.
         classes: of the network; an image in a folder of that name has it as its label.
+        multi_label: whether an image may have several of them, or none.
 
     Raises:
         InputError: a path that isn't there, no image among them, or a source that fits none of the images.
@@ -99,7 +108,7 @@ def list_images(paths: Sequence[Path], sources: Sources, classes: Sequence[str])
     found: dict[Path, ListedImage] = {}
     apart = [each.resolve() for each in (sources.masks, sources.anatomy) if each is not None]
     for path in paths:
-        for image in _listed(path, sources, classes):
+        for image in _listed(path, sources, classes, multi_label):
             real = image.path.resolve()
             if path.is_file() or not any(real.is_relative_to(folder) for folder in apart):
                 found.setdefault(real, image)
@@ -107,17 +116,17 @@ def list_images(paths: Sequence[Path], sources: Sources, classes: Sequence[str])
         raise InputError(f"images: no image file in {', '.join(map(str, paths))}.")
     images = _told_apart(found)
     if sources.manifest is not None:
-        images = _by_manifest(images, list_table(sources.manifest), sources.manifest)
+        images = _by_manifest(images, list_table(sources.manifest, multi_label=multi_label), sources.manifest)
     for kind, folder in (("mask", sources.masks), ("anatomy", sources.anatomy)):
         if folder is not None:
             images = _with_files(images, kind, folder)
     return images if sources.boxes is None else _with_boxes(images, sources.boxes, paths)
 
 
-def _listed(path: Path, sources: Sources, classes: Sequence[str]) -> Iterable[ListedImage]:
+def _listed(path: Path, sources: Sources, classes: Sequence[str], multi_label: bool) -> Iterable[ListedImage]:
     manifest = next((path / name for name in MANIFESTS if (path / name).is_file()), None) if path.is_dir() else path
     if manifest is not None and sources.manifest is None and manifest.suffix.lower() in (".csv", ".parquet"):
-        listing = list_table(manifest)
+        listing = list_table(manifest, multi_label=multi_label)
         for row in _rows(listing):
             yield _of_row(ListedImage(listing.root / row["sample"], row["sample"]), row, listing.root)
         return
@@ -136,7 +145,7 @@ def _rows(listing: Listing) -> list[dict[str, str]]:
 
 def _of_row(image: ListedImage, row: Mapping[str, str], root: Path) -> ListedImage:
     mask = root / row["mask"] if row["mask"] else None
-    return replace(image, label=row["label"], patient=row["patient_id"], mask=mask)
+    return replace(image, label=row["label"], patient=row["patient_id"], mask=mask, listed=True)
 
 
 def _told_apart(found: dict[Path, ListedImage]) -> list[ListedImage]:
@@ -215,8 +224,14 @@ def _with_boxes(images: Sequence[ListedImage], path: Path, roots: Sequence[Path]
     return told
 
 
-def known_of(listed: ListedImage, image: MedicalImage, size: Size, labels: tuple[int, ...] | None) -> KnownImage:
-    """The truth of an image that was read, at the network's size; what can't be used is left out and said."""
+def known_of(
+    listed: ListedImage,
+    image: MedicalImage,
+    size: Size,
+    labels: tuple[int, ...] | None,
+    frame: Frame = AS_STORED,
+) -> KnownImage:
+    """The truth of an image that was read, at the network's size and in its frame; what can't be used is said."""
     lengths = size if isinstance(size, tuple) else (size, size)
     missing: dict[str, str] = {}
     problems: list[str] = []
@@ -226,7 +241,7 @@ def known_of(listed: ListedImage, image: MedicalImage, size: Size, labels: tuple
         said = listed.doubt.get(kind, "")
         if file is not None:
             try:
-                masks[kind] = _mask(file, image, size, labels if kind == "mask" else None)
+                masks[kind] = _mask(file, image, size, labels if kind == "mask" else None, frame)
             except (UnreadableFileError, InputError) as error:
                 said = str(error)
         if said:
@@ -240,39 +255,29 @@ def known_of(listed: ListedImage, image: MedicalImage, size: Size, labels: tuple
     except InputError as error:
         missing["boxes"] = UNUSABLE.format("boxes")
         problems.append(f"boxes of {listed.name}: {error}")
-    shape = image.pixels.shape[1:]
-    spacing = None
-    if image.spacing is not None:
-        steps = zip(image.spacing, shape, lengths, strict=True)
-        spacing = tuple(step * length / wanted for step, length, wanted in steps)
+    if "mask" not in missing and not masks["mask"].any() and frame.spacing is not None:
+        missing["mask"] = UNSEEN
+    spacing = Geometry.of(image).steps(lengths, frame)
     return KnownImage(masks["mask"], masks["anatomy"], boxes, spacing, missing, tuple(problems))
 
 
-def _mask(file: Path, image: MedicalImage, size: Size, labels: tuple[int, ...] | None) -> Tensor:
+def _mask(file: Path, image: MedicalImage, size: Size, labels: tuple[int, ...] | None, frame: Frame) -> Tensor:
     """The mask of a file, that must fit its image voxel by voxel. Raises InputError, UnreadableFileError."""
-    mask = read_image(file)
-    own, wanted = mask.pixels.shape[1:], image.pixels.shape[1:]
-    if own != wanted:
-        raise InputError(f"it is {_lengths(own)} {_dots(own)}, its image {_lengths(wanted)}.")
-    if mask.affine is not None and image.affine is not None:
-        apart = np.abs(mask.affine - image.affine).max()
-        if apart > 1e-2 * max(min(image.spacing or (1.0,)), 1e-3):
-            raise InputError(f"its voxels lie elsewhere than the image's, by up to {apart:.3g} in the affine.")
+    try:
+        mask = on_voxels_of(read_image(file), image.pixels.shape[1:], image.affine)
+    except DecodeError as error:
+        raise InputError(f"{error}.") from error
     if labels is None and mask.affine is not None:
         there = np.unique(mask.pixels[mask.pixels != 0])
         if len(there) > 1:
             listed = ", ".join(f"{each:g}" for each in there[:5])
             raise InputError(f"it holds the labels {listed}; say which are the finding (--labels).")
-    return mask_of(mask, size=size, labels=labels)
+    return mask_of(mask, size=size, labels=labels, frame=frame)
 
 
 def _lengths(shape: Sequence[int]) -> str:
     """Width before height in pictures, as people say it; volumes by their axes."""
     return " × ".join(map(str, shape[::-1] if len(shape) == 2 else shape))
-
-
-def _dots(shape: Sequence[int]) -> str:
-    return "pixels" if len(shape) == 2 else "voxels"
 
 
 def _scaled(boxes: Sequence[Sequence[float]], image: MedicalImage, lengths: Sequence[int]) -> Tensor:

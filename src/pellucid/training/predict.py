@@ -12,13 +12,15 @@ from torch.utils.data import DataLoader
 
 from pellucid.data.images import IMAGE_ENDINGS, MedicalImage, read_image
 from pellucid.data.labels import joined
+from pellucid.data.nifti import VOLUME_ENDINGS
+from pellucid.data.resample import Frame
 from pellucid.data.transforms import Normalisation, prepare
 from pellucid.errors import InputError, UnreadableFileError
 from pellucid.models.checkpoints import ModelCard, load_weights
 from pellucid.progress import progress
 from pellucid.training.classifier import Item
 
-_FILES_AT_ONCE = 32
+_FILES_AT_ONCE, _VOLUMES_AT_ONCE = 32, 4
 
 
 def predict(
@@ -68,13 +70,14 @@ def predict_files(
         InputError: a path that isn't there, or no image among them.
         UnreadableFileError: the weights can't be read; or, when `strict`, an image.
     """
-    files = image_files([Path(path) for path in paths])
     network, card = load_weights(weights, device)
+    files = image_files([Path(path) for path in paths], (*IMAGE_ENDINGS, *(VOLUME_ENDINGS if card.axes == 3 else ())))
+    at_once = _VOLUMES_AT_ONCE if card.axes == 3 else _FILES_AT_ONCE
     rows: list[dict[str, object]] = []
     unreadable: list[tuple[str, str]] = []
     with torch.inference_mode(), progress("predicting", len(files), show=show_progress) as advance:
-        for start in range(0, len(files), _FILES_AT_ONCE):
-            part = files[start : start + _FILES_AT_ONCE]
+        for start in range(0, len(files), at_once):
+            part = files[start : start + at_once]
             read, images = [], []
             for path in part:
                 try:
@@ -109,8 +112,14 @@ def as_wanted(image: MedicalImage, card: ModelCard) -> Tensor:
         size=card.image_size,
         intensity=card.intensity,
         enhancement=card.enhancement,
+        frame=frame_of(card),
     )
     return Normalisation(card.mean, card.std, card.normalisation).normalise(prepared, card.axes)
+
+
+def frame_of(card: ModelCard) -> Frame:
+    """How volumes are laid before the network of a card."""
+    return Frame(card.orientation, card.spacing)
 
 
 def image_files(paths: Sequence[Path], endings: tuple[str, ...] = IMAGE_ENDINGS) -> list[Path]:
