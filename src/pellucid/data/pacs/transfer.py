@@ -243,9 +243,9 @@ class _Memory:
         self._all: dict[str, Any] = {}
         if path is not None and path.exists():
             try:
-                self._all = dict(read_json(path))
+                self._all = read_json(path)
                 self._here: dict[str, str] = dict(self._all.get(self._address, {}))
-            except (OSError, ValueError, TypeError) as error:
+            except (OSError, ValueError, TypeError, AttributeError) as error:
                 raise expected("record", "the JSON file of what was stored", f"a damaged {path}") from error
         else:
             self._here = {}
