@@ -6,6 +6,7 @@ import datetime
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from highdicom.sr.coding import CodedConcept
 from pydicom.dataset import Dataset
 from pydicom.valuerep import DA, DT, TM
 
-import pellucid
 from pellucid.data.dicom.source import Source, put_right
 from pellucid.data.dicom.uids import derived_uid
 from pellucid.errors import expected
@@ -45,15 +45,16 @@ _WITHOUT_GRADIENTS = ("eigen-cam", "ablation-cam", "score-cam", "relevance-cam")
 class About:
     """Who made the objects, and when.
 
-    `weights` is the digest of the network's weights. `when` is the time that the objects carry, as local time, such as
+    `weights` is the digest of the network's weights, `version` that of pellucid. `when` is the time that the objects carry, as local time, such as
     `datetime.datetime.now()`: with equal `when` and equal content the objects are equal to the last byte, and with
     another time they are other objects, under other UIDs.
     """
 
     architecture: str
     weights: str
+    version: str
     when: datetime.datetime
-    version: str = pellucid.__version__
+    version: str = version("pellucid")
 
 
 @dataclass(frozen=True)
