@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-import pellucid
 from pellucid.attribution import Explanation, resize_maps
 from pellucid.data.images import MedicalImage
 from pellucid.data.maps_out import write_map
@@ -158,7 +157,7 @@ def _write_objects(
         classes = values if explained.one.target.ndim == 2 else values[None]
         maps += [Map(label, each, finding) for each, finding in zip(classes, findings, strict=True)]
     wanted = Wanted(wishes.objects, parse_threshold(wishes.threshold), card.intensity, explained.index)
-    made = write_objects(explained.image, maps, About(card.architecture, weights, pellucid.__version__, when), *where, wanted)
+    made = write_objects(explained.image, maps, About(card.architecture, weights, when), *where, wanted)
     return made.files, made.left_out
 
 

@@ -20,7 +20,7 @@ from references.checkers import dumped, errors_of
 from references.ct_series import write_ct_series
 
 SHARED = Path(__file__).parents[4] / "shared/data/dicom_nifti/dicom"
-ABOUT = About("resnet50", "0123456789abcdef", "1.2.3", datetime.datetime(2024, 5, 6, 7, 8, 9))
+ABOUT = About("resnet50", "0123456789abcdef", datetime.datetime(2024, 5, 6, 7, 8, 9))
 FINDING = Finding("Lungenentzündung", 1.25, 0.875, predicted=True)
 
 # A Parametric Map needs plane positions and orientations where its frame of reference is relative to the patient, or to

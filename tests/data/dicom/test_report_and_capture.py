@@ -23,7 +23,7 @@ from pellucid.data.images import MedicalImage
 from references import dicom_sources as sources
 from references.ct_series import FRAME, write_ct_series
 
-ABOUT = About("resnet50", "0123456789abcdef", "1.2.3", datetime.datetime(2024, 5, 6, 7, 8, 9))
+ABOUT = About("resnet50", "0123456789abcdef", datetime.datetime(2024, 5, 6, 7, 8, 9))
 FINDING = Finding("pneumonia", 1.25, 0.875, predicted=True)
 
 

@@ -83,7 +83,7 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     name, at = request.param, tmp_path_factory.mktemp("round-trip")
     image = series(at / "series", name)
     values = explained(image)
-    about = About("toy", "0123456789abcdef", "1.2.3", datetime.datetime(2024, 5, 6, 7, 8, 9))
+    about = About("toy", "0123456789abcdef", datetime.datetime(2024, 5, 6, 7, 8, 9))
     one = Map("layer-cam", values, Finding("bright", 1.0))
     kinds = ("parametric-map", "segmentation")
     files = write_objects(image, [one], about, at, "a", Wanted(kinds)).files

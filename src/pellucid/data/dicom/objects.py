@@ -45,14 +45,13 @@ _WITHOUT_GRADIENTS = ("eigen-cam", "ablation-cam", "score-cam", "relevance-cam")
 class About:
     """Who made the objects, and when.
 
-    `weights` is the digest of the network's weights, `version` that of pellucid. `when` is the time that the objects carry, as local time, such as
+    `weights` is the digest of the network's weights. `when` is the time that the objects carry, as local time, such as
     `datetime.datetime.now()`: with equal `when` and equal content the objects are equal to the last byte, and with
     another time they are other objects, under other UIDs.
     """
 
     architecture: str
     weights: str
-    version: str
     when: datetime.datetime
     version: str = version("pellucid")
 
