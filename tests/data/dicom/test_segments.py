@@ -3,40 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pydicom
 import pytest
-from highdicom.content import AlgorithmIdentificationSequence
-from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
-from pydicom.sr.codedict import codes
 
 from pellucid.data.dicom.segments import decode_segments, is_segmentation, referenced_series
 from pellucid.data.images import read_image
 from pellucid.data.masks import on_voxels_of, read_mask
 from pellucid.data.whole import DecodeError
 from pellucid.errors import UnreadableFileError
+from references.segmentations import write_segmentation
 from references.slices import AXIAL, ROOT, oblique, write_series
-
-
-def described(number: int) -> SegmentDescription:
-    return SegmentDescription(
-        number, f"segment {number}", codes.SCT.Organ, codes.SCT.Liver, SegmentAlgorithmTypeValues.AUTOMATIC,
-        AlgorithmIdentificationSequence("made up", codes.DCM.ArtificialIntelligence, "1"),
-    )  # fmt: skip
-
-
-def marked(files: list[Path], labels: np.ndarray, path: Path, kind: str = "BINARY", **options: Any) -> Path:
-    """Write the segmentation (D, H, W) of a series, in an order that isn't its own."""
-    order = np.random.default_rng(1).permutation(len(files))
-    segments = sorted(set(np.unique(labels).tolist()) - {0}) if labels.ndim == 3 else range(1, labels.shape[-1] + 1)
-    Segmentation(
-        [pydicom.dcmread(files[place]) for place in order], labels[order], SegmentationTypeValues[kind],
-        [described(int(each)) for each in segments], f"{ROOT}.4", 1, f"{ROOT}.4.1", 1, "made up", "made up", "1", "1",
-        **options,
-    ).save_as(path)  # fmt: skip
-    return path
 
 
 @pytest.mark.parametrize("orientation", [AXIAL, oblique()])
@@ -49,7 +26,7 @@ def test_a_mask_lies_where_it_was_drawn(
     labels = np.zeros((6, 5, 7), np.uint8)
     labels[list(slices), 1:3, 2:6] = 1
     labels[slices[0], 0, 0] = 1
-    path = marked(files, labels, tmp_path / "seg.dcm", kind)
+    path = write_segmentation(files, labels, tmp_path / "seg.dcm", kind)
     image, mask = read_image(tmp_path / "ct"), read_mask(path, read_image(tmp_path / "ct").affine)
     laid = on_voxels_of(mask, image.pixels.shape[1:], image.affine)
     np.testing.assert_array_equal(laid.pixels[0], labels)
@@ -64,7 +41,7 @@ def test_a_mask_lies_where_it_was_drawn(
 def test_segments_keep_their_numbers(tmp_path: Path) -> None:
     files = write_series(tmp_path / "ct")
     labels = np.random.default_rng(0).integers(0, 4, (6, 5, 7)).astype(np.uint8)
-    mask = read_mask(marked(files, labels, tmp_path / "seg.dcm"))
+    mask = read_mask(write_segmentation(files, labels, tmp_path / "seg.dcm"))
     np.testing.assert_array_equal(mask.pixels[0], labels)
     np.testing.assert_allclose(mask.affine, read_image(tmp_path / "ct").affine, atol=1e-6)
 
@@ -72,7 +49,7 @@ def test_segments_keep_their_numbers(tmp_path: Path) -> None:
 def test_fractions_count_from_one_half_on(tmp_path: Path) -> None:
     files = write_series(tmp_path / "ct")
     share = np.linspace(0, 1, 6 * 5 * 7, dtype=np.float32).reshape(6, 5, 7)
-    mask = read_mask(marked(files, share[..., None], tmp_path / "seg.dcm", "FRACTIONAL"))
+    mask = read_mask(write_segmentation(files, share[..., None], tmp_path / "seg.dcm", "FRACTIONAL"))
     np.testing.assert_array_equal(mask.pixels[0, -5:], share[-5:] >= 0.5)
 
 
@@ -80,7 +57,7 @@ def test_segments_that_overlap_are_refused(tmp_path: Path) -> None:
     files = write_series(tmp_path / "ct")
     labels = np.zeros((6, 5, 7, 2), np.uint8)
     labels[2, 1:3, 1:3, 0] = labels[2, 2:4, 2:4, 1] = 1
-    path = marked(files, labels, tmp_path / "seg.dcm")
+    path = write_segmentation(files, labels, tmp_path / "seg.dcm")
     with pytest.raises(UnreadableFileError, match="its segments 1 and 2 overlap"):
         read_mask(path)
 
@@ -88,7 +65,7 @@ def test_segments_that_overlap_are_refused(tmp_path: Path) -> None:
 def test_frames_off_a_grid_are_refused(tmp_path: Path) -> None:
     files = write_series(tmp_path / "ct", [0, 2, 4.5, 7, 11])
     labels = np.ones((5, 5, 7), np.uint8)
-    path = marked(files, labels, tmp_path / "seg.dcm")
+    path = write_segmentation(files, labels, tmp_path / "seg.dcm")
     with pytest.raises(DecodeError, match="mm off a grid of equal steps"):
         decode_segments(path.read_bytes(), path)
 
@@ -98,7 +75,7 @@ def test_a_mask_of_another_grid_is_taken_to_the_nearest_voxels(tmp_path: Path) -
     image = read_image(tmp_path / "ct")
     labels = np.zeros((6, 5, 7), np.uint8)
     labels[2:4, 1:4, 2:5] = 1
-    mask = read_mask(marked(files, labels, tmp_path / "seg.dcm"), image.affine)
+    mask = read_mask(write_segmentation(files, labels, tmp_path / "seg.dcm"), image.affine)
     half = np.diag([0.5, 0.5, 0.5, 1.0])
     half[:3, 3] = -0.25  # each of the image's voxels is eight of the finer grid's
     finer = image.affine @ half

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from pellucid.data.dicom.series import scan
 from pellucid.data.images import MedicalImage, read_image
 from pellucid.errors import UnreadableFileError
-from references.slices import AXIAL, CORONAL, oblique, write_series
+from references.slices import AXIAL, CORONAL, oblique, stored, write_series
 
 PYDICOM = Path(pydicom.__file__).parent / "data" / "test_files" / "dicomdirtests"
 
