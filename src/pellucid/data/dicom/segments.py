@@ -37,7 +37,8 @@ def decode_segments(data: bytes, path: Path, affine: np.ndarray | None = None) -
     """The numbers of segments at voxels (1, D, H, W), 0 where there is none, or at pixels (1, H, W) without a place.
 
     Frames lie where they say; slices that the file leaves out are empty, and how thick those are says the `affine` of
-    the image that was marked, where it is given. Fractions count from one half on. Raises DecodeError where frames don't lie on one grid, or segments overlap.
+    the image that was marked, where it is given. Fractions count from one half on. Raises DecodeError where frames
+    don't lie on one grid, or segments overlap.
     """
     file = open_file(data)
     layout = check_pixels_there(file)
@@ -129,7 +130,7 @@ def _laid(
 def _step(
     positions: np.ndarray, heights: np.ndarray, header: Dataset, normal: np.ndarray, affine: np.ndarray | None
 ) -> np.ndarray:
-    """From one slice to the next: the image's, or what the file says, or the shortest between frames, whichever fits."""
+    """From one slice to the next: the image's, what the file says, or the shortest between frames, whichever fits."""
     reach = float(heights[-1] - heights[0])
     direction = (positions[-1] - positions[0]) / reach if reach > _NEAR else normal
     measures = functional(header, 0, "PixelMeasuresSequence")
