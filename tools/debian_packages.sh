@@ -10,6 +10,7 @@ there() {
         orthanc-dicomweb) ls /usr/share/orthanc/plugins/libOrthancDicomWeb.so ;;
         dcmtk) command -v dcmdump ;;
         dicom3tools) command -v dciodvfy ;;
+        openssl) command -v openssl ;;
         *) dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep 'install ok installed' ;;
     esac >/dev/null 2>&1
 }

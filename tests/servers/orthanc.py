@@ -16,10 +16,14 @@ from typing import Any
 import pytest
 import requests
 
+from pellucid.data.pacs import Access
+
 ROOT = Path(__file__).parents[2]
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 USER, PASSWORD = "radiographer", "made-up-secret"
 TITLE = "ARCHIVE"
+WEB = Access(user=USER, password=PASSWORD, timeout=20, attempts=3, pause=0.02)
+DICOM = Access(timeout=20, attempts=3, pause=0.02)
 REFUSED = "REFUSED"  # the patient of whom it drops everything, saying that it was stored
 
 FILTER = f"""

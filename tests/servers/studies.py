@@ -23,8 +23,10 @@ def uid(*words: object) -> str:
     return generate_uid(entropy_srcs=[str(word) for word in words])
 
 
-def slice_of(name: str, number: int, *, series: str = "a", modality: str = "CT", patient: str = "P-17") -> FileDataset:
-    """One slice of 16 × 16 pixels, 2 mm from the next."""
+def slice_of(
+    name: str, number: int, *, series: str = "a", modality: str = "CT", patient: str = "P-17", side: int = 16
+) -> FileDataset:
+    """One slice of side × side pixels, 2 mm from the next."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = CLASSES[modality]
     meta.MediaStorageSOPInstanceUID = uid(name, series, number)
@@ -44,14 +46,14 @@ def slice_of(name: str, number: int, *, series: str = "a", modality: str = "CT",
     data.Modality, data.SeriesNumber, data.InstanceNumber = modality, ord(series), number
     data.Manufacturer, data.ReferringPhysicianName = "phantom", ""
     data.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-    data.ImageOrientationPatient, data.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [-8, -8, 2.0 * number]
+    data.ImageOrientationPatient, data.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [-side / 2, -side / 2, 2.0 * number]
     data.PixelSpacing, data.SliceThickness = [1, 1], 2
     data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-    data.Rows = data.Columns = 16
+    data.Rows = data.Columns = side
     data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 12, 11, 0
     data.RescaleIntercept, data.RescaleSlope = -1024, 1
     data.WindowCenter, data.WindowWidth = 0, 400
-    pixels = np.random.default_rng(number).integers(0, 4096, (16, 16), np.uint16)
+    pixels = np.random.default_rng(number).integers(0, 4096, (side, side), np.uint16)
     data.PixelData = pixels.tobytes()
     return data
 

@@ -35,8 +35,8 @@ _NO_IMAGES = re.compile(
     r"(4\.2|9\..*|11\..*"  # spectroscopy, waveforms, presentation states
     r"|30|66|66\..*|67|68\..*"  # parametric maps, raw data, registrations, segmentations, surfaces
     r"|77\.1\.5\.3|77\.1\.6|78\..*|79\..*|80\..*|81\..*|82\..*"  # measurements of the eye, whole slides
-    r"|88\..*|90\..*|104\..*|131|200\..*"  # reports, documents, protocols
-    r"|481\.(?!1$).*)"  # of radiotherapy all but its images
+    r"|34\..*|88\..*|90\..*|91\..*|104\..*|131|200\..*"  # instructions, reports, annotations, documents, protocols
+    r"|481\.(?!(1|23|24)$).*)"  # of radiotherapy all but its images
 )
 
 

@@ -108,6 +108,7 @@ class Calls:
             except OSError as error:  # of the name alone: others are written to its log
                 raise of_connection(error, self.where, access.timeout) from None
             if association.is_established:
+                _send_at_once(association)
                 return association
             _shut(_socket_of(association))
             told = self._why(association, tls)
@@ -173,6 +174,14 @@ class Calls:
 def _socket_of(association: Association) -> socket.socket | None:
     connection = association.dul.socket
     return None if connection is None else connection.socket
+
+
+def _send_at_once(association: Association) -> None:
+    """Don't wait for the other end's receipt before the next message, which costs 40 ms for each."""
+    plain = _socket_of(association)
+    if plain is not None:
+        with contextlib.suppress(OSError):
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _shut(plain: socket.socket | None) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pynetdicom import _config, build_context, build_role
 from pynetdicom.association import Association
+from pynetdicom.dsutils import split_dataset
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelFind as Find,
 )
@@ -180,8 +184,8 @@ class Dimse:
                     if (file.entry.sop_class, file.transfer_syntax) not in granted:
                         yield Outcome(file.path, "failed", "it doesn't take this kind of object (SOP class) encoded so")
                         continue
-                    with _as_they_are():
-                        status = association.send_c_store(file.path, msg_id=number % 65535 + 1)
+                    with _as_they_are(), _even(file.path) as path:
+                        status = association.send_c_store(path, msg_id=number % 65535 + 1)
                     yield _outcome(file, self._calls.checked(status, "C-STORE"))
         except NothingGrantedError:
             for file in batch:
@@ -267,6 +271,20 @@ def _as_they_are() -> Iterator[None]:
             yield
         finally:
             _config.STORE_SEND_CHUNKED_DATASET = before
+
+
+@contextlib.contextmanager
+def _even(path: Path) -> Iterator[Path]:
+    """A file whose data set has an even number of bytes, as PS3.8, 9.3.5.1 wants: some deflated ones lack a zero."""
+    _, offset = split_dataset(path)
+    if (path.stat().st_size - offset) % 2 == 0:
+        yield path
+        return
+    with tempfile.NamedTemporaryFile() as padded, path.open("rb") as handle:
+        shutil.copyfileobj(handle, padded)
+        padded.write(b"\0")
+        padded.flush()
+        yield Path(padded.name)
 
 
 def _level(level: str, **keys: Any) -> Dataset:

@@ -8,10 +8,11 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filereader import read_dataset, read_file_meta_info, read_partial
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset, read_partial
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pynetdicom.dsutils import split_dataset
 
 from pellucid.data.pacs.entries import InstanceEntry, StoredFile, is_uid
 from pellucid.data.whole import DecodeError
@@ -19,7 +20,6 @@ from pellucid.data.whole import DecodeError
 _UIDS: tuple[BaseTag, ...] = tuple(map(Tag, ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")))
 _MAKER = Tag("Manufacturer")
 _LAST = max(_UIDS)
-_BEFORE_META = 144  # the preamble, "DICM", and the length of the meta information
 _DEFER = 2**16  # bytes of a value from which on it stays on disk
 _INFLATED = 2**20  # bytes of a deflated data set within which its UIDs are looked for
 
@@ -39,9 +39,9 @@ def read_header(path: Path) -> Header:
         with path.open("rb") as handle:
             if handle.read(132)[128:] != b"DICM":
                 raise DecodeError("not a DICOM file")
-        meta = read_file_meta_info(path)
+        meta, offset = split_dataset(path)
         syntax = str(meta.TransferSyntaxUID)
-        found = _dataset(path, syntax, meta)
+        found = _dataset(path, syntax, offset)
         sop_class, uid, study, series = (_text(found, tag) for tag in _UIDS)
         maker = _text(found, _MAKER)
     except DecodeError:
@@ -63,13 +63,13 @@ def read_stored(path: Path) -> StoredFile:
     return StoredFile(path, header.entry, header.transfer_syntax, digest)
 
 
-def _dataset(path: Path, syntax: str, meta: FileMetaDataset) -> Dataset:
+def _dataset(path: Path, syntax: str, offset: int) -> Dataset:
     """The elements up to the UIDs; of a deflated file no more is inflated than they should need."""
     if syntax != DeflatedExplicitVRLittleEndian:
         with path.open("rb") as handle:
             return read_partial(handle, stop_when=_behind, defer_size=_DEFER, specific_tags=[*_UIDS, _MAKER])
     with path.open("rb") as handle:
-        handle.seek(_BEFORE_META + meta.FileMetaInformationGroupLength)
+        handle.seek(offset)
         start = zlib.decompressobj(-zlib.MAX_WBITS).decompress(handle.read(_INFLATED), _INFLATED)
     return read_dataset(io.BytesIO(start), False, True, stop_when=_behind, specific_tags=[*_UIDS, _MAKER])
 

@@ -20,6 +20,7 @@ from pellucid.files import read_json, write_json
 from pellucid.progress import progress
 
 _NOT_LISTED = "it said that it was stored, but doesn't list it"
+_BREAKS = "the connection broke off each time that it was sent"
 _LOOKS = 4  # for what was just stored, since a PACS may list it a little later
 _log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def fetch_study(
         if absent:
             raise NotInPacsError(f"PACS at {pacs.address}: {len(absent)} of {len(series)} series aren't in that study.")
         if not entries:
-            raise NotInPacsError(f"PACS at {pacs.address}: none of {len(listed)} instances of that study is an image.")
+            raise NotInPacsError(f"PACS at {pacs.address}: none of {len(listed)} instances of that study is wanted.")
         with progress("fetching", len(entries), show=show_progress) as advance:
             kept = Kept(folder, entries, advance, apart=apart)
             advance(kept.before)
@@ -147,7 +148,8 @@ def store_files(
         sent: list[StoredFile] = []
 
         def send() -> None:
-            for outcome in pacs.store([file for path, file in waiting.items() if path not in outcomes]):
+            left = [file for path, file in waiting.items() if path not in outcomes]
+            for outcome in pacs.store(left) if left else ():
                 outcomes[outcome.path] = outcome
                 advance(1)
                 if outcome.state == "stored":
@@ -156,7 +158,14 @@ def store_files(
                         memory.add(sent[-1:])
 
         try:
-            _persist(pacs, send, lambda: len(outcomes))
+            while True:
+                try:
+                    _persist(pacs, send, lambda: len(outcomes))
+                    break
+                except PacsBrokenError:
+                    pacs.check()  # if it is there, then it is the file that it can't bear
+                    path = next(path for path in waiting if path not in outcomes)
+                    outcomes[path] = Outcome(path, "failed", _BREAKS)
         except PacsError as error:
             stored = sum(outcome.state != "failed" for outcome in outcomes.values())
             error.args = (f"{error} {stored} of {len(files)} are stored: run the same command to go on.",)
@@ -234,9 +243,9 @@ class _Memory:
         self._all: dict[str, Any] = {}
         if path is not None and path.exists():
             try:
-                self._all = dict(read_json(path))
+                self._all = read_json(path)
                 self._here: dict[str, str] = dict(self._all.get(self._address, {}))
-            except (OSError, ValueError, TypeError) as error:
+            except (OSError, ValueError, TypeError, AttributeError) as error:
                 raise expected("record", "the JSON file of what was stored", f"a damaged {path}") from error
         else:
             self._here = {}

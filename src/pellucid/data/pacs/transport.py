@@ -25,11 +25,12 @@ from pellucid.data.pacs.errors import (
     PacsUnreachableError,
     of_connection,
 )
-from pellucid.data.pacs.multipart import PIECE, FilesAsParts, content_type
+from pellucid.data.pacs.multipart import FilesAsParts, content_type
 
 JSON_TYPES = ("application/dicom+json", "application/json")
 MOST_JSON = 2**26  # bytes of one answer
 
+_RECEIVED = 2**16  # bytes read at once, which is what is lost where a connection breaks
 _CONNECT_SECONDS = 10.0
 _LONGEST_PAUSE = 30.0
 _BUSY = (408, 425, 429, 502, 503, 504)  # which say that it may work later
@@ -84,7 +85,7 @@ class Transport:
 
     def get_json(self, path: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """The data sets of an answer in DICOM JSON (PS3.18 annex F); none where it is empty."""
-        with self.get(path, ", ".join(JSON_TYPES), parameters) as response:
+        with self.get(path, JSON_TYPES[0], parameters) as response:
             if response.status_code == HTTPStatus.NO_CONTENT:
                 return []
             return [each for each in self.json_of(response) if isinstance(each, dict)]
@@ -126,7 +127,7 @@ class Transport:
     def pieces(self, response: requests.Response) -> Iterator[bytes]:
         """The body of an answer, piece by piece; PacsBrokenError where it breaks off."""
         try:
-            yield from response.iter_content(PIECE)
+            yield from response.iter_content(_RECEIVED)
         except (requests.RequestException, OSError) as error:
             told = of_connection(error, self.where, self._access.timeout)
             raise PacsBrokenError(str(told)) from None
