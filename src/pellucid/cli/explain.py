@@ -60,7 +60,7 @@ def explain(
     strict: Strict = False,
 ) -> None:
     """Explain images or volumes (NIfTI): writes an overlay, the raw maps and a record of each into a folder."""
-    from pellucid.attribution.engine import PAPER_METHODS
+    from pellucid.attribution.engine import PAPER_METHODS, check_precision
     from pellucid.devices import pick_device
     from pellucid.study.explain_files import Question, explain_files
 
@@ -70,8 +70,7 @@ def explain(
     network = laid_out(network, arch, intensity, orientation, spacing)
     if fuse not in (None, "mean", "max"):
         raise expected("fuse", "mean or max", repr(fuse))
-    if precision not in ("float32", "bfloat16"):
-        raise expected("precision", "float32 or bfloat16", repr(precision))
+    check_precision(precision)
     question = Question(
         tuple(chosen or PAPER_METHODS),
         target=target,

@@ -1,4 +1,4 @@
-"""A map over its image as a radiologist needs to see it: grey by a window, sides named, to scale, and all that said."""
+"""A map over its image, as it goes where nothing explains it: sides named, to scale, and all else in words."""
 
 from __future__ import annotations
 
@@ -11,154 +11,115 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from pellucid.data.images import MedicalImage
-from pellucid.data.windows import Window, pick_window
-from pellucid.drawing import Picture, is_signed, legend, overlay
+from pellucid.data.planes import Upright, letters
+from pellucid.data.shown import as_shown
+from pellucid.drawing import Picture, bar_length, is_signed, legend, marked, overlay
 from pellucid.errors import expected
 
 SIDE = (512, 1024)  # pixels of a drawn picture's longer side, at least and at most
 PLANE_SIDE = 384  # of the longest side of a volume, which all of its planes share
 
-_BARS = (1, 2, 5, 10, 20, 50, 100, 200)  # mm
-_TEXT, _LINE, _GAP = 15, 22, 8  # pixels: letters, lines and what is between
-_LETTERS = (("L", "R"), ("P", "A"), ("H", "F"))  # towards and away from the axes of DICOM, LPS
-_OPPOSITE = dict(zip("LRPAHF", "RLAPFH", strict=True))
-_TILTED = 0.2588  # sine of 15°: nearer to a plane, a direction isn't called by the axis across it
+_TEXT, _LINE, _GAP, _LEAST = 15, 22, 8, 400  # pixels: of letters, of lines, between pictures, and of the width
+_OPPOSITE = str.maketrans("LRPAHF", "RLAPFH")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class View:
-    """A plane of pixels, the size of one in mm, down and along, and where its right edge and its lower edge lie."""
+    """A plane (H, W) of an image in greys (H, W, 3) with the map's values.
+
+    `spacing` of its pixels in mm, down and along, where it is known. `sides` the letters at its left, right, top and
+    bottom, "" where they aren't known.
+    """
 
     grey: Picture
     values: npt.NDArray[np.float64]
-    spacing: tuple[float, float] | None
-    right: str = ""
-    down: str = ""
+    spacing: tuple[float, float] | None = None
+    sides: tuple[str, str, str, str] = ("", "", "", "")
 
 
-def letters(direction: Sequence[float]) -> str:
-    """Where a direction (LPS) leads, in the letters of PS3.3, C.7.6.1.1.1, the nearest axis first.
-
-    >>> letters((1, 0, 0)), letters((0, -0.5, 0.866))
-    ('L', 'HA')
-    """
-    unit = np.asarray(direction, float) / np.linalg.norm(direction)
-    order = sorted(range(3), key=lambda axis: -abs(float(unit[axis])))
-    return "".join(_LETTERS[axis][bool(unit[axis] < 0)] for axis in order if abs(float(unit[axis])) > _TILTED)
-
-
-def shown_grey(image: MedicalImage, window: Window | None = None) -> tuple[Picture, str]:
-    """All pixels of an image as they are shown, (*S, 3) uint8, and the words that say by which window.
-
-    The window is the one given, else the file's own, else that of percentiles. Colour is shown as it is.
-    """
-    if len(image.pixels) == 3:
-        picture = np.moveaxis(image.pixels, 0, -1)
-        if picture.dtype == np.uint8:
-            return np.ascontiguousarray(picture), "colour as stored"
-        chosen = pick_window("percentile", picture, None)
-        return np.rint(255 * chosen.apply(picture)).astype(np.uint8), chosen.text()
-    chosen = window or image.window or pick_window("percentile", image.pixels, None)
-    grey = chosen.apply(image.pixels[0])
-    grey = 1 - grey if image.inverted else grey
-    eight = np.rint(255 * grey).astype(np.uint8)
-    units = f" {image.units}" if image.units and chosen.table is None else ""
-    inverted = ", inverted" if image.inverted else ""
-    return np.stack([eight] * 3, axis=-1), f"{chosen.text()}{units}{inverted}"
+def shown(image: MedicalImage, intensity: str = "dtype") -> tuple[Picture, str]:
+    """All pixels of an image as `as_shown` has them, (*S, 3), and in words how."""
+    grey, window = as_shown(image, intensity)
+    picture = np.ascontiguousarray(np.broadcast_to(np.moveaxis(grey, 0, -1), (*grey.shape[1:], 3)))
+    if not window:
+        return picture, "colour as it is stored" if len(image.pixels) == 3 else "greys as they are stored"
+    units = f" {image.units}" if image.units else ""
+    return picture, f"{window}{units}{', inverted' if image.inverted else ''}"
 
 
-def picture_view(image: MedicalImage, values: npt.ArrayLike, grey: Picture, sides: Sequence[str] = ()) -> View:
-    """The view of a picture; `sides` are the directions along rows and down columns where no orientation is known."""
+def picture_view(image: MedicalImage, values: npt.ArrayLike, grey: Picture, towards: Sequence[str] = ()) -> View:
+    """The view of a picture; `towards` are the sides to which rows and columns run, where no orientation is known."""
     array = np.asarray(values, np.float64)
     if array.shape != image.pixels.shape[1:]:
         raise expected("values", f"the shape of the image, {image.pixels.shape[1:]}", array.shape)
     spacing = None if image.spacing is None else (image.spacing[-2], image.spacing[-1])
+    right, down = towards if len(towards) == 2 else ("", "")
     if image.orientation is not None:
-        return View(grey, array, spacing, letters(image.orientation[:3]), letters(image.orientation[3:]))
-    right, down = sides if len(sides) == 2 else ("", "")
-    return View(grey, array, spacing, right, down)
+        to_right_front_head = np.reshape(image.orientation, (2, 3)) * (-1, -1, 1)
+        right, down = letters(to_right_front_head[0]), letters(to_right_front_head[1])
+    return View(grey, array, spacing, (_opposite(right), right, _opposite(down), down))
 
 
 def volume_views(image: MedicalImage, values: npt.ArrayLike, grey: Picture, voxel: Sequence[int]) -> list[View]:
-    """The slice through a voxel as it was taken, and the two planes across it, head or front up."""
+    """The three planes through a voxel, axial, coronal and sagittal or nearest to it, as a radiologist sees them."""
     assert image.affine is not None
     array = np.asarray(values, np.float64)
-    steps = (np.diag([-1.0, -1.0, 1.0, 1.0]) @ image.affine)[:3, :3]
-    lengths = np.linalg.norm(steps, axis=0)
+    upright = Upright.of(array.shape, image.affine)
+    turned, greys = upright.turn(array), upright.turn(np.moveaxis(grey, -1, 0))
+    place = upright.grid.turned(voxel)
     views = []
-    for across, (down, right) in ((0, (1, 2)), (1, (0, 2)), (2, (0, 1))):
-        plane: npt.NDArray[np.float64] = np.moveaxis(array, across, 0)[voxel[across]]
-        shown: Picture = np.moveaxis(grey, across, 0)[voxel[across]]
-        if across:  # the slice itself stays as viewers show it
-            if _upright(steps[:, right]) > _upright(steps[:, down]):
-                down, right = right, down
-                plane, shown = plane.T, shown.swapaxes(0, 1)
-            flips = [_wrong_way(steps[:, down]), _wrong_way(steps[:, right])]
-            plane = plane[:: -1 if flips[0] else 1, :: -1 if flips[1] else 1]
-            shown = shown[:: -1 if flips[0] else 1, :: -1 if flips[1] else 1]
-        else:
-            flips = [False, False]
-        names = [letters(steps[:, axis] * (-1 if flip else 1)) for axis, flip in zip((down, right), flips, strict=True)]
-        spacing = float(lengths[down]), float(lengths[right])
-        views.append(View(np.ascontiguousarray(shown), np.ascontiguousarray(plane), spacing, names[1], names[0]))
+    for axis in range(3):
+        down, along = (each for each in range(3) if each != axis)
+        plane = np.moveaxis(greys, 1 + axis, 1)[:, place[axis]]
+        views.append(
+            View(
+                np.ascontiguousarray(np.moveaxis(plane, 0, -1)),
+                np.ascontiguousarray(np.moveaxis(turned, axis, 0)[place[axis]]),
+                (upright.steps[down], upright.steps[along]),
+                upright.edges(axis),
+            )
+        )
     return views
 
 
-def _upright(direction: npt.NDArray[np.float64]) -> int:
-    """Head to feet goes down a picture rather than front to back, and that rather than right to left."""
-    return int(np.abs(direction).argmax())
-
-
-def _wrong_way(direction: npt.NDArray[np.float64]) -> bool:
-    """Whether an axis should be flipped to run left, back or to the feet, as rightwards and down in a picture."""
-    axis = int(np.abs(direction).argmax())
-    return bool(direction[axis] < 0) != (axis == 2)
-
-
 def drawn(views: Sequence[View], title: str, words: Sequence[str], *, side: int | None = None) -> Picture:
-    """Views side by side with the map over them, sides named, a scale bar in mm, and words above and below.
+    """Views side by side with the map over them, a title above, words below, and last the scale of colours.
 
     Arguments:
-        views: at least one; several are drawn to one scale where their spacing is known.
-        title: above the views.
-        words: lines below them, such as the window; the colour scale comes last.
-        side: pixels of the longest side; by itself, within 512 and 1,024.
+        views: at least one; several share one scale of lengths and one of colours.
+        title: above the views; it goes on over several lines where it must, as words do.
+        words: lines, such as the window.
+        side: pixels of the longest side of them; by itself, as many as the pixels, within 512 and 1,024.
 
     Returns: (H, W, 3) uint8.
     """
     extents = [_extent(view) for view in views]
-    longest = max(max(extent) for extent in extents)
-    pixels = max(max(view.values.shape) for view in views)
-    side = side or int(np.clip(pixels, *SIDE))
+    side = side or int(np.clip(max(max(view.values.shape) for view in views), *SIDE))
+    scale = side / max(max(extent) for extent in extents)
     signed = any(is_signed(view.values) for view in views)
     largest = max(float(np.abs(view.values).max()) for view in views)
-    panels = [
-        _panel(view, extent, side / longest, largest, signed) for view, extent in zip(views, extents, strict=True)
-    ]
-    width = sum(panel.width for panel in panels) + _GAP * (len(panels) + 1)
-    font = _font()
-    width = max(width, 360)
-    lines = [part for line in words for part in _wrapped(line, width - 2 * _GAP)]
+    panels = [_panel(each, extent, scale, largest, signed) for each, extent in zip(views, extents, strict=True)]
+    width = max(_LEAST, sum(panel.shape[1] for panel in panels) + _GAP * (len(panels) + 1))
     heads = _wrapped(title, width - 2 * _GAP)
-    top = _GAP + _LINE * len(heads)
-    tall = max(panel.height for panel in panels)
+    lines = [part for line in words for part in _wrapped(line, width - 2 * _GAP)]
+    top, tall = _GAP + _LINE * len(heads), max(panel.shape[0] for panel in panels)
     canvas = Image.new("RGB", (width, top + tall + _GAP + _LINE * (len(lines) + 2)), "black")
-    pen = ImageDraw.Draw(canvas)
+    pen, font = ImageDraw.Draw(canvas), _font()
     for number, line in enumerate(heads):
         pen.text((_GAP, _GAP // 2 + number * _LINE), line, "white", font)
     left = _GAP
     for panel in panels:
-        canvas.paste(panel, (left, top))
-        left += panel.width + _GAP
+        canvas.paste(Image.fromarray(panel), (left, top))
+        left += panel.shape[1] + _GAP
     below = top + tall + _GAP // 2
     for line in lines:
         pen.text((_GAP, below), line, "white", font)
         below += _LINE
-    bar = legend(signed=signed, width=min(256, width - 2 * _GAP), height=_TEXT)
-    canvas.paste(Image.fromarray(bar), (_GAP, below + 2))
-    low, high = ("against", "for the class") if signed else ("0", f"{largest:.4g}")
+    colours = legend(signed=signed, width=256, height=_TEXT)
+    canvas.paste(Image.fromarray(colours), (_GAP, below + 2))
+    low, high = (f"{-largest:.4g}, against", f"{largest:.4g}, for it") if signed else ("0", f"{largest:.4g}")
     pen.text((_GAP, below + _LINE - 2), low, "white", font)
-    pen.text((_GAP + bar.shape[1] - font.getlength(high), below + _LINE - 2), high, "white", font)
+    pen.text((_GAP + colours.shape[1] - font.getlength(high), below + _LINE - 2), high, "white", font)
     return np.asarray(canvas, dtype=np.uint8)
 
 
@@ -168,46 +129,19 @@ def _extent(view: View) -> tuple[float, float]:
     return view.values.shape[0] * down, view.values.shape[1] * along
 
 
-def _panel(view: View, extent: tuple[float, float], scale: float, largest: float, signed: bool) -> Image.Image:
+def _panel(view: View, extent: tuple[float, float], scale: float, largest: float, signed: bool) -> Picture:
     size = max(1, round(extent[1] * scale)), max(1, round(extent[0] * scale))
     grey = np.asarray(Image.fromarray(view.grey).resize(size, Image.Resampling.BICUBIC))
     values = Image.fromarray(view.values.astype(np.float32), mode="F").resize(size, Image.Resampling.BILINEAR)
-    panel = Image.fromarray(overlay(grey, np.asarray(values), signed=signed, largest=largest))
-    pen, font = ImageDraw.Draw(panel), _font()
-    middle = size[1] // 2 - _TEXT // 2
-    for text, place in (
-        (_opposite(view.right), lambda wide: (4, middle)),
-        (view.right, lambda wide: (size[0] - wide - 4, middle)),
-        (_opposite(view.down), lambda wide: (size[0] // 2 - wide // 2, 2)),
-        (view.down, lambda wide: (size[0] // 2 - wide // 2, size[1] - _TEXT - 6)),
-    ):
-        _write(pen, place(int(font.getlength(text))), text)
-    if view.spacing is not None:
-        _bar(pen, size, scale)
-    return panel
-
-
-def _bar(pen: ImageDraw.ImageDraw, size: tuple[int, int], scale: float) -> None:
-    """A scale bar of a round length, a quarter of the picture's width at most."""
-    fitting = [length for length in _BARS if length * scale <= max(size[0] / 4, 20)]
-    if not fitting:
-        return
-    length = fitting[-1]
-    left, bottom = 8, size[1] - 8
-    right = left + round(length * scale)
-    for shift, colour in ((1, "black"), (0, "white")):
-        pen.line([(left + shift, bottom + shift), (right + shift, bottom + shift)], colour, 3)
-        for end in (left, right):
-            pen.line([(end + shift, bottom - 5 + shift), (end + shift, bottom + 3 + shift)], colour, 2)
-    _write(pen, (left, bottom - 8 - _TEXT - 2), f"{length} mm")
-
-
-def _write(pen: ImageDraw.ImageDraw, place: tuple[int, int], text: str) -> None:
-    pen.text(place, text, "white", _font(), stroke_width=2, stroke_fill="black")
+    laid = overlay(grey, np.asarray(values), signed=signed, largest=largest)
+    if view.spacing is None:
+        return marked(laid, view.sides)
+    length = bar_length(extent[1], 0.25)
+    return marked(laid, view.sides, (length * scale, f"{length:g} mm"))
 
 
 def _opposite(sides: str) -> str:
-    return "".join(_OPPOSITE.get(letter, "") for letter in sides)
+    return sides.translate(_OPPOSITE)
 
 
 def _font() -> ImageFont.FreeTypeFont:

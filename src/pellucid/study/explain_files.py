@@ -24,9 +24,9 @@ import pellucid
 from pellucid.attribution import Explanation, GridWarning, explain, multi_label, resize_maps
 from pellucid.attribution.engine import COARSE_GRID, PAPER_METHODS, MethodChoice, Precision
 from pellucid.attribution.merging import Fusion
+from pellucid.data.found import VOLUME_ENDINGS
 from pellucid.data.images import IMAGE_ENDINGS, MedicalImage, read_image
 from pellucid.data.maps_out import write_map
-from pellucid.data.nifti import VOLUME_ENDINGS
 from pellucid.data.resample import grid_of
 from pellucid.data.shown import as_shown
 from pellucid.drawing import Panel, Picture, Row, encode, enlarge, is_signed, overlay, sheet, strongest, to_picture
@@ -92,7 +92,7 @@ def explain_files(
     file, a hash of the image's path is added.
 
     Arguments:
-        paths: image files, and folders that are searched for image files at any depth.
+        paths: image files, DICOM series (`FOLDER/#NAME`), and folders that are searched for either at any depth.
         model: the network and its card, as `load_weights` gives them. It is given back as it was. Pictures are skipped
             where it takes volumes, and volumes where it takes pictures.
         out: the folder; it is made.
@@ -111,7 +111,7 @@ def explain_files(
     classes = class_names(card)
     target = _target(question.target, classes)
     given = [Path(path) for path in paths]
-    files = image_files(given, (*IMAGE_ENDINGS, *VOLUME_ENDINGS))
+    files = image_files(given, (*IMAGE_ENDINGS, *VOLUME_ENDINGS), volumes=card.axes == 3)
     names = output_names([path for path in files if path in given or not is_own(path)], out)
     unreadable: list[tuple[str, str]] = []
     records: list[Path] = []

@@ -22,8 +22,7 @@ from pellucid.data.dicom.objects import (
 )
 from pellucid.data.dicom.source import Source
 from pellucid.data.images import MedicalImage
-from pellucid.data.views import PLANE_SIDE, View, drawn, picture_view, shown_grey, volume_views
-from pellucid.data.windows import Window
+from pellucid.data.views import PLANE_SIDE, drawn, picture_view, shown, volume_views
 from pellucid.drawing import Picture
 
 KIND = "secondary-capture"
@@ -32,37 +31,28 @@ PURPOSE = CodedConcept("121322", "DCM", "Source of Image Processing Operation")
 _RESEARCH = "made by a computer, for research; not for diagnosis"
 
 
-def overlay_picture(image: MedicalImage, source: Source, one: Map, window: Window | None = None) -> Picture:
+def overlay_picture(image: MedicalImage, source: Source, one: Map, intensity: str = "dtype") -> Picture:
     """The drawn overlay of a map (H, W, 3) uint8: of a picture itself, of a volume three planes.
 
     The planes run through the map's largest value. Sides are named and lengths given where the files say them; the
     method, the class and its probability, the window and the place stand beside it.
     """
     check_map(one, source)
-    grey, words = shown_grey(image, window)
+    grey, words = shown(image, intensity)
     finding = one.finding
     said = finding.name if finding.probability is None else f"{finding.name}, probability {finding.probability:.3f}"
     title = f"{one.label}: {said}" + ("" if one.values.any() else " (no evidence)")
-    lines = [words]
+    lines = [words, *(note for note in image.notes if note.startswith("spacing is"))]
     if one.values.ndim == 2:
-        views: list[View] = [picture_view(image, one.values, grey, _sides(source))]
-        if views[0].spacing is not None and not source.planes:
-            lines.append("lengths as the file gives the size of its pixels, which may be that at the detector")
-        return drawn(views, title, [*lines, _RESEARCH])
+        view = picture_view(image, one.values, grey, _sides(source))
+        return drawn([view], title, [*lines, _RESEARCH])
     chosen = greatest(one.values)
     assert image.affine is not None
     lines.append(f"slice {chosen[0] + 1} of {len(one.values)}, planes through {_place(image.affine, chosen)}")
     return drawn(volume_views(image, one.values, grey, chosen), title, [*lines, _RESEARCH], side=PLANE_SIDE)
 
 
-def capture(
-    source: Source,
-    picture: Picture,
-    one: Map,
-    about: About,
-    number: int = 1,
-    spacing: tuple[float, float] | None = None,
-) -> Dataset:
+def capture(source: Source, picture: Picture, one: Map, about: About, number: int = 1) -> Dataset:
     """A drawn overlay as a Secondary Capture object, in RGB.
 
     It refers to the images that it shows. What is written on it names no one; whether the source has burned-in
@@ -75,7 +65,6 @@ def capture(
         one: the map that was drawn.
         about: network, version and time.
         number: of the object in its series, from 1.
-        spacing: of the picture's pixels, mm down and along, where it is known in the patient.
     """
     made = SCImage.from_ref_dataset(
         ref_dataset=source.slices[0],

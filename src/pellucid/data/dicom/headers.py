@@ -13,14 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from pydicom.datadict import tag_for_keyword
-from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filereader import read_dataset
+from pydicom.filereader import dcmread, read_dataset
 from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
-from pellucid.data.dicom.elements import text
+from pellucid.data.dicom.elements import text, value
 from pellucid.data.whole import DecodeError
 
 DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
@@ -134,15 +132,23 @@ def open_header(path: Path, tags: Sequence[int] | None = None) -> Dataset:
 
 def open_dataset(data: bytes) -> Dataset:
     """The whole data set of a file's bytes, pixels included but not decoded. Raises DecodeError."""
-    file = open_file(data)
-    if file.keyword is not None:
-        tag = BaseTag(tag_for_keyword(file.keyword) or 0)
-        little = file.syntax != BIG
-        file.header[tag] = RawDataElement(
-            tag, file.vr, len(file.pixels), bytes(file.pixels), 0, file.syntax == IMPLICIT, little
-        )
-        file.header[tag].is_undefined_length = file.encapsulated
-    return file.header
+    open_file(data)  # which bounds what may be inflated
+    try:
+        return dcmread(io.BytesIO(data), force=True)
+    except Exception as error:  # pydicom raises whatever a damaged header leads it to
+        raise DecodeError("its header is damaged") from error
+
+
+def file_of(dataset: Dataset) -> DicomFile:
+    """A data set with its pixels, as `open_dataset` gives it, as the file that it was."""
+    syntax = text(dataset.file_meta, "TransferSyntaxUID")
+    for tag, keyword in _PIXELS.items():
+        pixels = value(dataset, keyword)
+        if isinstance(pixels, bytes):
+            element = dataset[tag]
+            view = memoryview(pixels)
+            return DicomFile(dataset, syntax, len(view), keyword, element.VR, view, element.is_undefined_length)
+    return DicomFile(dataset, syntax, 0)
 
 
 def _meta(handle: BinaryIO, start: bytes) -> tuple[FileMetaDataset, str]:

@@ -6,6 +6,7 @@ import datetime
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from highdicom.sr.coding import CodedConcept
 from pydicom.dataset import Dataset
 from pydicom.valuerep import DA, DT, TM
 
-import pellucid
 from pellucid.data.dicom.source import Source, put_right
 from pellucid.data.dicom.uids import derived_uid
 from pellucid.errors import expected
@@ -53,7 +53,7 @@ class About:
     architecture: str
     weights: str
     when: datetime.datetime
-    version: str = pellucid.__version__
+    version: str = version("pellucid")
 
 
 @dataclass(frozen=True)

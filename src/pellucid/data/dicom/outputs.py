@@ -16,7 +16,6 @@ from pellucid.data.dicom.segmentation import HALF, Threshold, segmentation
 from pellucid.data.dicom.source import source_of
 from pellucid.data.dicom.structured_report import Shown, structured_report
 from pellucid.data.images import MedicalImage
-from pellucid.data.windows import Window
 from pellucid.errors import expected, unknown_name
 
 KINDS = ("parametric-map", "segmentation", "secondary-capture", "structured-report")
@@ -33,14 +32,15 @@ class Written:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which objects to write, by which threshold regions are cut, and by which window overlays are drawn.
+    """Which objects to write, by which threshold regions are cut, and as what overlays are drawn.
 
-    `index` is the frame, from 0, where the image is one of several of its file; `window` None takes the file's own.
+    `index` is the frame, from 0, where the image is one of several of its file; `intensity` is that by
+    which the network sees images, and says by which window they are shown (`as_shown`).
     """
 
     kinds: Sequence[str] = KINDS
     threshold: Threshold = HALF
-    window: Window | None = None
+    intensity: str = "dtype"
     index: int | None = None
 
 
@@ -95,7 +95,7 @@ def write_objects(
                 )
                 left_out.append(f"segmentation of {one.label} for {one.finding.name}: {what}")
         if "secondary-capture" in wanted.kinds:
-            picture = overlay_picture(image, source, one, wanted.window)
+            picture = overlay_picture(image, source, one, wanted.intensity)
             made["capture"] = capture(source, picture, one, about, number)
         for kind, key in zip(KINDS, ("parametric_map", "segmentation", "capture"), strict=False):
             dataset = made.get(key)

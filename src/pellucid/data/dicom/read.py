@@ -14,7 +14,7 @@ from pellucid.data.dicom.decode import stored_values
 from pellucid.data.dicom.elements import named, number, text
 from pellucid.data.dicom.frames import functional, orientation_of, pixel_spacing, stack_of
 from pellucid.data.dicom.headers import DICOM_ENDINGS as DICOM_ENDINGS
-from pellucid.data.dicom.headers import DicomFile, open_file
+from pellucid.data.dicom.headers import DicomFile, file_of, open_file
 from pellucid.data.dicom.headers import is_dicom as is_dicom
 from pellucid.data.dicom.headers import open_dataset as open_dataset
 from pellucid.data.dicom.headers import open_header as open_header
@@ -180,6 +180,24 @@ def windows_of(
     modality = text(file.header, "Modality") or None
     limits = (0.0, 1.0) if layout.real else transformation.limits(layout.limits)
     return (), default_window(modality, decoded.values, limits, decoded.padding), notes
+
+
+def values_of(dataset: Dataset) -> np.ndarray:
+    """Values (F, C, H, W) of all frames of a data set, as `open_dataset` gives it. Raises DecodeError."""
+    file = file_of(dataset)
+    layout = check_pixels_there(file)
+    return decode_frames(file, layout, range(layout.frames)).values
+
+
+def window_of(dataset: Dataset, pixels: np.ndarray) -> Window:
+    """How grey `pixels` are shown: by the first window that a data set states, or else by what they are."""
+    file = file_of(dataset)
+    layout = check_pixels_there(file)
+    transformation = transformation_of(dataset, 0, signed=layout.signed, little=not file.big_endian)
+    _, window, _ = windows_of(file, Decoded(pixels, layout, transformation, None, ()), 0)
+    if window is None:
+        raise DecodeError("a picture in colour, which has no window")
+    return window
 
 
 def laterality_of(header: Dataset, frame: int) -> str | None:

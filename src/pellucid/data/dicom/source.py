@@ -21,9 +21,13 @@ from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 from pydicom.valuerep import DA, TM, DSfloat
 
+from pellucid.data.dicom.elements import number
+from pellucid.data.dicom.frames import functional, orientation_of, pixel_spacing, position_of, stack_of
 from pellucid.data.dicom.geometry import normal_of
+from pellucid.data.dicom.headers import open_header
 from pellucid.data.dicom.uids import derived_uid
 from pellucid.data.images import MedicalImage
+from pellucid.data.whole import DecodeError
 from pellucid.errors import InputError, UnreadableFileError, expected
 
 # an object can't say what it was made from without them
@@ -44,6 +48,7 @@ _OWN = (
     *("SliceThickness", "SpacingBetweenSlices", "GridFrameOffsetVector", "ReferencedImageSequence"),
     *("SourceImageSequence", "ReferencedSeriesSequence", "ContributingEquipmentSequence", "IconImageSequence"),
 )
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _NEAR = 0.51  # of a slice's step: farther off, a slice isn't the one that the volume has there
 
 
@@ -119,7 +124,11 @@ def source_of(image: MedicalImage, index: int | None = None) -> Source:
     for path, header in zip(image.files, headers, strict=True):
         _check_reference(path, header)
     frames = int(headers[0].get("NumberOfFrames") or 1)
-    found = _frames_of(headers[0], image, index) if len(headers) == 1 and frames > 1 else _files_of(headers)
+    found = (
+        _frames_of(headers[0], image, index)
+        if len(headers) == 1 and frames > 1
+        else [(each, 0, _plane(each)) for each in headers]
+    )
     depth = image.pixels.shape[1] if image.pixels.ndim == 4 else 1
     if len(found) != depth:
         raise expected("image", f"a slice for each of its {len(found)} files or frames", f"{depth} slices")
@@ -182,12 +191,9 @@ def _items(dataset: Dataset) -> Iterator[Dataset]:
 
 def _read(path: Path) -> Dataset:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of values out of the standard, which are left behind or passed on
-            return pydicom.dcmread(path, stop_before_pixels=True, force=True)
-    except (OSError, pydicom.errors.InvalidDicomError, EOFError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "its header is damaged"
-        raise UnreadableFileError(f"can't read {path}: {reason}.") from error
+        return open_header(path)
+    except DecodeError as error:
+        raise UnreadableFileError(f"can't read {path}: {error}.") from error
 
 
 def _check_reference(path: Path, header: Dataset) -> None:
@@ -199,83 +205,47 @@ def _check_reference(path: Path, header: Dataset) -> None:
         )
 
 
-def _files_of(headers: Sequence[Dataset]) -> list[tuple[Dataset, int, Plane | None]]:
-    return [(header, 0, _plane((header,))) for header in headers]
-
-
 def _frames_of(header: Dataset, image: MedicalImage, index: int | None) -> list[tuple[Dataset, int, Plane | None]]:
     """The frames of a file that are the slices of an image, in its order."""
     count = int(header.NumberOfFrames)
-    shared, own = header.get("SharedFunctionalGroupsSequence"), header.get("PerFrameFunctionalGroupsSequence")
-    groups = [((own[at],) if own and at < len(own) else ()) + tuple(shared or ()) for at in range(count)]
-    planes = [_plane(each) for each in groups]
     if image.pixels.ndim == 3:
         if index is None or not 0 <= index < count:
             raise expected("index", f"which of the file's {count} frames the image is, from 0", index)
-        return [(header, index + 1, planes[index])]
-    if image.affine is None:
+        return [(header, index + 1, _plane(header, index))]
+    stack = stack_of(header, count)  # by which the image was read
+    if stack is None:
         raise expected("image", "a picture, or a volume whose slices have places", f"{count} frames without")
-    depth = image.pixels.shape[1]
-    if any(plane is None for plane in planes):
-        if depth != count:
-            raise expected("image", f"a slice for each of its {count} frames", f"{depth} slices")
-        return [(header, at + 1, _plane_of(image, at)) for at in range(count)]
-    places = np.array([plane.position for plane in planes if plane is not None])
-    chosen = []
-    for at in range(depth):
-        far = np.linalg.norm(places - np.array(_plane_of(image, at).position), axis=1)
-        near = np.flatnonzero(far <= far.min() + 1e-3)
-        # several frames at one place (echoes, times): the volume is one of them, `index` which
-        chosen.append(int(near[min(index or 0, len(near) - 1)]))
-    return [(header, frame + 1, planes[frame]) for frame in chosen]
+    starts = (_LPS_TO_RAS @ stack.affine)[:3] @ np.array([[at, 0, 0, 1] for at in range(count)]).T
+    spacing, orientation = (stack.spacing[1], stack.spacing[2]), stack.orientation
+    return [
+        (header, frame + 1, Plane(tuple(start.tolist()), orientation, spacing, _thickness(header, frame)))
+        for start, frame in zip(starts.T, stack.order, strict=True)
+    ]
 
 
-def _plane_of(image: MedicalImage, at: int) -> Plane:
-    """The place of a slice of a volume whose files don't say it frame by frame."""
-    assert image.affine is not None
-    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ image.affine
-    down, along = affine[:3, 1], affine[:3, 2]
-    spacing = float(np.linalg.norm(down)), float(np.linalg.norm(along))
-    position = (affine @ [at, 0, 0, 1])[:3]
-    orientation = (*(along / spacing[1]), *(down / spacing[0]))
-    return Plane(tuple(map(float, position)), tuple(map(float, orientation)), spacing, None)
-
-
-def _plane(groups: Sequence[Dataset]) -> Plane | None:
-    """Where a file or a frame lies, by a file's own attributes or by functional groups; None where they don't say."""
-
-    def of(name: str, sequence: str) -> object:
-        for group in groups:
-            inner = group.get(sequence)
-            for item in (group, *(inner or ())):
-                if item.get(name) not in (None, ""):
-                    return item.get(name)
+def _plane(header: Dataset, frame: int = 0) -> Plane | None:
+    """Where a file's frame lies; None where the file doesn't say."""
+    position, orientation = position_of(header, frame), orientation_of(header, frame)
+    spacing, note = pixel_spacing(header, frame)
+    if position is None or orientation is None or spacing is None or note:  # spacing elsewhere than in the patient
         return None
-
-    position = _numbers(of("ImagePositionPatient", "PlanePositionSequence"), 3)
-    orientation = _numbers(of("ImageOrientationPatient", "PlaneOrientationSequence"), 6)
-    spacing = _numbers(of("PixelSpacing", "PixelMeasuresSequence"), 2)
-    thickness = _numbers(of("SliceThickness", "PixelMeasuresSequence"), 1)
-    if position is None or orientation is None or spacing is None or min(spacing) <= 0:
-        return None
-    if not np.isfinite(normal_of(orientation)).all():
-        return None
-    return Plane(position, orientation, (spacing[0], spacing[1]), thickness[0] if thickness else None)
+    return Plane(position, orientation, spacing, _thickness(header, frame))
 
 
-def _numbers(value: object, count: int) -> tuple[float, ...] | None:
+def _thickness(header: Dataset, frame: int) -> float | None:
+    group = functional(header, frame, "PixelMeasuresSequence")
     try:
-        numbers = tuple(float(each) for each in np.atleast_1d(np.asarray(value, dtype=float)))
-    except (TypeError, ValueError):
+        found = number(header if group is None else group, "SliceThickness")
+    except DecodeError:
         return None
-    return numbers if len(numbers) == count and all(map(np.isfinite, numbers)) else None
+    return found if found is not None and found >= 0 else None
 
 
 def _check_places(planes: Sequence[Plane], affine: np.ndarray) -> None:
     """See that the files lie where the volume says that its slices are, so that no map is written upside down."""
     step = float(np.linalg.norm(affine[:3, 0]))
     for at, plane in enumerate(planes):
-        wanted = (np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine @ [at, 0, 0, 1])[:3]
+        wanted = (_LPS_TO_RAS @ affine @ [at, 0, 0, 1])[:3]
         off = float(np.linalg.norm(wanted - np.array(plane.position)))
         if off > _NEAR * step:
             raise expected(

@@ -215,7 +215,7 @@ def _remove(dataset: Dataset, tag: BaseTag) -> None:
 def _vr_of(dataset: Dataset, tag: BaseTag) -> str | None:
     """The VR of an element, which is read for it only where that must be; None where it can't be."""
     try:
-        element = dataset.get_item(tag)
+        element: object = dataset.get_item(tag)
         if isinstance(element, RawDataElement):
             if element.VR not in (None, "UN"):
                 return str(element.VR)

@@ -1,7 +1,7 @@
 """Where a picture seems to bear text: strokes of one width and grey that stand in a line.
 
-It warns and doesn't promise. Handwriting, text larger than an eighth of the picture, text as faint as what is around it,
-and lone letters, such as the markers of the side on radiographs, aren't found.
+It warns and doesn't promise. Handwriting, text larger than an eighth of the picture, text as faint as what is around
+it, and lone letters, such as the markers of the side on radiographs, aren't found.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from pellucid.data.dicom.deidentify.profile import REGISTERED, TIMES, Choices, a
 _HARMLESS = ("", REMOVED, DATE, "000000", DATE + "000000", "000D", "0", "0.0", "urn:removed", "\0\0")
 _REFERENCES = ("ReferencedSOPInstanceUID", "ReferencedSeriesInstanceUID")
 _BY_CHANCE = 6  # letters that may stand among pixels by chance
+_LETTERS = b"abcdefghijklmnopqrstuvwxyz0123456789"
 _ERROR = re.compile(r"^Error - (.*)$", re.MULTILINE)
 _VALUES = re.compile(r"<[^>]*>|\b\d+(\.\d+)*\b")
 
@@ -183,9 +184,7 @@ def _in_bytes(written: bytes, wanted: Identifiers) -> Iterable[str]:
     for value, keyword in (*wanted.whole.items(), *wanted.words.items()):
         if value in wanted.numbers:  # a series may bear the number of a patient by chance
             continue
-        letters = (
-            b"0123456789.-" if value.isdecimal() else b"abcdefghijklmnopqrstuvwxyz0123456789"
-        )  # 1.123456 is a length
+        letters = b"0123456789.-" if value.isdecimal() else _LETTERS  # 1.123456 is a length
         for code in ("utf-8", "latin-1", "utf-16-le"):
             needle = value.encode(code, "replace")
             if len(value) >= _BY_CHANCE and _stands(small, needle, letters):
@@ -249,14 +248,14 @@ def _tied(name: str, source: Dataset, result: Dataset, ties: Ties) -> Iterable[s
     meta = getattr(result, "file_meta", Dataset())
     if str(meta.get("MediaStorageSOPInstanceUID", "")) != str(result.get("SOPInstanceUID", "")):
         yield "the file's header names another SOP Instance UID than the object"
-    olds, news = (
-        frozenset(
-            text for place in walk(each) if place.element.keyword in _REFERENCES for text in texts_of(place.element)
-        )
-        for each in (source, result)
-    )
+    olds, news = _references(source), _references(result)
     if news:
         ties.references.append((name, olds, news))
+
+
+def _references(dataset: Dataset) -> frozenset[str]:
+    elements = (place.element for place in walk(dataset) if place.element.keyword in _REFERENCES)
+    return frozenset(text for element in elements for text in texts_of(element))
 
 
 def has_form_checker() -> bool:

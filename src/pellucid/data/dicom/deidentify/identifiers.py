@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 
-from pellucid.data.dicom.deidentify.profile import REGISTERED, TIMES, Choices, action_of, is_descriptor
+from pellucid.data.dicom.deidentify.profile import REGISTERED, TIMES, Choices, action_of, is_descriptor, rule_for
 from pellucid.data.dicom.deidentify.words import cleaned, known_words
 
 LEAST = 3  # letters of a value that is looked for
@@ -34,6 +34,7 @@ _MEANINGLESS = (
 )
 
 
+_UID = re.compile(r"\d+(\.\d+){3,}")
 _PATIENT = re.compile(r"Patient|Accession|Admission")
 _IDENTITY = re.compile(_PATIENT.pattern + "|Physician|Institution|Operator|Address|Telephone|Person|IssuerOf")
 MAKER = ("Manufacturer", "ManufacturerModelName", "SoftwareVersions")
@@ -92,6 +93,7 @@ def identifiers_of(dataset: Dataset, choices: Choices) -> Identifiers:
     """What the profile takes out of a data set; read it before that is done."""
     found = Identifiers()
     kept: set[str] = set()
+    kept_on_purpose: list[str] = []
     sop_class, referring = str(dataset.get("SOPClassUID", "") or ""), "ReferencedSeriesSequence" in dataset
     for place in walk(dataset):
         element, tag = place.element, place.element.tag
@@ -101,16 +103,20 @@ def identifiers_of(dataset: Dataset, choices: Choices) -> Identifiers:
             found.numbers |= set(texts)
         if action == "keep":
             kept |= {text.lower() for text in texts}
+            if rule_for(tag) is not None:
+                kept_on_purpose += texts
         elif element.VR != "SQ":
             found.by_tag.setdefault(int(tag), set()).update(texts)
         if action != "keep" or element.VR == "PN":
             for text in texts:
                 _note(found, element, text, choices)
-    maker = " ".join(str(dataset.get(keyword, "") or "") for keyword in MAKER).lower()
+    # "SIEMENS" as the name of a site, or a physician named after the hospital that is kept
+    known = " ".join((*(str(dataset.get(keyword, "") or "") for keyword in MAKER), *kept_on_purpose)).lower()
     for text, keyword in list(found.whole.items()):
-        if not _of_patient(keyword) and (text in kept or text in maker):  # "SIEMENS" as the name of a site
+        if not _of_patient(keyword) and (text in kept or text in known):
             del found.whole[text]
-    found.words = {word: keyword for word, keyword in found.words.items() if word not in maker}
+    found.words = {word: key for word, key in found.words.items() if _of_patient(key) or word not in known}
+    found.uids = {uid: keyword for uid, keyword in found.uids.items() if uid not in kept}
     return found
 
 
@@ -136,6 +142,8 @@ def _of_patient(keyword: str) -> bool:
 def _note(found: Identifiers, element: DataElement, text: str, choices: Choices) -> None:
     keyword = element.keyword or "a private attribute"
     small = text.lower()
+    if element.tag.is_private_creator or ("uids" in choices.keep and _UID.fullmatch(text)):
+        return
     if element.VR == "PN":
         found.whole.setdefault(small, keyword)
         for word in _WORDS.findall(small):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-import pellucid
 from pellucid.data.dicom.deidentify.profile import Choices
 
 IMPLEMENTATION_UID = UID("2.25.296494793451131413534591554665869835221")
@@ -15,7 +16,7 @@ _MODIFIED = {"remove": "REMOVED", "shift": "MODIFIED", "keep": "UNMODIFIED"}
 def state_method(dataset: Dataset, choices: Choices) -> None:
     """Say that the patient's identity was removed and how (PS3.3, C.7.1.1 and C.12.1.1.9; PS3.16, CID 7050)."""
     dataset.PatientIdentityRemoved = "YES"
-    dataset.DeidentificationMethod = [f"pellucid {pellucid.__version__}", "PS3.15 Annex E, Table E.1-1 of 2026c"]
+    dataset.DeidentificationMethod = [f"pellucid {version('pellucid')}", "PS3.15 Annex E, Table E.1-1 of 2026c"]
     codes = []
     for code, meaning in choices.codes:
         item = Dataset()
@@ -33,7 +34,7 @@ def fresh_meta(dataset: Dataset) -> FileMetaDataset:
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     meta.TransferSyntaxUID = syntax_of(dataset)
     meta.ImplementationClassUID = IMPLEMENTATION_UID
-    meta.ImplementationVersionName = f"PELLUCID {pellucid.__version__}"[:16]
+    meta.ImplementationVersionName = f"PELLUCID {version('pellucid')}"[:16]
     return meta
 
 

@@ -35,14 +35,10 @@ def cleaned(text: str, identifiers: Collection[str] = ()) -> str:
         small = token[0].lower()
         if small in identifiers:
             continue
-        if (
-            small in known_words()
-            or _SPINE_OR_WEIGHT.fullmatch(small)
-            or (
-                _NUMBER.fullmatch(small)
-                and not (small.isdecimal() and _among_numbers(text, token.start(), token.end()))
-            )
-        ):
+        number = _NUMBER.fullmatch(small) is not None
+        if number and small.isdecimal() and _among_numbers(text, token.start(), token.end()):
+            continue
+        if number or small in known_words() or _SPINE_OR_WEIGHT.fullmatch(small):
             kept.append(token[0])
     return " ".join(kept)
 
