@@ -196,7 +196,7 @@ def test_damaged_files_give_a_volume_or_one_error(tmp_path: Path, second: bool) 
 
 def test_a_picture_has_no_volume_and_data_sets_take_none(tmp_path: Path) -> None:
     path = save(tmp_path / "a.nii", values())
-    with pytest.raises(DecodeError, match="a NIfTI file; PNG, JPEG, TIFF and BMP pictures are taken"):
+    with pytest.raises(DecodeError, match="a NIfTI file; PNG, JPEG, TIFF, BMP and DICOM pictures are taken"):
         decode_file(path)
     (tmp_path / "b.bmp").write_bytes(b"BM")
     assert "none with index 2" in refusal(tmp_path / "b.bmp", 2)

@@ -110,8 +110,8 @@ def test_wrong_arguments_of_prepare() -> None:
     grey = image_of(np.zeros((2, 2), np.uint8))
     with pytest.raises(InputError, match="channels: expected 1 or 3"):
         prepare(grey, channels=2, size=2)
-    with pytest.raises(InputError, match="'dtype' or 'image'"):
-        prepare(grey, channels=1, size=2, intensity="auto")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="expected 'dtype', 'image', 'file', .* got 'auto'"):
+        prepare(grey, channels=1, size=2, intensity="auto")
     with pytest.raises(InputError, match=r"a picture, \(1 or 3, H, W\)"):
         prepare(image_of(np.zeros((2, 4, 4), np.uint8)), channels=1, size=2)
 

@@ -16,7 +16,7 @@ from pellucid.data.enhancements import ENHANCEMENTS, NONE, Enhancement
 from pellucid.data.images import MedicalImage, decode_file, quiet_decoders, read_image
 from pellucid.data.resample import Frame, Geometry
 from pellucid.data.shown import scaling_words
-from pellucid.data.transforms import AS_STORED, Augmentation, Intensity, Normalisation, augment, is_grey, prepare
+from pellucid.data.transforms import AS_STORED, Augmentation, Normalisation, augment, is_grey, prepare
 from pellucid.data.whole import DecodeError
 from pellucid.errors import expected
 from pellucid.progress import progress
@@ -70,7 +70,7 @@ class ImageDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
         *,
         channels: int,
         size: int | tuple[int, int, int],
-        intensity: Intensity = "dtype",
+        intensity: str = "dtype",
         enhancement: str | Choice[Enhancement] = NONE,
         frame: Frame = AS_STORED,
         cache_bytes: int = CACHE_BYTES,

@@ -9,23 +9,26 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import imagecodecs
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from pellucid.data.dicom.read import decode_dicom, is_dicom
+from pellucid.data.itk import decode_itk, is_itk
+from pellucid.data.medical_image import MedicalImage as MedicalImage
 from pellucid.data.nifti import decode_nifti, is_nifti
 from pellucid.data.tiff import decode_tiff
 from pellucid.data.whole import DecodeError, check_bmp, check_jpeg, check_png
-from pellucid.data.windows import Window
 from pellucid.errors import UnreadableFileError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib")
-OTHER_IMAGE_ENDINGS = (".dcm", ".dicom", ".nii", ".nii.gz", ".nrrd", ".mha", ".gif", ".webp", ".jp2", ".j2k", ".heic")
-READ = "PNG, JPEG, TIFF, BMP and NIfTI are read"
-PICTURES = "PNG, JPEG, TIFF and BMP pictures are taken"
+OTHER_IMAGE_ENDINGS = (
+    ".dcm", ".dicom", ".ima", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".gif", ".webp", ".jp2", ".j2k", ".heic",
+)  # fmt: skip
+READ = "PNG, JPEG, TIFF, BMP, DICOM, NIfTI, NRRD and MetaImage are read"
+PICTURES = "PNG, JPEG, TIFF, BMP and DICOM pictures are taken"
 
 _ORIENTATION_TAG = 274
 _QUOTED = re.compile("['\"{]")  # from here on a decoder quotes the file, which may hold a name
@@ -49,38 +52,6 @@ _DECODER_ERRORS = (
     zlib.error,
     Image.DecompressionBombError,
 )
-
-
-@dataclass(frozen=True, eq=False)
-class MedicalImage:
-    """One image as stored.
-
-    `pixels` (C, *S) in the file's own type, C 1 (grey) or 3 (RGB); of DICOM and of volumes in the units that the file
-    states. `spacing` in mm per axis of S, `orientation` and `modality` where the file states them, else None. PNG,
-    JPEG, TIFF and BMP state none of the three: their dots per inch speak of print. `orientation` of a DICOM picture or
-    slice is its ImageOrientationPatient: six direction cosines, along rows first and then down columns.
-
-    `affine` (4, 4) of a volume takes the indices (d, h, w) of a voxel, with a 1 behind them, to the place of its
-    centre in mm, along axes that run to the patient's right, front and head; None for pictures.
-
-    `units` are "HU", "SUVbw" or what else the file states; `laterality` "L", "R" or "B"; `window` is what the file
-    wants to be shown by; `inverted` says that low values are bright (MONOCHROME1), which `pixels` leave as it is.
-    `files` are the DICOM files that the image was made of, those of a volume in the order of its slices.
-    """
-
-    pixels: np.ndarray
-    spacing: tuple[float, ...] | None
-    orientation: tuple[float, ...] | None
-    modality: str | None
-    source: Path
-    affine: np.ndarray | None = None
-    units: str | None = None
-    laterality: str | None = None
-    window: Window | None = None
-    inverted: bool = False
-    files: tuple[Path, ...] = ()
-    notes: tuple[str, ...] = ()
-    """What was mended or left out in reading, in plain words and without names."""
 
 
 def read_image(path: str | Path, index: int | None = None) -> MedicalImage:
@@ -123,6 +94,14 @@ def quiet_decoders() -> Iterator[None]:
 
 def decode_file(path: Path, index: int | None = None, *, volumes: bool = False) -> MedicalImage:
     """As `read_image`, for use in threads: raises DecodeError with the reason alone; volumes only where asked for."""
+    from pellucid.data.dicom.series import decode_series, is_series_path  # which read files by this function
+
+    if is_series_path(path) or is_itk(path):
+        image = decode_series(path, index) if is_series_path(path) else decode_itk(path, index)
+        if image.affine is not None and not volumes:
+            raise DecodeError(f"a volume of {' × '.join(map(str, image.pixels.shape[1:]))} voxels; {PICTURES}")
+        _check_finite(image.pixels)
+        return image
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -130,6 +109,12 @@ def decode_file(path: Path, index: int | None = None, *, volumes: bool = False) 
     except ValueError as error:  # a NUL in the name
         raise DecodeError(str(error)) from error
     try:
+        if data and is_dicom(data, path.name):
+            image = decode_dicom(data, path, index)
+            if image.affine is not None and not volumes:
+                raise DecodeError(f"a DICOM file of {len(image.pixels[0])} slices; {PICTURES}")
+            _check_finite(image.pixels)
+            return image
         if volumes and data and is_nifti(data, path.name):
             volume = decode_nifti(data, index)
             _check_finite(volume.pixels)
@@ -163,8 +148,6 @@ def _decode(data: bytes, name: str) -> tuple[np.ndarray, int]:
     """Pixels (C, H, W) and the orientation tag."""
     if not data:
         raise DecodeError("the file is empty")
-    if data[128:132] == b"DICM":  # first, since its preamble may be that of a TIFF
-        raise DecodeError(f"a DICOM file; {READ}")
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         header = check_png(data)
         if header.depth == 16:  # Pillow would keep 8 bits of colour
@@ -180,8 +163,6 @@ def _decode(data: bytes, name: str) -> tuple[np.ndarray, int]:
         return _through_pillow(data, "BMP")
     if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return decode_tiff(data)
-    if name.lower().endswith((".dcm", ".dicom")):
-        raise DecodeError(f"a DICOM file; {READ}")
     if is_nifti(data, name):
         raise DecodeError(f"a NIfTI file; {PICTURES}")
     raise DecodeError(f"not an image of a known format; {READ}")

@@ -125,7 +125,8 @@ class Grid:
         """Values (…, *shape) with their axes in the network's order and directions, every voxel kept."""
         leading = values.ndim - 3
         turned = values.transpose(*range(leading), *(leading + axis for axis in self.axes))
-        return turned[self._ways()]
+        found: npt.NDArray[_T] = turned[self._ways()]
+        return found
 
     def turned(self, voxel: Sequence[int]) -> Lengths:
         """Where `turn` brings a stored voxel."""

@@ -29,7 +29,7 @@ def as_shown(image: MedicalImage, intensity: str = "dtype") -> tuple[npt.NDArray
 def window_shown(image: MedicalImage, intensity: str = "dtype") -> Window | None:
     """The window of `as_shown`; None for 8-bit pictures without one."""
     if is_window(intensity) and not (intensity == "file" and image.window is None) and len(image.pixels) == 1:
-        return pick_window(intensity, image.pixels, image.window)
+        return pick_window(intensity, image.pixels, image.windows)
     if image.window is not None and len(image.pixels) == 1:
         return image.window
     if image.pixels.ndim == 4:
@@ -45,7 +45,7 @@ def scaling_words(image: MedicalImage, intensity: str) -> str:
     if intensity == "image":
         return f"from the image's own least to its greatest value, {image.pixels.min():g} to {image.pixels.max():g}"
     if is_window(intensity):
-        return pick_window(intensity, image.pixels, image.window).text()
+        return pick_window(intensity, image.pixels, image.windows).text()
     if image.window is not None:
         return image.window.text()
     if image.pixels.dtype.kind == "f":

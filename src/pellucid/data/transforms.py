@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,12 +16,11 @@ from torch.nn import functional as nn_functional
 from pellucid import torchvision_schemas as torchvision_schemas  # before torchvision
 from pellucid.data.enhancements import LUMINANCE, NONE, Enhancement, enhance
 from pellucid.data.images import MedicalImage, read_image
+from pellucid.data.intensity import grey_of
 from pellucid.data.resample import Frame, grid_of
 from pellucid.errors import expected
 from pellucid.progress import progress
 from pellucid.registry import Choice
-
-Intensity = Literal["dtype", "image"]
 
 AS_STORED = Frame()
 
@@ -33,7 +32,7 @@ def prepare(
     *,
     channels: int,
     size: int | tuple[int, int, int],
-    intensity: Intensity = "dtype",
+    intensity: str = "dtype",
     enhancement: str | Choice[Enhancement] = NONE,
     frame: Frame = AS_STORED,
 ) -> Tensor:
@@ -45,15 +44,18 @@ def prepare(
         size: of the square, in pixels, or (D, H, W) of the volume in voxels; the aspect isn't kept. Bilinear or
             trilinear with antialiasing.
         intensity: "dtype" takes the range of the stored type to [0, 1] (8 bits: 0 to 255, 16 bits: 0 to 65,535, signed
-            16 bits: −32,768 to 32,767; float must lie in [0, 1] already); "image" takes the image's own minimum and
-            maximum, over all channels, to 0 and 1, and a constant image to 0.
+            16 bits: −32,768 to 32,767; float must lie in [0, 1] already), but grey DICOM goes through its own window;
+            "image" takes the image's own minimum and maximum, over all channels, to 0 and 1, and a constant image to
+            0; or a window: "file", "percentile", "lung", "40/400" and so on, as `pick_window` takes it. Images whose
+            low values are bright (MONOCHROME1) are turned round.
         enhancement: as `enhance` takes it. It comes last, at the network's size, so that tiles, cells and radii are the
             same share of every image, and large files don't cost more.
         frame: which way a volume's axes run, and the steps between its voxels, which keep its proportions. Voxels that
             it doesn't have are as dark as its darkest. By default axes stay as they are stored, and all of it is seen.
 
     Raises InputError for other channels, for a volume where a picture is wanted or the other way round, for a float
-    image outside of [0, 1] with "dtype", or for an enhancement that can't be made.
+    image outside of [0, 1] with "dtype", for a window that the image can't be seen through, or for an enhancement that
+    can't be made.
     """
     if channels not in (1, 3):
         raise expected("channels", "1 or 3", channels)
@@ -62,7 +64,7 @@ def prepare(
         wanted = "a volume, (1 or 3, D, H, W)" if len(lengths) == 3 else "a picture, (1 or 3, H, W)"
         kind = {3: "a picture", 4: "a volume"}.get(image.pixels.ndim, "pixels")
         raise expected("image", wanted, f"{kind}, {image.pixels.shape}, in {image.source}")
-    scaled = torch.from_numpy(_scaled(image, intensity))
+    scaled = torch.from_numpy(grey_of(image, intensity))
     if is_grey(scaled):
         scaled = scaled[:1]  # as the same image in one channel, to the last bit
     if channels == 1 and len(scaled) == 3:
@@ -109,33 +111,6 @@ def mask_of(
     else:
         share = torch.from_numpy(grid_of(mask.pixels.shape[1:], mask.affine, lengths, frame).bring(marked)[0])
     return (share > 0) & (share >= min(0.5, float(share.max())))
-
-
-def _scaled(image: MedicalImage, intensity: Intensity) -> np.ndarray:
-    """Pixels as float32 in [0, 1]."""
-    pixels = image.pixels
-    working = np.float32 if pixels.dtype.itemsize <= 2 or pixels.dtype == np.float32 else np.float64
-    if intensity == "image":
-        low, high = float(pixels.min()), float(pixels.max())
-        if high == low:
-            return np.zeros(pixels.shape, np.float32)
-    elif intensity != "dtype":
-        raise expected("intensity", "'dtype' or 'image'", repr(intensity))
-    elif pixels.dtype.kind == "f":
-        low, high = 0.0, 1.0
-        if pixels.min() < 0 or pixels.max() > 1:
-            raise expected(
-                "intensity", "values in [0, 1] where pixels are float",
-                f"{pixels.min():g} to {pixels.max():g} in {image.source}", do='Use intensity = "image".',
-            )  # fmt: skip
-    else:
-        limits = np.iinfo(pixels.dtype)
-        low, high = float(limits.min), float(limits.max)
-    scaled: np.ndarray = pixels.astype(working)
-    if low:
-        scaled -= low
-    scaled /= high - low
-    return scaled.astype(np.float32, copy=False)
 
 
 def _resized(image: Tensor, size: Sequence[int]) -> Tensor:

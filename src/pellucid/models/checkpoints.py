@@ -41,7 +41,8 @@ class ModelCard:
 
     `mean` and `std` are per channel, in units of an image scaled to [0, 1]; `normalisation` says where they
     come from ("imagenet", "data-set" or "none"), `intensity` how pixels were scaled ("dtype": by the range of their
-    type, "image": from the image's own minimum to its maximum), `enhancement` by which label they were then enhanced.
+    type, of grey DICOM by its own window; "image": from the image's own minimum to its maximum; or a window, such as
+    "lung"), `enhancement` by which label they were then enhanced.
     `image_size` is the side of square pictures in pixels, or (D, H, W) in voxels where the network takes volumes;
     `orientation` and `spacing` then say how volumes are laid before it, as `pellucid.data.resample.Frame` does.
 
@@ -59,7 +60,7 @@ class ModelCard:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     normalisation: str
-    intensity: Literal["dtype", "image"] = "dtype"
+    intensity: str = "dtype"
     output_stride: int | None = None
     enhancement: str = "none"
     multi_label: bool = False

@@ -13,6 +13,7 @@ from pydantic import (
 from pellucid.data.leakage import ALIKE, NEAR
 from pellucid.data.phantoms import TASKS, VOLUME_TASKS
 from pellucid.data.resample import Frame, check_orientation
+from pellucid.data.windows import check_intensity
 from pellucid.errors import unknown_name
 from pellucid.study.section import NAME, Section, refuse_twice
 
@@ -77,7 +78,7 @@ class DatasetSettings(Section):
     channels: Literal[1, 3] = 3
     orientation: str | None = None
     spacing: tuple[float, float, float] | None = None
-    intensity: Literal["dtype", "image"] = "dtype"
+    intensity: str = "dtype"
     images: int = Field(400, ge=40, description="how many images a phantom has; ignored for files")
     task: Literal["single-label", "multi-label"] = "single-label"
     labels: tuple[str, ...] = ()
@@ -108,6 +109,12 @@ class DatasetSettings(Section):
     def frame(self) -> Frame:
         """How volumes are laid before the networks."""
         return Frame(self.orientation, self.spacing)
+
+    @field_validator("intensity")
+    @classmethod
+    def _known_intensity(cls, intensity: str) -> str:
+        """A range, or a window by name or by its centre and width."""
+        return check_intensity(intensity)
 
     @property
     def volumes(self) -> bool:

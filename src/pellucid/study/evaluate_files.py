@@ -123,7 +123,7 @@ def evaluate_files(
     """
     network, card = model
     classes = class_names(card)
-    images = list_images(list(paths), question.sources, classes, multi_label=card.multi_label)
+    images = list_images(list(paths), question.sources, classes, multi_label=card.multi_label, volumes=card.axes == 3)
     given = _given(images)
     metrics, left_out = fitting_metrics(question, given)
     check_target(question.target, classes)
@@ -144,6 +144,7 @@ def evaluate_files(
         seed=question.seed,
         bank=_bank(question.bank, images, card),
         multi_label=card.multi_label,
+        precision=question.precision,
     )
     run = _Run(card, classes, question, scoring, saved, strict)
     steps = len(images) * len(scoring.labels) * len(metrics)
@@ -212,7 +213,7 @@ def _bank(paths: Sequence[Path], images: Sequence[ListedImage], card: ModelCard)
     if not paths:
         return None
     own = {each.path.resolve() for each in images}
-    files = image_files(list(paths))
+    files = image_files(list(paths), volumes=card.axes == 3)
     shared = [path for path in files if path.resolve() in own]
     if shared:
         raise expected("bank", "images that aren't evaluated", f"{shared[0].name}, which is")
@@ -400,5 +401,6 @@ def _record(run: _Run, found: _Found, left_out: tuple[str, ...]) -> dict[str, An
         "bank": 0 if scoring.bank is None else len(scoring.bank),
         "seed": scoring.seed,
         "batch_size": scoring.batch_size,
+        "precision": scoring.precision,
         "index": question.index,
     }

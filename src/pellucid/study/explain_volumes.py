@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from pellucid.attribution import Explanation, resize_maps
 from pellucid.data.images import MedicalImage
-from pellucid.data.nifti import encode_nifti, geometry_of
 from pellucid.data.planes import PLANES
 from pellucid.data.resample import Grid
 from pellucid.data.shown import as_shown
 from pellucid.drawing import Panel, Row, is_signed, strongest
-from pellucid.files import written_whole
 from pellucid.study.planes import Look
 
 VOLUME_MAP = ".map.nii.gz"
@@ -44,15 +41,6 @@ def volume_maps(volume: MedicalImage, one: Explanation, grid: Grid) -> Iterator[
         made = one.layer_maps.get(label, maps)[0]
         laid = resize_maps(made, shape).numpy() if grid.whole else grid.back(made.numpy())
         yield VolumeMap(label, laid, not grid.whole or tuple(made.shape[-3:]) != tuple(shape))
-
-
-def write_map(path: Path, found: VolumeMap, volume: MedicalImage) -> None:
-    """Write a map with the geometry of the volume's file, whole or not at all; several per voxel as several volumes."""
-    values = found.values
-    if values.ndim > 3:
-        values = np.moveaxis(values.reshape(-1, *values.shape[-3:]), 0, -1)
-    with written_whole(path) as aside:
-        aside.write_bytes(encode_nifti(values, geometry_of(volume.source), found.label))
 
 
 def greatest(values: npt.NDArray[np.floating]) -> tuple[int, ...]:

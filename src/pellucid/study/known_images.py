@@ -14,10 +14,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pellucid.data.images import IMAGE_ENDINGS, MedicalImage, read_image
+from pellucid.data.dicom.headers import DICOM_ENDINGS
+from pellucid.data.dicom.segments import referenced_series
+from pellucid.data.dicom.series import MARK, series_name
+from pellucid.data.found import VOLUME_ENDINGS, looks_dicom
+from pellucid.data.images import IMAGE_ENDINGS, MedicalImage
 from pellucid.data.layout import Listing, list_table
-from pellucid.data.masks import on_voxels_of
-from pellucid.data.nifti import VOLUME_ENDINGS
+from pellucid.data.masks import on_voxels_of, read_mask
 from pellucid.data.resample import Frame, Geometry
 from pellucid.data.transforms import AS_STORED, mask_of
 from pellucid.data.whole import DecodeError
@@ -26,6 +29,7 @@ from pellucid.study.explain_files import is_own
 from pellucid.training.predict import image_files
 
 ENDINGS = (*IMAGE_ENDINGS, *VOLUME_ENDINGS)
+_FILES = (*ENDINGS, *DICOM_ENDINGS)
 MANIFESTS = ("manifest.csv", "manifest.parquet")
 
 NO_FILE = "the image has no {}"
@@ -91,7 +95,12 @@ class KnownImage:
 
 
 def list_images(
-    paths: Sequence[Path], sources: Sources, classes: Sequence[str], *, multi_label: bool = False
+    paths: Sequence[Path],
+    sources: Sources,
+    classes: Sequence[str],
+    *,
+    multi_label: bool = False,
+    volumes: bool = False,
 ) -> list[ListedImage]:
     """Each image once, with where its truth lies.
 
@@ -101,6 +110,7 @@ def list_images(
         sources: where labels, masks, boxes and anatomy are.
         classes: of the network; an image in a folder of that name has it as its label.
         multi_label: whether an image may have several of them, or none.
+        volumes: whether a folder's DICOM series are its images, rather than their files.
 
     Raises:
         InputError: a path that isn't there, no image among them, or a source that fits none of the images.
@@ -108,9 +118,9 @@ def list_images(
     found: dict[Path, ListedImage] = {}
     apart = [each.resolve() for each in (sources.masks, sources.anatomy) if each is not None]
     for path in paths:
-        for image in _listed(path, sources, classes, multi_label):
+        for image in _listed(path, sources, classes, multi_label, volumes):
             real = image.path.resolve()
-            if path.is_file() or not any(real.is_relative_to(folder) for folder in apart):
+            if not path.is_dir() or not any(real.is_relative_to(folder) for folder in apart):
                 found.setdefault(real, image)
     if not found:
         raise InputError(f"images: no image file in {', '.join(map(str, paths))}.")
@@ -123,14 +133,16 @@ def list_images(
     return images if sources.boxes is None else _with_boxes(images, sources.boxes, paths)
 
 
-def _listed(path: Path, sources: Sources, classes: Sequence[str], multi_label: bool) -> Iterable[ListedImage]:
+def _listed(
+    path: Path, sources: Sources, classes: Sequence[str], multi_label: bool, volumes: bool
+) -> Iterable[ListedImage]:
     manifest = next((path / name for name in MANIFESTS if (path / name).is_file()), None) if path.is_dir() else path
     if manifest is not None and sources.manifest is None and manifest.suffix.lower() in (".csv", ".parquet"):
         listing = list_table(manifest, multi_label=multi_label)
         for row in _rows(listing):
             yield _of_row(ListedImage(listing.root / row["sample"], row["sample"]), row, listing.root)
         return
-    for file in image_files([path], ENDINGS):
+    for file in image_files([path], ENDINGS, volumes=volumes):
         if path.is_dir() and is_own(file):
             continue
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
@@ -158,34 +170,45 @@ def _told_apart(found: dict[Path, ListedImage]) -> list[ListedImage]:
 
 def _by_manifest(images: Sequence[ListedImage], listing: Listing, manifest: Path) -> list[ListedImage]:
     rows = {(listing.root / row["sample"]).resolve(): row for row in _rows(listing)}
-    if not any(image.path.resolve() in rows for image in images):
-        raise expected("manifest", f"a table with the images' paths, such as {images[0].name}", f"{manifest.name}")
-    told = []
+    alone = Counter(image.path.resolve().parent for image in images if image.path.name.startswith(MARK))
+    told, matched = [], 0
     for image in images:
-        row = rows.get(image.path.resolve())
+        real = image.path.resolve()
+        row = rows.get(real)
+        if row is None and alone[real.parent] == 1 and real.name.startswith(MARK):
+            row = rows.get(real.parent)  # a folder that holds one series
         told.append(image if row is None else _of_row(image, row, listing.root))
+        matched += row is not None
+    if not matched:
+        raise expected("manifest", f"a table with the images' paths, such as {images[0].name}", f"{manifest.name}")
     return told
 
 
 def _with_files(images: Sequence[ListedImage], kind: str, folder: Path) -> list[ListedImage]:
-    """The images with their file in a folder: that of the same path beneath it, or else of the same name."""
+    """The images with their file in a folder: that of the same path beneath it, or else of the same name.
+
+    A DICOM series is called as its folder or by its own name; a segmentation of it is found whatever it is called.
+    """
     option = _OPTIONS[kind]
     if not folder.is_dir():
         raise InputError(f"{option}: expected a folder, got {str(folder)!r}, which isn't there.")
-    files = [file for file in sorted(folder.rglob("*")) if file.name.lower().endswith(ENDINGS) and file.is_file()]
+    files = [file for file in sorted(folder.rglob("*")) if file.name.lower().endswith(_FILES) and file.is_file()]
     by_path = {_bare(file.relative_to(folder).as_posix()): file for file in files}
     by_name: dict[str, list[Path]] = defaultdict(list)
     for file in files:
         by_name[_bare(file.name)].append(file)
-    shared = Counter(_bare(image.path.name) for image in images)
+    by_series = _marking(files) if any(image.path.name.startswith(MARK) for image in images) else {}
+    shared = Counter(name for image in images for name in _called(image.path))
     told, matched = [], 0
     for image in images:
-        name = _bare(image.path.name)
-        same = by_name.get(name, [])
-        exact = by_path.get(_bare(image.name))
+        name = next((each for each in _called(image.path) if each in by_name), "")
+        same = by_name.get(name, []) or by_series.get(image.path.name[: len(MARK) + 8], [])
+        exact = next((by_path[each] for each in _called(Path(image.name), whole=True) if each in by_path), None)
         doubt = dict(image.doubt)
         if exact is None and same and (len(same) > 1 or shared[name] > 1):
-            doubt[kind] = f"several files or images are called {name!r}, and none has the image's path"
+            doubt[kind] = (
+                f"several files or images are called {name or image.path.name!r}, and none has the image's path"
+            )
         chosen = exact or (same[0] if same and kind not in doubt else None)
         matched += chosen is not None
         if kind == "mask":
@@ -194,14 +217,32 @@ def _with_files(images: Sequence[ListedImage], kind: str, folder: Path) -> list[
             told.append(replace(image, anatomy=chosen, doubt=doubt))
     if not matched:
         got = f"{len(files)} files of other names in {folder}"
-        raise expected(option, f"files with the images' names, such as {_bare(images[0].path.name)!r}", got)
+        raise expected(option, f"files with the images' names, such as {_called(images[0].path)[-1]!r}", got)
     return told
+
+
+def _called(path: Path, whole: bool = False) -> list[str]:
+    """The names, or whole paths, that a file which belongs to an image may have, without its ending."""
+    if path.name.startswith(MARK):
+        ways = [path, path.with_name(path.name.removeprefix(MARK)), *([path.parent] if path.parent.name else [])]
+        return [each.as_posix() if whole else each.name for each in ways]
+    return [_bare(path.as_posix() if whole else path.name)]
+
+
+def _marking(files: Iterable[Path]) -> dict[str, list[Path]]:
+    """DICOM segmentations by the names of the series that they mark."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for file in filter(looks_dicom, files):
+        uid = referenced_series(file)
+        if uid is not None:
+            found[MARK + series_name(uid)].append(file)
+    return found
 
 
 def _bare(name: str) -> str:
     """A path without the ending of an image."""
     low = name.lower()
-    ending = next((each for each in sorted(ENDINGS, key=len, reverse=True) if low.endswith(each)), "")
+    ending = next((each for each in sorted(_FILES, key=len, reverse=True) if low.endswith(each)), "")
     return name[: len(name) - len(ending)]
 
 
@@ -264,7 +305,7 @@ def known_of(
 def _mask(file: Path, image: MedicalImage, size: Size, labels: tuple[int, ...] | None, frame: Frame) -> Tensor:
     """The mask of a file, that must fit its image voxel by voxel. Raises InputError, UnreadableFileError."""
     try:
-        mask = on_voxels_of(read_image(file), image.pixels.shape[1:], image.affine)
+        mask = on_voxels_of(read_mask(file, image.affine), image.pixels.shape[1:], image.affine)
     except DecodeError as error:
         raise InputError(f"{error}.") from error
     if labels is None and mask.affine is not None:

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from pellucid.data.dataset import ImageDataset
-from pellucid.data.images import read_image
 from pellucid.data.labels import classes_in, joined, labels_of, members
 from pellucid.data.leakage import LeakageReport, copy_kind, find_copies, report_leakage, shown_groups
 from pellucid.data.manifest import Manifest, load_manifest
-from pellucid.data.masks import on_voxels_of
+from pellucid.data.masks import on_voxels_of, read_mask
 from pellucid.data.phantoms import write_phantoms, write_volumes
 from pellucid.data.resample import grid_of
 from pellucid.data.splits import assign_splits, left_out_values, split_notes
@@ -99,7 +98,7 @@ class Prepared:
             lies = images.geometry(first + position)
             steps.append(lies.steps(lengths, frame))
             if path:
-                mask = on_voxels_of(read_image(self.manifest.root / path), lies.shape, lies.affine)
+                mask = on_voxels_of(read_mask(self.manifest.root / path, lies.affine), lies.shape, lies.affine)
                 masks[position] = mask_of(mask, size=size, frame=frame)
         known = steps and None not in steps
         return Truth(masks, spacing=torch.tensor(steps, dtype=torch.float64) if known else None)

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from pellucid.data.dicom.series import is_series_path
+from pellucid.data.found import VOLUME_ENDINGS, images_in
 from pellucid.data.images import IMAGE_ENDINGS, MedicalImage, read_image
 from pellucid.data.labels import joined
-from pellucid.data.nifti import VOLUME_ENDINGS
 from pellucid.data.resample import Frame
 from pellucid.data.transforms import Normalisation, prepare
 from pellucid.errors import InputError, UnreadableFileError
@@ -56,7 +57,7 @@ def predict_files(
     """Predict image files by a weights file that says how to prepare them.
 
     Arguments:
-        paths: image files, and folders that are searched for image files at any depth.
+        paths: image files, DICOM series (`FOLDER/#NAME`), and folders that are searched for either at any depth.
         weights: a file that pellucid wrote.
         device: where the network runs.
         strict: stop at the first file that can't be read.
@@ -71,7 +72,7 @@ def predict_files(
         UnreadableFileError: the weights can't be read; or, when `strict`, an image.
     """
     network, card = load_weights(weights, device)
-    files = image_files([Path(path) for path in paths], (*IMAGE_ENDINGS, *(VOLUME_ENDINGS if card.axes == 3 else ())))
+    files = image_files([Path(path) for path in paths], volumes=card.axes == 3)
     at_once = _VOLUMES_AT_ONCE if card.axes == 3 else _FILES_AT_ONCE
     rows: list[dict[str, object]] = []
     unreadable: list[tuple[str, str]] = []
@@ -122,14 +123,18 @@ def frame_of(card: ModelCard) -> Frame:
     return Frame(card.orientation, card.spacing)
 
 
-def image_files(paths: Sequence[Path], endings: tuple[str, ...] = IMAGE_ENDINGS) -> list[Path]:
-    """Image files as they are, and those at any depth of folders, sorted; raises InputError where there are none."""
+def image_files(paths: Sequence[Path], endings: tuple[str, ...] | None = None, *, volumes: bool = False) -> list[Path]:
+    """Image files as they are, and those at any depth of folders, sorted.
+
+    DICOM files are found by their content as well. Where `volumes` are wanted, a folder's DICOM series stand for their
+    files, as `FOLDER/#NAME`, which may be given as a path too. Raises InputError where there are no images.
+    """
+    endings = endings or (*IMAGE_ENDINGS, *(VOLUME_ENDINGS if volumes else ()))
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found = (file for file in path.rglob("*") if file.name.lower().endswith(endings) and file.is_file())
-            files += sorted(found)
-        elif path.is_file():
+            files += images_in(path, endings, volumes=volumes)
+        elif path.is_file() or is_series_path(path):
             files.append(path)
         else:
             raise InputError(f"images: expected image files or folders, got {str(path)!r}, which isn't there.")

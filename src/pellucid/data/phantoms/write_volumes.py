@@ -37,8 +37,8 @@ def write_volumes(
 
     Volumes lie in images/CLASS/ID.nii.gz, or as a series of files in the folder images/CLASS/ID; masks of lesions
     (0 and 1) in masks/CLASS/ID.nii.gz. The manifest has the columns path, label, split (empty), patient_id, age, sex,
-    site, mask, paths relative to `folder`. What already stands there from the same arguments isn't drawn again; what stands
-    there from other ones is replaced.
+    site, mask, paths relative to `folder`. What already stands there from the same arguments isn't drawn again; what
+    stands there from other ones is replaced.
 
     Arguments:
         folder: to write to; new, or written by this function before.
