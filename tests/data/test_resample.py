@@ -1,4 +1,4 @@
-"""Volumes in one frame: the same anatomy gives the same tensor however it is stored, and maps come back to their place."""
+"""Volumes in one frame: one anatomy, one tensor, however it is stored, and maps come back to their place."""
 
 from __future__ import annotations
 

@@ -109,6 +109,6 @@ def explain(
         typer.echo(f"skipped {path}: {reason}", err=True)
     skipped = f", {len(unreadable)} skipped" if unreadable else ""
     typer.echo(f"{len(records)} explained{skipped}: {out}")
-    path = write_explained(records, out, show_progress=True)
-    if path is not None:
-        typer.echo(f"volumes to scroll through: {path}")
+    page = write_explained(records, out, show_progress=True)
+    if page is not None:
+        typer.echo(f"volumes to scroll through: {page}")
