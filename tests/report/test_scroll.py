@@ -175,12 +175,17 @@ def test_a_browser_scrolls(tmp_path: Path) -> None:
     <script>
     const wait = (ms) => new Promise((done) => setTimeout(done, ms));
     (async () => {
-      for (let i = 0; i < 100 && !document.querySelector(".scroll-box[data-ready]"); i++) await wait(100);
+      while (!document.querySelector(".scroll-box[data-ready]")) await wait(1000);
       const box = document.querySelector(".scroll-box"), told = {};
       const canvases = [...box.querySelectorAll("canvas")], said = () => [...box.querySelectorAll(".scroll-view output")].map((each) => each.textContent);
       const seen = () => canvases.map((each) => each.toDataURL());
       const ranges = box.querySelectorAll(".scroll-view input");
-      const changed = async (act) => { const before = seen(); act(); await wait(300); return seen().map((each, i) => each !== before[i]); };
+      const changed = async (act) => {
+        const before = seen(), differ = () => seen().map((each, i) => each !== before[i]);
+        act();
+        while (!differ().includes(true)) await wait(1000); // another map is decoded first
+        return differ();
+      };
       told.start = said();
       told.slider = await changed(() => { ranges[0].value = 2; ranges[0].dispatchEvent(new Event("input")); });
       told.moved = said();
@@ -196,7 +201,7 @@ def test_a_browser_scrolls(tmp_path: Path) -> None:
     </script></body>"""  # noqa: E501
     path = tmp_path / "page.html"
     path.write_text(whole_page().replace("</body>", drive), encoding="utf-8")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=60000", "--dump-dom"]
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=100000000", "--dump-dom"]
     options += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1300,2000"]
     run = subprocess.run(
         ["chromium", *options, path.as_uri()], capture_output=True, text=True, check=False, timeout=120
