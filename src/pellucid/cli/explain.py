@@ -22,6 +22,7 @@ from pellucid.cli.options import (
     load_network,
     parse_bytes,
     parse_methods,
+    parse_metrics,
 )
 from pellucid.errors import expected
 
@@ -37,6 +38,10 @@ def explain(
     methods: Annotated[
         list[str] | None,
         typer.Option(help="Names with commas, options in brackets: 'saliency\\[smooth=flips]'. Repeatable."),
+    ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(help="Metrics that measure each map, such as road; their values go into records and reports."),
     ] = None,
     target: Annotated[str, typer.Option(help="predicted, all, or a class by its name or index.")] = "predicted",
     layer: Annotated[list[str] | None, typer.Option(help="A dotted name instead of auto. Repeatable.")] = None,
@@ -99,6 +104,7 @@ def explain(
         compile=compile,
         index=index,
         write=Wishes([kind.strip() for each in write or [] for kind in each.split(",")], threshold, when),
+        metrics=parse_metrics(metrics)[0] if metrics else (),
     )
     records, unreadable = explain_files(images, network, out, question, strict=strict, show_progress=True)
     for path, reason in unreadable:
