@@ -44,6 +44,7 @@ from torch import Tensor, nn
 
 import pellucid
 from pellucid.attribution import Explanation
+from pellucid.attribution.engine import mixed
 from pellucid.devices import clock
 from pellucid.files import read_json
 from pellucid.metrics.deletion import patch_numbers, region_removals
@@ -255,6 +256,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--network", default="resnet50")
     parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--many", type=int, default=4, help="images with five maps each, timed alone")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of --many alone")
     parser.add_argument("--only-many", action="store_true", help="nothing else; the other figures are kept")
     return parser.parse_args()
 
@@ -266,8 +268,8 @@ def main() -> int:
     around = surroundings(device, "quantus")
     print(json.dumps(around, indent=2))
     if given.only_many:
-        report = dict(read_json(given.output)) | {"many": many(given, device)}
-        print(json.dumps(report["many"], indent=2))
+        name = "many" if given.precision == "float32" else "many in bfloat16"
+        report = dict(read_json(given.output)) | {name: many(given, device) | {"surroundings": around}}
         return finish(report, given.output, passed=bool(report["passed"]))
     images_count = 1 if given.quick else given.images
     model, images, explanation = case(given.network, given.size, images_count, 2, device)
@@ -337,16 +339,22 @@ def main() -> int:
 def many(given: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """Five maps of each of several images, ours alone: seconds, and the share of them that its forward passes take.
 
-    Shares are taken of processor time on a CPU, which other work on the machine changes least; plain forward passes
-    run before and after.
+    Shares are taken of processor time on a CPU, which other work on the machine changes least. Plain forward passes run
+    before and after every ten images, and what is known so far is kept.
     """
     model, images, explanation = case(given.network, given.size, given.many, 5, device)
     masks = masks_of(images)
 
-    def run(net: nn.Module, count: int) -> object:
-        part = slice(0, count)
+    def run(net: nn.Module, part: slice) -> object:
         return pellucid.evaluate(
-            net, images[part], explanation[part], ours(given.size), masks[part], batch_size=BATCH, max_memory=MEMORY
+            net,
+            images[part],
+            explanation[part],
+            ours(given.size),
+            masks[part],
+            batch_size=BATCH,
+            max_memory=MEMORY,
+            precision=given.precision,
         )
 
     def spent() -> float:
@@ -354,29 +362,34 @@ def many(given: argparse.Namespace, device: torch.device) -> dict[str, Any]:
 
     def per_row() -> float:
         started = spent()
-        plain_forward(model, block, FLOOR_BATCH)
+        with mixed(given.precision, device):
+            plain_forward(model, block, FLOOR_BATCH)
         return (spent() - started) / len(block)
 
-    rows = rows_of(model, lambda net: run(net, 1)) * given.many  # and warm
     block = images.repeat(-(-BATCH * 2 // len(images)), 1, 1, 1)[: BATCH * 2]
+    each = rows_of(model, lambda net: run(net, slice(0, 1)))  # and warm
     per_row()
-    floor = [per_row()]
+    floors, seconds, worked, found = [per_row()], 0.0, 0.0, {}
     before = forget(device)
-    started, spent_before = clock(device), spent()
-    table = run(model, given.many)
-    seconds, worked = clock(device) - started, spent() - spent_before
-    floor.append(per_row())
-    return {
-        "images": given.many,
-        "maps_per_image": len(explanation.maps),
-        "values": len(table),  # type: ignore[arg-type]
-        "rows_scored": rows,
-        "seconds": seconds,
-        "seconds_of_processors": worked,
-        "share_of_plain_forward_passes": rows * sum(floor) / 2 / worked,
-        "peak_megabytes_above_its_input": highest(device) - before,
-        "load_at_end": os.getloadavg()[0],
-    }
+    for start in range(0, given.many, 10):
+        part = slice(start, min(start + 10, given.many))
+        started, spent_before = clock(device), spent()
+        run(model, part)
+        seconds, worked = seconds + clock(device) - started, worked + spent() - spent_before
+        floors.append(per_row())
+        found = {
+            "precision": given.precision,
+            "images": part.stop,
+            "maps_per_image": len(explanation.maps),
+            "rows_scored": each * part.stop,
+            "seconds": seconds,
+            "seconds_of_processors": worked,
+            "share_of_plain_forward_passes": each * part.stop * sum(floors) / len(floors) / worked,
+            "peak_megabytes_above_its_input": highest(device) - before,
+            "load_at_end": os.getloadavg()[0],
+        }
+        print(json.dumps(found), flush=True)
+    return found
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pellucid import torchvision_schemas as torchvision_schemas  # before timm, which imports torchvision
+from servers.orthanc import Orthanc, running
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -17,3 +19,16 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the folder of real images, ../shared/data, isn't there")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def _orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    with running(tmp_path_factory.mktemp("orthanc")) as server:
+        yield server
+
+
+@pytest.fixture
+def orthanc(_orthanc: Orthanc) -> Orthanc:
+    """A PACS on loopback that holds nothing yet; one for all tests of a worker."""
+    _orthanc.empty()
+    return _orthanc

@@ -65,20 +65,23 @@ def is_signed(saliency: npt.ArrayLike) -> bool:
     return bool((np.asarray(saliency) < 0).any())
 
 
-def colourise(saliency: npt.ArrayLike, *, signed: bool | None = None) -> tuple[Picture, npt.NDArray[np.float64]]:
+def colourise(
+    saliency: npt.ArrayLike, *, signed: bool | None = None, largest: float | None = None
+) -> tuple[Picture, npt.NDArray[np.float64]]:
     """Colours (H, W, 3) of a map and its magnitude (H, W) in [0, 1], largest 1; an all-zero map has none.
 
     Arguments:
         saliency: raw map (H, W), of any range; values that aren't finite count as zero.
         signed: which scale to take; None looks for negative values.
+        largest: the magnitude that becomes 1, such as that of all planes of a volume; None takes the map's own.
     """
     values = np.nan_to_num(np.asarray(saliency, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     if signed is None:
         signed = is_signed(values)
     if not signed:
         values = np.maximum(values, 0.0)
-    largest = float(np.abs(values).max(initial=0.0))
-    scaled = values / largest if largest > 0 else np.zeros_like(values)
+    largest = float(np.abs(values).max(initial=0.0)) if largest is None else largest
+    scaled = (values / largest).clip(-1, 1) if largest > 0 else np.zeros_like(values)
     scale = matplotlib.colormaps[SIGNED if signed else POSITIVE]
     colours = scale((scaled + 1) / 2 if signed else scaled)[..., :3]
     return np.rint(colours * 255).astype(np.uint8), np.abs(scaled)
@@ -90,6 +93,7 @@ def overlay(
     *,
     mask: npt.ArrayLike | None = None,
     signed: bool | None = None,
+    largest: float | None = None,
     opacity: float = 0.75,
 ) -> Picture:
     """An image with a map laid over it, the more opaque the larger the map's magnitude.
@@ -99,6 +103,7 @@ def overlay(
         saliency: raw map (H, W). A map that is zero everywhere leaves the image bare: it is never stretched.
         mask: (H, W) bool, drawn as an outline.
         signed: which colour scale to take; None looks for negative values.
+        largest: as `colourise` takes it.
         opacity: of the largest magnitude, in [0, 1].
 
     Returns: (H, W, 3) uint8.
@@ -115,7 +120,7 @@ def overlay(
         raise expected("saliency", f"the image's shape {picture.shape[:2]}", values.shape, "Resize the map first.")
     if not 0 <= opacity <= 1:
         raise expected("opacity", "a number in [0, 1]", opacity)
-    colours, magnitude = colourise(values, signed=signed)
+    colours, magnitude = colourise(values, signed=signed, largest=largest)
     alpha = (opacity * np.sqrt(magnitude))[..., None]  # the root keeps the middle of the scale visible
     blended = np.rint(picture * (1 - alpha) + colours * alpha).astype(np.uint8)
     return blended if mask is None else outline(blended, mask)
@@ -197,6 +202,39 @@ def outline(
         near = _grown(near)
     picture[inside & near] = colour
     return picture
+
+
+def marked(image: npt.ArrayLike, sides: tuple[str, str, str, str], bar: tuple[float, str] | None = None) -> Picture:
+    """An image with the letters of the sides at its left, right, top and bottom, and a bar of a stated length.
+
+    Arguments:
+        image: as in `to_picture`.
+        sides: letters; an empty one isn't drawn.
+        bar: its length in pixels, and what stands above it, such as "50 mm"; left out where it doesn't fit.
+    """
+    canvas = Image.fromarray(to_picture(image))
+    pen, font = ImageDraw.Draw(canvas), _font(bold=True)
+    width, height = canvas.size
+    edges = ((2, height / 2, "lm"), (width - 2, height / 2, "rm"), (width / 2, 1, "ma"), (width / 2, height - 2, "md"))
+    for text, (x, y, anchor) in zip(sides, edges, strict=True):
+        pen.text((x, y), text, "white", font, anchor=anchor, stroke_width=1, stroke_fill="black")
+    if bar is not None and bar[0] + 8 <= width and height >= 3 * _TEXT:
+        left, bottom = 4, height - 4
+        pen.rectangle((left - 1, bottom - 4, left + round(bar[0]) + 1, bottom), "black")
+        pen.rectangle((left, bottom - 3, left + round(bar[0]), bottom - 1), "white")
+        pen.text((left, bottom - 5), bar[1], "white", _font(), anchor="ld", stroke_width=1, stroke_fill="black")
+    return np.asarray(canvas, dtype=np.uint8)
+
+
+def bar_length(extent: float, share: float = 0.4) -> float:
+    """The longest of 1, 2 and 5 times a power of ten that takes at most a `share` of an extent.
+
+    >>> bar_length(300.0), bar_length(45.0)
+    (100.0, 10.0)
+    """
+    most = extent * share
+    power = 10.0 ** np.floor(np.log10(most))
+    return float(max(step * power for step in (1, 2, 5) if step * power <= most))
 
 
 def colour_bar(scale: str = POSITIVE, *, width: int = 256, height: int = 14) -> Picture:

@@ -64,7 +64,7 @@ def test_what_a_network_of_volumes_cannot_have_is_refused(tmp_path: Path) -> Non
         create_model("resnet18-3d", classes=2)
     with pytest.raises(InputError, match=r"size: expected one length, of a square picture for 'resnet18'"):
         create_model("resnet18", classes=2, size=(32, 32, 32))
-    with pytest.raises(InputError, match=r"size: expected multiples of 16 for 'vit-3d', got \(32, 32, 40\)"):
+    with pytest.raises(InputError, match="size: expected multiples of 16 for 'vit-3d', got 32 × 32 × 40"):
         create_model("vit-3d", classes=2, size=(32, 32, 40))
     with pytest.raises(InputError, match="output_stride: expected none for 'resnet18-3d'"):
         create_model("resnet18-3d", classes=2, size=(32, 32, 32), output_stride=8)

@@ -181,3 +181,34 @@ def test_settings_are_checked(tmp_path):
         parse_config({**fields, "statistics": {"margin": 0}}, base=tmp_path)
     chosen = parse_config({**fields, "statistics": {"tests": ["permutation[seed=3]"]}}, base=tmp_path)
     assert chosen.statistics.tests == ("permutation[seed=3]",)
+
+
+def test_models_are_compared_on_external_sets_by_patient_over_the_networks_of_all_folds():
+    answers = predictions(folds=5)
+    abroad = pd.concat(
+        [
+            predictions("brain", images=40, copies=10).assign(
+                split="external abroad",
+                fold=fold,
+                correct=lambda rows, fold=fold: rows["correct"] ^ (rows.index % 7 == fold),
+            )
+            for fold in range(5)
+        ],
+        ignore_index=True,
+    )
+    found = compared_models(answers, SIZES, StatisticsSettings(), abroad).tests
+    alone = compared_models(answers, SIZES, StatisticsSettings()).tests
+    inside = found[found["images"] == "all"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(inside, alone)
+    assert set(found["images"]) == {"all", "external abroad", "external abroad without copies"}
+    rows = found[(found["images"] == "external abroad") & (found["test"] == "paired-t")]
+    assert len(rows) == 3
+    means = abroad.groupby(["patient_id", "model"])["correct"].mean().unstack()
+    for _, row in rows.iterrows():
+        known = stats.ttest_rel(means[row["a"]], means[row["b"]])
+        assert row["n"] == 40
+        assert row["statistic"] == pytest.approx(known.statistic)
+        assert row["p_value"] == pytest.approx(known.pvalue)
+    assert "corrected-resampled-t" not in set(found[found["images"] != "all"]["test"])  # the folds share these images
+    clean = found[(found["images"] == "external abroad without copies") & (found["test"] == "paired-t")]
+    assert set(clean["n"]) == {30}

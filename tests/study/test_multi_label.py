@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,8 @@ import pytest
 import torch
 from sklearn import metrics
 
+import pellucid
+from pellucid.attribution import aims
 from pellucid.errors import InputError
 from pellucid.files import read_json
 from pellucid.models.checkpoints import load_weights
@@ -19,7 +23,7 @@ from pellucid.study.evaluate_files import evaluate_files
 from pellucid.study.evaluate_question import EvaluationQuestion
 from pellucid.study.explain_files import Question, explain_files
 from pellucid.study.runner import run_study
-from pellucid.training.predict import predict_files
+from pellucid.training.predict import as_wanted, predict_files
 from references.labelled import LABELS, write_labelled
 
 STUDY = """
@@ -151,8 +155,6 @@ def test_files_are_explained_by_a_labels_own_probability(output: Path, tmp_path:
     )
     assert record["target"] == "disc"
     assert record["probability"] == pytest.approx(table["prob_disc"].item(), abs=1e-5)
-    with pytest.raises(InputError, match="model: expected a network that gives an image one class"):
-        evaluate_files([picture], model, tmp_path / "scores", EvaluationQuestion(metrics=(), methods=()))
 
 
 def test_facts_and_report_count_labels(output: Path) -> None:
@@ -187,3 +189,43 @@ def test_what_several_labels_do_not_go_with_is_refused(tmp_path: Path) -> None:
     config = parse_config({**study, "datasets": [small], "training": training}, base=tmp_path)
     with pytest.raises(InputError, match="balance: expected 'weights' or 'none' where an image may have several"):
         run_study(config, tmp_path / "out", device="cpu")
+
+
+def test_files_are_evaluated_by_a_label_of_their_own(output: Path, tmp_path: Path) -> None:
+    folder = output.parent / "pictures"
+    weights = load_weights(output / "shapes" / "test_resnet" / "fold-0" / "weights.safetensors")
+    question = EvaluationQuestion(
+        metrics=(pellucid.metric("road", fractions=(0.3, 0.6)),), methods=("layer-cam",), controls=("random",)
+    )
+    table = pd.read_csv(folder / "manifest.csv", keep_default_na=False).iloc[:8]
+    (tmp_path / "in").mkdir()
+    for path in table["path"]:
+        shutil.copy(folder / path, tmp_path / "in" / Path(path).name)
+    table.assign(path=[Path(path).name for path in table["path"]]).to_csv(tmp_path / "in" / "manifest.csv", index=False)
+    found = evaluate_files([tmp_path / "in"], weights, tmp_path / "out", question)
+    network, card = weights
+    images = torch.stack(
+        [as_wanted(pellucid.read_image(tmp_path / "in" / name), card) for name in found.samples["image"]]
+    )
+    with torch.no_grad():
+        probabilities = network.eval()(images).sigmoid()
+    places = probabilities.argmax(dim=1)
+    assert found.samples["target"].tolist() == [card.classes[place] for place in places]
+    np.testing.assert_allclose(found.samples["probability"], probabilities.amax(dim=1), atol=1e-5)
+    truth = dict(zip((Path(path).name for path in table["path"]), table["label"], strict=True))
+    for row in found.samples.to_dict("records"):
+        there = row["target"] in str(truth[row["image"]]).split("|")
+        assert row["label"] == (row["target"] if there else f"no {row['target']}")
+        assert row["predicted"] == (row["target"] if row["probability"] >= 0.5 else f"no {row['target']}")
+    with warnings.catch_warnings(action="ignore"):
+        explanation = pellucid.explain(network, images[:4], "layer-cam", target=aims.multi_label(places[:4]))
+        alone = pellucid.evaluate(
+            network,
+            images[:4],
+            explanation,
+            question.metrics,
+            generator=torch.Generator().manual_seed(0),
+            multi_label=True,
+        )
+    own = found.scores[(found.scores["method"] == "layer-cam") & (found.scores["sample"] < 4)]
+    np.testing.assert_allclose(own["value"], alone["value"], atol=1e-5)

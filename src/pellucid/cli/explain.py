@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from pellucid.cli.options import Arch, Channels, Classes, Device, Size, Strict, load_network, parse_bytes, parse_methods
+from pellucid.cli.options import (
+    Arch,
+    Channels,
+    Classes,
+    Device,
+    Intensity,
+    Orientation,
+    Size,
+    Spacing,
+    Strict,
+    laid_out,
+    load_network,
+    parse_bytes,
+    parse_methods,
+    parse_metrics,
+)
 from pellucid.errors import expected
 
 if TYPE_CHECKING:
@@ -23,13 +39,20 @@ def explain(
         list[str] | None,
         typer.Option(help="Names with commas, options in brackets: 'saliency\\[smooth=flips]'. Repeatable."),
     ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(help="Metrics that measure each map, such as road; their values go into records and reports."),
+    ] = None,
     target: Annotated[str, typer.Option(help="predicted, all, or a class by its name or index.")] = "predicted",
     layer: Annotated[list[str] | None, typer.Option(help="A dotted name instead of auto. Repeatable.")] = None,
     arch: Arch = None,
     classes: Classes = None,
     size: Size = None,
     channels: Channels = None,
-    index: Annotated[int | None, typer.Option(help="Which of the volumes that a file holds, from 0.", min=0)] = None,
+    intensity: Intensity = None,
+    orientation: Orientation = None,
+    spacing: Spacing = None,
+    index: Annotated[int | None, typer.Option(help="Which of the volumes or frames of a file, from 0.", min=0)] = None,
     fuse: Annotated[str | None, typer.Option(help="One map of several layers: mean or max.")] = None,
     batch_size: Annotated[int, typer.Option(help="Images that run at once.", min=1)] = 32,
     max_memory: Annotated[
@@ -39,21 +62,37 @@ def explain(
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile the network first, for methods that run it often.")
     ] = False,
+    write: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also parametric-map, segmentation, secondary-capture or structured-report (DICOM objects that refer "
+            "to a DICOM image), nifti or nrrd. With commas; repeatable."
+        ),
+    ] = None,
+    threshold: Annotated[
+        str,
+        typer.Option(help="Of segmentations: a share of the map's largest value, value:NUMBER or top:SHARE of pixels."),
+    ] = "0.5",
+    when: Annotated[
+        datetime | None,
+        typer.Option(help="Time that DICOM objects carry instead of now; given, they repeat byte for byte."),
+    ] = None,
     device: Device = "auto",
     strict: Strict = False,
 ) -> None:
-    """Explain images or volumes (NIfTI): writes an overlay, the raw maps and a record of each into a folder."""
-    from pellucid.attribution.engine import PAPER_METHODS
+    """Explain images or volumes: writes an overlay, the raw maps and a record of each into a folder."""
+    from pellucid.attribution.engine import PAPER_METHODS, check_precision
     from pellucid.devices import pick_device
     from pellucid.study.explain_files import Question, explain_files
+    from pellucid.study.explain_objects import Wishes
 
     chosen = parse_methods(methods or [])
     where = pick_device(device)
     network = load_network(model, where, arch, classes, size, channels)
+    network = laid_out(network, arch, intensity, orientation, spacing)
     if fuse not in (None, "mean", "max"):
         raise expected("fuse", "mean or max", repr(fuse))
-    if precision not in ("float32", "bfloat16"):
-        raise expected("precision", "float32 or bfloat16", repr(precision))
+    check_precision(precision)
     question = Question(
         tuple(chosen or PAPER_METHODS),
         target=target,
@@ -64,6 +103,8 @@ def explain(
         precision=cast("Precision", precision),
         compile=compile,
         index=index,
+        write=Wishes([kind.strip() for each in write or [] for kind in each.split(",")], threshold, when),
+        metrics=parse_metrics(metrics)[0] if metrics else (),
     )
     records, unreadable = explain_files(images, network, out, question, strict=strict, show_progress=True)
     for path, reason in unreadable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +31,17 @@ Arch = Annotated[
 Classes = Annotated[str | None, typer.Option(help="With --arch: how many, or their names with commas.")]
 Size = Annotated[
     str | None, typer.Option(help="With --arch: height and width in pixels; of volumes 96 or 64,96,96 voxels.")
+]
+Orientation = Annotated[
+    str | None, typer.Option(help="Which way a volume's axes are laid, such as RAS; as stored unless given.")
+]
+Spacing = Annotated[
+    str | None,
+    typer.Option(help="mm between a volume's voxels, such as 1,1,2 or 2; the whole volume in the grid unless given."),
+]
+Intensity = Annotated[
+    str | None,
+    typer.Option(help="With --arch: what makes values grey: dtype, image, or a window such as lung."),
 ]
 Channels = Annotated[int | None, typer.Option(help="With --arch: 1 (grey) or 3 (colour).")]
 
@@ -63,6 +75,23 @@ def parse_size(value: str) -> int | tuple[int, int, int]:
         lengths = [int(part) for part in parts]
         return lengths[0] if len(lengths) == 1 else (lengths[0], lengths[1], lengths[2])
     raise expected("size", "a length above 0, or three with commas between", repr(value))
+
+
+def parse_spacing(value: str) -> tuple[float, float, float]:
+    """Millimetres along three axes, or one step for all of them.
+
+    Raises InputError for anything else.
+
+    >>> parse_spacing("2"), parse_spacing("0.5, 0.5, 3")
+    ((2.0, 2.0, 2.0), (0.5, 0.5, 3.0))
+    """
+    try:
+        steps = [float(part) for part in value.split(",")]
+    except ValueError:
+        steps = []
+    if len(steps) not in (1, 3) or not all(0 < step < float("inf") for step in steps):
+        raise expected("spacing", "mm above 0, or three of them with commas between", repr(value))
+    return (steps[0],) * 3 if len(steps) == 1 else (steps[0], steps[1], steps[2])
 
 
 def parse_bytes(value: str) -> int:
@@ -218,6 +247,33 @@ def load_network(
     check_channels(channels)
     lengths = None if size is None else parse_size(size)
     return load_plain_weights(weights, arch, classes=names, size=lengths, channels=channels, device=device)
+
+
+def laid_out(
+    loaded: tuple[nn.Module, ModelCard],
+    arch: str | None,
+    intensity: str | None,
+    orientation: str | None,
+    spacing: str | None,
+) -> tuple[nn.Module, ModelCard]:
+    """A network whose card is told how values become grey and how volumes are laid; one that has a card knows it.
+
+    Raises InputError where a card that pellucid wrote is to be overruled.
+    """
+    from pellucid.data.resample import Frame
+
+    given = {"--intensity": intensity, "--orientation": orientation, "--spacing": spacing}
+    extra = [name for name, value in given.items() if value is not None]
+    if not extra:
+        return loaded
+    if arch is None:
+        raise expected("arch", f"an architecture, since {', '.join(extra)} go with it", "none")
+    network, card = loaded
+    if card.axes == 2 and (orientation or spacing):
+        raise expected("orientation, spacing", "none for a network of pictures", "some")
+    frame = Frame(orientation, None if spacing is None else parse_spacing(spacing))
+    card = dataclasses.replace(card, orientation=frame.orientation, spacing=frame.spacing)
+    return network, card if intensity is None else dataclasses.replace(card, intensity=intensity)
 
 
 def class_names(classes: str) -> list[str]:

@@ -14,7 +14,9 @@ from torch.utils.data import Dataset, Sampler
 
 from pellucid.data.enhancements import ENHANCEMENTS, NONE, Enhancement
 from pellucid.data.images import MedicalImage, decode_file, quiet_decoders, read_image
-from pellucid.data.transforms import Augmentation, Normalisation, augment, is_grey, prepare
+from pellucid.data.resample import Frame, Geometry
+from pellucid.data.shown import scaling_words
+from pellucid.data.transforms import AS_STORED, Augmentation, Normalisation, augment, is_grey, prepare
 from pellucid.data.whole import DecodeError
 from pellucid.errors import expected
 from pellucid.progress import progress
@@ -29,6 +31,7 @@ class _Cache:
     def __init__(self, limit: int) -> None:
         self.limit, self.used, self.full = limit, 0, False
         self.tensors: dict[int, Tensor] = {}
+        self.geometry: dict[int, Geometry] = {}
 
     def add(self, position: int, tensor: Tensor) -> None:
         size = tensor.numel() * tensor.element_size()
@@ -40,7 +43,7 @@ class _Cache:
 
     def __getstate__(self) -> dict[str, object]:
         # a worker that isn't forked begins with an empty cache instead of a copy through a pipe
-        return {"limit": self.limit, "used": 0, "full": False, "tensors": {}}
+        return {"limit": self.limit, "used": 0, "full": False, "tensors": {}, "geometry": {}}
 
 
 class ImageDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
@@ -53,7 +56,7 @@ class ImageDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
     Arguments:
         paths: image files.
         labels: class index of each; or, where images may have several, a tensor (N, K) float32 of 0 and 1.
-        channels, size, intensity, enhancement: as `prepare` takes them; what comes after is augmentation and
+        channels, size, intensity, enhancement, frame: as `prepare` takes them; what comes after is augmentation and
             normalisation.
         cache_bytes: bound on the memory of the cache, 2 GiB unless told; 0 keeps nothing.
 
@@ -69,6 +72,7 @@ class ImageDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
         size: int | tuple[int, int, int],
         intensity: str = "dtype",
         enhancement: str | Choice[Enhancement] = NONE,
+        frame: Frame = AS_STORED,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         if len(paths) != len(labels):
@@ -76,7 +80,7 @@ class ImageDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
         self.paths = [Path(path) for path in paths]
         self.labels: Sequence[int] | Tensor = labels if isinstance(labels, Tensor) else [int(each) for each in labels]
         self.channels, self.size, self.intensity = channels, size, intensity
-        self.enhancement = ENHANCEMENTS.resolve(enhancement)
+        self.enhancement, self.frame = ENHANCEMENTS.resolve(enhancement), frame
         self._cache = _Cache(cache_bytes)
         self._normalisation: Normalisation | None = None
         self._augmentation: Augmentation | None = None
@@ -93,6 +97,7 @@ class ImageDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
             size=self.size,
             intensity=self.intensity,
             enhancement=self.enhancement,
+            frame=self.frame,
             cache_bytes=0,
         )
         other._cache = self._cache
@@ -102,6 +107,12 @@ class ImageDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
     def image(self, position: int) -> Tensor:
         """The prepared image (C, size, size) in [0, 1], neither augmented nor normalised; not to be written to."""
         return self._coloured(self._compact(position))
+
+    def geometry(self, position: int) -> Geometry:
+        """Where the stored pixels of an image lie; it is read for that only where it never was."""
+        if position not in self._cache.geometry:
+            self._prepared(position, read_image(self.paths[position]))
+        return self._cache.geometry[position]
 
     def keep(self, threads: int, *, show_progress: bool = False) -> None:
         """Read what isn't kept in memory yet, in so many threads, as far as the cache goes.
@@ -130,7 +141,7 @@ class ImageDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
             raise IndexError(f"position {position} of {len(self)} images")
         image = self._compact(position)
         if self._augmentation is not None:
-            image = augment(image, self._augmentation, (self._seed, epoch, position))
+            image = augment(image, self._augmentation, (self._seed, epoch, position), self.frame.orientation)
         image = self._coloured(image)
         if self._normalisation is not None:
             image = self._normalisation.normalise(image, image.ndim - 1)
@@ -153,8 +164,14 @@ class ImageDataset(Dataset[tuple[Tensor, int | Tensor, int]]):
 
     def _prepared(self, position: int, image: MedicalImage) -> Tensor:
         kept = prepare(
-            image, channels=self.channels, size=self.size, intensity=self.intensity, enhancement=self.enhancement
+            image,
+            channels=self.channels,
+            size=self.size,
+            intensity=self.intensity,
+            enhancement=self.enhancement,
+            frame=self.frame,
         )
+        self._cache.geometry[position] = Geometry.of(image, scaling_words(image, self.intensity))
         if is_grey(kept):
             kept = kept[:1].clone()
         self._cache.add(position, kept)

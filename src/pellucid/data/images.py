@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from pellucid.data.dicom.read import decode_dicom, is_dicom
+from pellucid.data.itk import decode_itk, is_itk
 from pellucid.data.medical_image import MedicalImage as MedicalImage
 from pellucid.data.nifti import decode_nifti, is_nifti
 from pellucid.data.tiff import decode_tiff
@@ -23,8 +24,10 @@ from pellucid.data.whole import DecodeError, check_bmp, check_jpeg, check_png
 from pellucid.errors import UnreadableFileError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib")
-OTHER_IMAGE_ENDINGS = (".dcm", ".dicom", ".nii", ".nii.gz", ".nrrd", ".mha", ".gif", ".webp", ".jp2", ".j2k", ".heic")
-READ = "PNG, JPEG, TIFF, BMP, DICOM and NIfTI are read"
+OTHER_IMAGE_ENDINGS = (
+    ".dcm", ".dicom", ".ima", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".gif", ".webp", ".jp2", ".j2k", ".heic",
+)  # fmt: skip
+READ = "PNG, JPEG, TIFF, BMP, DICOM, NIfTI, NRRD and MetaImage are read"
 PICTURES = "PNG, JPEG, TIFF, BMP and DICOM pictures are taken"
 
 _ORIENTATION_TAG = 274
@@ -91,6 +94,14 @@ def quiet_decoders() -> Iterator[None]:
 
 def decode_file(path: Path, index: int | None = None, *, volumes: bool = False) -> MedicalImage:
     """As `read_image`, for use in threads: raises DecodeError with the reason alone; volumes only where asked for."""
+    from pellucid.data.dicom.series import decode_series, is_series_path  # which read files by this function
+
+    if is_series_path(path) or is_itk(path):
+        image = decode_series(path, index) if is_series_path(path) else decode_itk(path, index)
+        if image.affine is not None and not volumes:
+            raise DecodeError(f"a volume of {' × '.join(map(str, image.pixels.shape[1:]))} voxels; {PICTURES}")
+        _check_finite(image.pixels)
+        return image
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pellucid.data.images import IMAGE_ENDINGS, OTHER_IMAGE_ENDINGS
+from pellucid.data.found import KNOWN_ENDINGS, dicom_images, looks_dicom
 from pellucid.data.labels import SEPARATOR, joined, labels_of
 from pellucid.errors import InputError, expected, nearest, unknown_name
 from pellucid.files import inside
@@ -41,10 +42,20 @@ class Listing:
     notes: tuple[str, ...] = ()
 
 
-def list_folder(root: Path) -> Listing:
-    """The images in folders of classes, or in split folders that hold folders of classes."""
-    files, notes = _walk(root)
-    tops = sorted({file.split("/")[0] for file in files if "/" in file})
+def list_folder(root: Path, *, volumes: bool = False) -> Listing:
+    """The images in folders of classes, or in split folders that hold folders of classes.
+
+    DICOM files are pictures, or, where `volumes` are wanted, the series of each class folder are its images, named
+    `FOLDER/#NAME`. Their patients are numbered as they come, so that nobody is named.
+    """
+    files, dicom, notes = _walk(root)
+    tops, depth = _tops([*files, *dicom])
+    patients: dict[str, str] = {}
+    for part in _by_class(dicom, depth):
+        found = dicom_images([root / file for file in part], volumes=volumes)
+        patients |= {path.relative_to(root).as_posix(): who for path, who in found.patients.items()}
+        notes += found.notes
+    files = sorted([*files, *patients])
     splits = [top for top in tops if top.casefold() in SPLITS]
     if splits and len(splits) < len(tops):
         other = [top for top in tops if top not in splits]
@@ -52,7 +63,6 @@ def list_folder(root: Path) -> Listing:
             "path", "folders of classes or of splits", f"both: {', '.join(splits)} beside {', '.join(other[:5])}",
             do="Move the class folders into the split folders, or write a manifest.csv.",
         )  # fmt: skip
-    depth = 2 if splits else 1
     kept = [file for file in files if file.count("/") >= depth]
     if len(kept) < len(files):
         loose = [file for file in files if file.count("/") < depth]
@@ -73,7 +83,28 @@ def list_folder(root: Path) -> Listing:
             "split": [SPLITS[part[0].casefold()] if splits else "" for part in parts],
         }
     )
+    told = [patients.get(file, "") for file in kept]
+    if any(told):
+        numbers = {
+            who: f"patient-{number:04d}" for number, who in enumerate(dict.fromkeys(filter(None, told)), start=1)
+        }
+        table["patient_id"] = [numbers.get(who, "") for who in told]
+        notes.append(f"{len(numbers)} patients are told apart by what DICOM files say, and numbered.")
     return Listing(root, _completed(table), tuple(notes))
+
+
+def _tops(files: Sequence[str]) -> tuple[list[str], int]:
+    """The outermost folders, and how deep the class folders lie: within those, where they are splits."""
+    tops = sorted({file.split("/")[0] for file in files if "/" in file})
+    return tops, 2 if any(top.casefold() in SPLITS for top in tops) else 1
+
+
+def _by_class(files: Sequence[str], depth: int) -> list[list[str]]:
+    """Files by the class folder that they are in, so that no series reaches over two of them."""
+    parts: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for file in files:
+        parts[tuple(file.split("/")[:-1][:depth])].append(file)
+    return list(parts.values())
 
 
 def list_table(path: Path, *, multi_label: bool = False, labels: Sequence[str] = ()) -> Listing:
@@ -107,9 +138,10 @@ def list_table(path: Path, *, multi_label: bool = False, labels: Sequence[str] =
     return Listing(root, table.assign(age=ages), tuple(notes))
 
 
-def _walk(root: Path) -> tuple[list[str], list[str]]:
-    """Posix paths of image files under `root`, sorted, and notes on what was passed over."""
+def _walk(root: Path) -> tuple[list[str], list[str], list[str]]:
+    """Posix paths of image files under `root`, and of DICOM files, both sorted, and notes on what was passed over."""
     files: list[str] = []
+    dicom: list[str] = []
     others: list[str] = []
     linked: list[str] = []
     for folder, names, entries in os.walk(root):
@@ -120,16 +152,18 @@ def _walk(root: Path) -> tuple[list[str], list[str]]:
             if _hidden(entry):
                 continue
             file = (here / entry).relative_to(root).as_posix()
-            known = entry.lower().endswith((*IMAGE_ENDINGS, *OTHER_IMAGE_ENDINGS))
-            (files if known else others).append(file)
-    for file in files:
+            if looks_dicom(here / entry):
+                dicom.append(file)
+            else:
+                (files if entry.lower().endswith(KNOWN_ENDINGS) else others).append(file)
+    for file in (*files, *dicom):
         inside(root, file)  # a link that leads out is refused
     notes = []
     if others:
-        notes.append(f"{len(others)} files that aren't images by their ending were left out, e.g. {sorted(others)[0]}.")
+        notes.append(f"{len(others)} files that aren't images by their ending were left out, e.g. {min(others)}.")
     if linked:
         notes.append(f"{len(linked)} linked folders weren't followed, e.g. {sorted(linked)[0]}.")
-    return sorted(files), notes
+    return sorted(files), sorted(dicom), notes
 
 
 def _hidden(name: str) -> bool:

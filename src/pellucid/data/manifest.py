@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pellucid.data.images import decode_file, quiet_decoders
+from pellucid.data.images import MedicalImage, decode_file, quiet_decoders
 from pellucid.data.labels import classes_in
 from pellucid.data.layout import Listing, list_folder, list_table
+from pellucid.data.masks import decode_mask, on_voxels_of
 from pellucid.data.whole import DecodeError
 from pellucid.errors import InputError, UnreadableFileError, expected
 from pellucid.progress import progress
@@ -71,14 +72,16 @@ def load_manifest(
     valid, validation, testing, in any case), a manifest file (`.csv` or `.parquet`), or a folder that holds
     `manifest.csv` or `manifest.parquet`. A manifest needs the columns path and label; split, patient_id, age, sex,
     site and mask (or mask_path) are used where they are there. Paths are relative to the manifest's folder and may
-    not lead out of it. Hidden files are passed over.
+    not lead out of it. Hidden files are passed over. DICOM files are found by their content as well as by their ending;
+    a path may also be a folder that holds one DICOM series, or name one of several as `FOLDER/#NAME`.
 
     Arguments:
         path: the folder or file.
         name: what the data set is called; by default the folder's name.
         multi_label: whether an image may have several labels, or none: the manifest's label column parts them by "|".
         labels: columns of the manifest that say so instead, 1 where an image has the label and 0 where not.
-        volumes: whether the images are volumes (NIfTI); pictures are then left out, and volumes otherwise.
+        volumes: whether the images are volumes (NIfTI, NRRD, MetaImage, DICOM series); pictures are then left out, and
+            volumes otherwise.
         strict: stop at the first image or mask that can't be used, instead of listing it.
         show_progress: show a bar with the time left.
 
@@ -86,7 +89,7 @@ def load_manifest(
     out of the folder, or fewer than two classes are left; UnreadableFileError when `strict`.
     """
     path = Path(path).expanduser()
-    listing = _list(path, multi_label, tuple(labels))
+    listing = _list(path, multi_label, tuple(labels), volumes)
     measured = _measure(listing, volumes, strict, show_progress)
     return _assemble(name or listing.root.resolve().name, listing, measured, multi_label)
 
@@ -105,7 +108,7 @@ def pixel_hash(pixels: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _list(path: Path, multi_label: bool, labels: tuple[str, ...]) -> Listing:
+def _list(path: Path, multi_label: bool, labels: tuple[str, ...], volumes: bool) -> Listing:
     if path.is_file():
         return list_table(path, multi_label=multi_label, labels=labels)
     if not path.is_dir():
@@ -117,7 +120,7 @@ def _list(path: Path, multi_label: bool, labels: tuple[str, ...]) -> Listing:
         return list_table(found[0], multi_label=multi_label, labels=labels)
     if multi_label:
         raise expected("path", "a manifest, which several labels to an image need", f"the folder {str(path)!r}")
-    return list_folder(path)
+    return list_folder(path, volumes=volumes)
 
 
 def _measure(listing: Listing, volumes: bool, strict: bool, show_progress: bool) -> list[_Measured | str]:
@@ -155,25 +158,23 @@ def _refuse(root: Path, sample: str, mask: str, result: _Measured | str) -> None
 
 def _measure_one(root: Path, sample: str, mask: str, volumes: bool) -> _Measured | str:
     try:
-        pixels = decode_file(root / sample, volumes=volumes).pixels
+        image = decode_file(root / sample, volumes=volumes)
     except DecodeError as error:
         return str(error)
+    pixels = image.pixels
     if volumes != (pixels.ndim == 4):
         return "a picture, where volumes are wanted"
     channels, *lengths = pixels.shape
-    problem = _mask_problem(root / mask, lengths) if mask else ""
+    problem = _mask_problem(root / mask, image) if mask else ""
     return _Measured(pixel_hash(pixels), (lengths[-1], lengths[-2]), channels, pixels.dtype.itemsize * 8, problem)
 
 
-def _mask_problem(path: Path, lengths: Sequence[int]) -> str:
+def _mask_problem(path: Path, image: MedicalImage) -> str:
+    shape = image.pixels.shape[1:]
     try:
-        mask = decode_file(path, volumes=len(lengths) == 3)
+        on_voxels_of(decode_mask(path, volumes=len(shape) == 3, affine=image.affine), shape, image.affine)
     except DecodeError as error:
         return str(error)
-    own = mask.pixels.shape[1:]
-    if list(own) != list(lengths):
-        one, other = (" × ".join(map(str, reversed(each))) for each in (own, lengths))
-        return f"it is {one} pixels, its image {other}"
     return ""
 
 

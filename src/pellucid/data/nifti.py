@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,28 @@ def geometry_of(path: Path) -> Header:
     for field in _GEOMETRY:
         bare[field] = header[field]
     return bare
+
+
+def geometry_from(affine: np.ndarray | None, spacing: Sequence[float] = ()) -> Header:
+    """A header that puts voxels where an affine does.
+
+    Arguments:
+        affine: (4, 4), from the indices of a voxel to mm right, front and up. It becomes the sform, and the qform as
+            well where its axes are at right angles; else there is no qform. None where places aren't known.
+        spacing: in mm along each axis, where there is no affine but that is known.
+    """
+    header = nibabel.Nifti1Header()
+    header.set_xyzt_units("mm")
+    if affine is None:
+        header["pixdim"][1 : 1 + len(spacing)] = spacing
+        return header
+    steps = np.linalg.norm(affine[:3, :3], axis=0)
+    header["pixdim"][1:4] = steps
+    header.set_sform(affine, code=1)
+    directions = affine[:3, :3] / steps
+    if np.allclose(directions.T @ directions, np.eye(3), atol=1e-5):
+        header.set_qform(affine, code=1)
+    return header
 
 
 def encode_nifti(values: np.ndarray, geometry: Header, about: str = "") -> bytes:

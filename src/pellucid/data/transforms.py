@@ -17,9 +17,12 @@ from pellucid import torchvision_schemas as torchvision_schemas  # before torchv
 from pellucid.data.enhancements import LUMINANCE, NONE, Enhancement, enhance
 from pellucid.data.images import MedicalImage, read_image
 from pellucid.data.intensity import grey_of
+from pellucid.data.resample import Frame, grid_of
 from pellucid.errors import expected
 from pellucid.progress import progress
 from pellucid.registry import Choice
+
+AS_STORED = Frame()
 
 _LOSSY_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif")
 
@@ -31,11 +34,12 @@ def prepare(
     size: int | tuple[int, int, int],
     intensity: str = "dtype",
     enhancement: str | Choice[Enhancement] = NONE,
+    frame: Frame = AS_STORED,
 ) -> Tensor:
     """Scale, convert, resize and enhance one image: float32 (channels, size, size) in [0, 1], or (channels, D, H, W).
 
     Arguments:
-        image: pixels (1 or 3, H, W), or (1 or 3, D, H, W) of a volume, whose axes stay as they are stored.
+        image: pixels (1 or 3, H, W), or (1 or 3, D, H, W) of a volume.
         channels: 1 or 3; colour becomes grey by its luminance, grey is repeated.
         size: of the square, in pixels, or (D, H, W) of the volume in voxels; the aspect isn't kept. Bilinear or
             trilinear with antialiasing.
@@ -46,6 +50,8 @@ def prepare(
             low values are bright (MONOCHROME1) are turned round.
         enhancement: as `enhance` takes it. It comes last, at the network's size, so that tiles, cells and radii are the
             same share of every image, and large files don't cost more.
+        frame: which way a volume's axes run, and the steps between its voxels, which keep its proportions. Voxels that
+            it doesn't have are as dark as its darkest. By default axes stay as they are stored, and all of it is seen.
 
     Raises InputError for other channels, for a volume where a picture is wanted or the other way round, for a float
     image outside of [0, 1] with "dtype", for a window that the image can't be seen through, or for an enhancement that
@@ -64,7 +70,12 @@ def prepare(
     if channels == 1 and len(scaled) == 3:
         weights = scaled.new_tensor(LUMINANCE).view(3, *(1,) * len(lengths))
         scaled = (scaled * weights).sum(dim=0, keepdim=True)
-    return enhance(_resized(scaled, lengths), enhancement).expand(channels, *lengths).contiguous()
+    if frame.plain:
+        seen = _resized(scaled, lengths)
+    else:
+        grid = grid_of(image.pixels.shape[1:], image.affine, lengths, frame)
+        seen = torch.from_numpy(grid.bring(scaled.numpy(), fill=float(scaled.min()))).clamp_(0, 1)
+    return enhance(seen, enhancement).expand(channels, *lengths).contiguous()
 
 
 def is_grey(image: Tensor) -> bool:
@@ -77,17 +88,28 @@ def prepare_mask(path: str | Path, *, size: int | tuple[int, int, int]) -> Tenso
     return mask_of(read_image(path), size=size)
 
 
-def mask_of(mask: MedicalImage, *, size: int | tuple[int, int, int], labels: Sequence[int] | None = None) -> Tensor:
+def mask_of(
+    mask: MedicalImage,
+    *,
+    size: int | tuple[int, int, int],
+    labels: Sequence[int] | None = None,
+    frame: Frame = AS_STORED,
+) -> Tensor:
     """A lesion mask (size, size) or (D, H, W) bool, in register with its image.
 
     Every pixel that isn't zero belongs to the lesion, in whichever channel, or those whose value is one of `labels`; in
-    a JPEG, whose zeros are smeared, those above half of the range. The mask is resized as the image is and cut at one
-    half; a lesion too small to fill half a pixel keeps the pixels that it fills most.
+    a JPEG, whose zeros are smeared, those above half of the range. The mask is resized as the image is, a volume's in
+    the same `frame`, and cut at one half; a lesion too small to fill half a pixel keeps the pixels that it fills most.
+    A volume's voxels must be those of its image (`pellucid.data.masks.on_voxels_of`).
     """
     lengths = size if isinstance(size, tuple) else (size, size)
     floor = 127 if str(mask.source).lower().endswith(_LOSSY_ENDINGS) else 0
     inside = mask.pixels > floor if labels is None else np.isin(mask.pixels, list(labels))
-    share = _resized(torch.from_numpy(inside.any(axis=0, keepdims=True).astype(np.float32)), lengths)[0]
+    marked = np.asarray(inside.any(axis=0, keepdims=True), np.float32)
+    if frame.plain:
+        share = _resized(torch.from_numpy(marked), lengths)[0]
+    else:
+        share = torch.from_numpy(grid_of(mask.pixels.shape[1:], mask.affine, lengths, frame).bring(marked)[0])
     return (share > 0) & (share >= min(0.5, float(share.max())))
 
 
@@ -177,8 +199,9 @@ class Augmentation:
     `rotation` in degrees either way; `translation` a share of the image's side; `scale`, `brightness` and `contrast`
     shares around 1. A flip that is allowed is made with probability one half.
 
-    Volumes are mirrored along their first stored axis, mostly from left to right, by a horizontal flip and along their
-    last by a vertical one, brightened and contrasted; they aren't turned, moved or scaled.
+    Volumes are mirrored from left to right by a horizontal flip and from foot to head by a vertical one (where axes
+    stay as they are stored, along the first and the last, which mostly are these), brightened and contrasted; they
+    aren't turned, moved or scaled.
     """
 
     horizontal_flip: bool = False
@@ -190,29 +213,30 @@ class Augmentation:
     contrast: float = 0.1
 
 
-def augment(image: Tensor, settings: Augmentation, seed: int | Sequence[int]) -> Tensor:
+def augment(image: Tensor, settings: Augmentation, seed: int | Sequence[int], orientation: str | None = None) -> Tensor:
     """Change one image (C, H, W) or (C, D, H, W) in [0, 1] at random, but always alike for one seed.
 
     What is moved in from outside is black. Every draw is made whether or not it is used, so that one setting
-    doesn't change what another does.
+    doesn't change what another does. `orientation` says which way a volume's axes run, as in `Frame`.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # waking others costs more than an image of this size takes
     try:
-        return _augmented(image, settings, seed)
+        return _augmented(image, settings, seed, orientation or "RAS")
     finally:
         torch.set_num_threads(threads)
 
 
-def _augmented(image: Tensor, settings: Augmentation, seed: int | Sequence[int]) -> Tensor:
+def _augmented(image: Tensor, settings: Augmentation, seed: int | Sequence[int], orientation: str) -> Tensor:
     from torchvision.transforms.v2 import functional  # takes a second to import, and only training needs it
 
     draws = np.random.default_rng(np.random.SeedSequence(seed)).random(8).tolist()
     horizontal, vertical = draws[0] < 0.5, draws[1] < 0.5
     turn, right, down, zoom, light, spread = (2 * draw - 1 for draw in draws[2:])
     if image.ndim == 4:
-        mirrored = {1: settings.horizontal_flip and horizontal, 3: settings.vertical_flip and vertical}
-        volume = image.flip([axis for axis, made in mirrored.items() if made])
+        mirrored = {"RL": settings.horizontal_flip and horizontal, "SI": settings.vertical_flip and vertical}
+        sides = [pair for pair, made in mirrored.items() if made]
+        volume = image.flip([1 + axis for axis, letter in enumerate(orientation) for pair in sides if letter in pair])
         volume = (volume * (1 + light * settings.brightness)).clamp(0, 1)
         mean = volume.mean()
         contrasted: Tensor = mean + (volume - mean) * (1 + spread * settings.contrast)

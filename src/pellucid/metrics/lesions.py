@@ -51,6 +51,19 @@ class Froc:
         return torch.from_numpy(np.atleast_1d(values))
 
 
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """What the peaks of one map find.
+
+    Attributes:
+        lesions: (L,) float64, of each lesion the value of the highest peak on it, -inf where there is none.
+        wrong: (n,) float64, the values of peaks that find no lesion.
+    """
+
+    lesions: NDArray[np.float64]
+    wrong: NDArray[np.float64]
+
+
 @dataclass(frozen=True)
 class Peaks:
     """Candidates of one map, the highest first.
@@ -104,17 +117,41 @@ def froc(
     (tensor([0.0000, 0.5000, 0.5000, 0.5000], dtype=torch.float64),
      tensor([0.0000, 0.0000, 0.5000, 1.0000], dtype=torch.float64))
     """
+    return froc_of(detections(maps, lesions, spacing=spacing, reach=reach, radius=radius))
+
+
+def detections(
+    maps: Tensor,
+    lesions: Tensor | Sequence[Tensor],
+    *,
+    spacing: Sequence[float] | Tensor | None = None,
+    reach: float = 0.0,
+    radius: int = 1,
+) -> list[Detections]:
+    """What the peaks of each map find, as `froc` says; its arguments are those of `froc`, and so are its errors."""
     if not reach >= 0:
         raise expected("reach", "a distance of 0 or more", reach)
     found = peaks(maps, radius=radius)
     steps = _steps(spacing, maps)
-    best: list[float] = []  # of each lesion, the value of the highest candidate on it
-    wrong: list[NDArray[np.float64]] = []
+    made = []
     for row, each in enumerate(_lesions(maps, lesions)):
         near = _near(found[row].places, each, steps[row], reach)
-        best += [float(found[row].values[hit].max(initial=-math.inf)) for hit in near]
-        wrong.append(found[row].values[~near.any(axis=0)])
-    return _curve(np.array(best), np.concatenate(wrong), len(maps))
+        best = np.array([float(found[row].values[hit].max(initial=-math.inf)) for hit in near])
+        made.append(Detections(best, found[row].values[~near.any(axis=0)]))
+    return made
+
+
+def froc_of(found: Sequence[Detections]) -> Froc:
+    """The curve of what was found in each of several images, gathered a few images at a time.
+
+    >>> maps = torch.tensor([[[0.0, 9.0, 0.0, 5.0, 0.0]], [[0.0, 0.0, 7.0, 0.0, 0.0]]])
+    >>> masks = torch.tensor([[[True, True, False, False, False]], [[False, False, False, False, True]]])
+    >>> apart = [*detections(maps[:1], masks[:1]), *detections(maps[1:], masks[1:])]
+    >>> froc_of(apart).score == froc(maps, masks).score
+    True
+    """
+    best, wrong = (np.concatenate([getattr(each, name) for each in found]) for name in ("lesions", "wrong"))
+    return _curve(best, wrong, len(found))
 
 
 def peaks(maps: Tensor, *, radius: int = 1) -> list[Peaks]:

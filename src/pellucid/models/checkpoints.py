@@ -32,6 +32,7 @@ from pellucid.models.zoo import (
 )
 
 _KEY = "pellucid"  # one key, since safetensors writes several in no fixed order
+_ALIKE = ("classes", "channels", "intensity", "enhancement", "multi_label", "axes", "orientation", "spacing")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class ModelCard:
     come from ("imagenet", "data-set" or "none"), `intensity` how pixels were scaled ("dtype": by the range of their
     type, of grey DICOM by its own window; "image": from the image's own minimum to its maximum; or a window, such as
     "lung"), `enhancement` by which label they were then enhanced.
-    `image_size` is the side of square pictures in pixels, or (D, H, W) in voxels where the network takes volumes.
+    `image_size` is the side of square pictures in pixels, or (D, H, W) in voxels where the network takes volumes;
+    `orientation` and `spacing` then say how volumes are laid before it, as `pellucid.data.resample.Frame` does.
 
     With `multi_label` an image may have several of the classes, or none: each logit has a probability of its own.
 
@@ -65,6 +67,8 @@ class ModelCard:
     members: tuple[ModelCard, ...] = ()
     vote: Literal["", "soft", "weighted", "accuracy", "sum", "boosting"] = ""
     trees: TreeShape | None = None
+    orientation: str | None = None
+    spacing: tuple[float, float, float] | None = None
 
     @property
     def axes(self) -> int:
@@ -106,7 +110,9 @@ def combined(
         raise expected("members", "at least one network", "none")
     first = members[0]
     for other in members[1:]:
-        for name in ("classes", "channels", "intensity", "enhancement", "multi_label", "axes"):
+        # in steps of mm another size sees another part of a volume
+        alike = (*_ALIKE, "image_size") if first.spacing is not None else _ALIKE
+        for name in alike:
             if getattr(other, name) != getattr(first, name):
                 raise expected("members", f"the same {name}, {getattr(first, name)}", getattr(other, name))
     joined = " + ".join(card.architecture for card in members)
@@ -124,8 +130,9 @@ def save_weights(path: Path, model: nn.Module, card: ModelCard) -> None:
 
 
 def _fields(card: ModelCard) -> dict[str, Any]:
-    """The card for JSON; one of a single network says nothing of members."""
+    """The card for JSON; one of a single network says nothing of members, one of a plain frame nothing of that."""
     fields = dataclasses.asdict(card)
+    fields = {name: value for name, value in fields.items() if name not in ("orientation", "spacing") or value}
     if not card.members:
         return {name: value for name, value in fields.items() if name not in ("members", "vote", "trees")}
     return fields | {"members": [_fields(member) for member in card.members]}

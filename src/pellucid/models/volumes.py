@@ -16,6 +16,8 @@ Lengths = tuple[int, int, int]
 Builder = Callable[[Any, int, int, Lengths], nn.Module]
 
 PATCH = 16  # voxels along each side of a token of "vit-3d"
+LEAST = {"densenet121-3d": 29, "densenet169-3d": 29, "efficientnet-b0-3d": 32, "seresnet50-3d": 3, "vit-3d": PATCH}
+"""Voxels along each axis below which nothing is left for the network's last layers, where that is more than one."""
 
 
 def create(
@@ -31,9 +33,21 @@ def create(
         raise MissingWeightsError(f"pretrained: there are no weights for {name!r}. Set pretrained = false.")
     if output_stride is not None:
         raise expected("output_stride", f"none for {name!r}", output_stride, do="Leave it out.")
-    if min(size) < 1:
-        raise expected("size", "three lengths above 0", size)
+    check_volume_size(name, size)
     return NETWORKS[name](importlib.import_module("monai.networks.nets"), classes, channels, size)
+
+
+def check_volume_size(name: str, size: Lengths) -> None:
+    """Raise InputError for a size that a network can't take.
+
+    >>> check_volume_size("densenet121-3d", (64, 64, 29))
+    """
+    least = LEAST.get(name, 1)
+    if min(size) < least:
+        wanted = "three lengths above 0" if least == 1 else f"at least {least} voxels along each axis for {name!r}"
+        raise expected("size", wanted, " × ".join(map(str, size)))
+    if name == "vit-3d" and any(length % PATCH for length in size):
+        raise expected("size", f"multiples of {PATCH} for 'vit-3d'", " × ".join(map(str, size)))
 
 
 def _densenet(kind: str) -> Builder:
@@ -50,6 +64,15 @@ def _resnet(kind: str) -> Builder:
     return build
 
 
+def _slim(nets: Any, classes: int, channels: int, size: Lengths) -> nn.Module:
+    """MONAI's ResNet with a quarter of the usual channels: a sixteenth of the work, for small data and two cores."""
+    widths = [16, 32, 64, 128]
+    network = nets.ResNet(
+        "basic", [1, 1, 1, 1], widths, spatial_dims=3, n_input_channels=channels, conv1_t_size=5, num_classes=classes
+    )
+    return _module(network)
+
+
 def _squeeze(nets: Any, classes: int, channels: int, size: Lengths) -> nn.Module:
     return _module(nets.SEResNet50(spatial_dims=3, in_channels=channels, num_classes=classes))
 
@@ -63,8 +86,6 @@ def _efficientnet(nets: Any, classes: int, channels: int, size: Lengths) -> nn.M
 
 
 def _vit(nets: Any, classes: int, channels: int, size: Lengths) -> nn.Module:
-    if any(length % PATCH for length in size):
-        raise expected("size", f"multiples of {PATCH} for 'vit-3d'", size)
     network = nets.ViT(
         in_channels=channels,
         img_size=size,
@@ -93,6 +114,7 @@ NETWORKS: Mapping[str, Builder] = {
     "densenet169-3d": _densenet("DenseNet169"),
     "efficientnet-b0-3d": _efficientnet,
     "resnet10-3d": _resnet("resnet10"),
+    "resnet10-slim-3d": _slim,
     "resnet18-3d": _resnet("resnet18"),
     "resnet34-3d": _resnet("resnet34"),
     "resnet50-3d": _resnet("resnet50"),

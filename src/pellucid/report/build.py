@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from pellucid.drawing import MATRIX, colour_bar
 from pellucid.files import write_table, write_text
+from pellucid.metrics.verdict import default_calibration
 from pellucid.progress import progress
 from pellucid.report.about import (
     PROTOCOL,
@@ -30,6 +33,7 @@ from pellucid.report.names import counted, percent, size_words
 from pellucid.report.overview import overview_table
 from pellucid.report.page import page
 from pellucid.report.privacy import hide_file, hide_in_prose
+from pellucid.report.ranked import verdict_counts
 from pellucid.report.read import DatasetResult, StudyResult, read_study
 from pellucid.report.recipes import recipes_table
 from pellucid.report.scores import (
@@ -43,6 +47,7 @@ from pellucid.report.scores import (
     ranks_table,
     times_table,
 )
+from pellucid.report.scroll import PAGE_BYTES, script
 from pellucid.report.sheets import sheets
 from pellucid.report.tables import (
     Table,
@@ -131,8 +136,15 @@ def render(study: StudyResult, *, show_progress: bool = False) -> str:
         road=ROAD,
         methods=method_terms(methods),
         glossary=glossary(metrics, set(study.statistics["models"]["metric"]), set(study.statistics["models"]["rule"])),
+        scroll_script=script() if _scrolled(parts) else "",
         share_scale=drawn(colour_bar(MATRIX), "Colour scale from 0 to 100 % of the true class", exact=True),
     )
+
+
+def _scrolled(parts: Sequence[DatasetPart]) -> bool:
+    """Whether there are volumes to scroll through."""
+    galleries = [model.gallery for part in parts for model in part.explanations]
+    return any(strip.scroll for each in galleries if each is not None for strip in each.strips)
 
 
 def _asked(study: StudyResult) -> tuple[list[str], list[str]]:
@@ -214,6 +226,7 @@ def _dataset_part(study: StudyResult, dataset: DatasetResult) -> DatasetPart:
 
 
 def _model_part(study: StudyResult, dataset: DatasetResult, model: str) -> ModelPart:
+    share = PAGE_BYTES // max(1, sum(len(each.models) for each in study.datasets))
     tables = [
         table for images in IMAGE_SETS for table in _map_tables(study, dataset, model, images) if table is not None
     ]
@@ -221,7 +234,37 @@ def _model_part(study: StudyResult, dataset: DatasetResult, model: str) -> Model
         ranks_diagram(_title(model, images), study.table("method_ranks", dataset.name, model, images))
         for images in IMAGE_SETS
     ]
-    return ModelPart(model, tables, [each for each in diagrams if each is not None], gallery(dataset, model))
+    tables += _verdict_tables(dataset, model)
+    return ModelPart(
+        model, tables, [each for each in diagrams if each is not None], gallery(dataset, model, page_bytes=share)
+    )
+
+
+def _verdict_tables(dataset: DatasetResult, model: str) -> list[Table]:
+    """Whether the maps can be trusted, those of right and of wrong predictions apart."""
+    judged = [
+        cell.verdicts.merge(cell.explained[["sample", "correct"]], on="sample", how="left")
+        for cell in dataset.of_model(model)
+        if len(cell.verdicts)
+    ]
+    if not judged:
+        return []
+    verdicts = pd.concat(judged, ignore_index=True)
+    right = verdicts["correct"].astype(bool)
+    note = (
+        "From each map’s faithfulness above the controls, stability under small noise, sanity and agreement with the "
+        f"other methods; verdicts.csv has the evidence. Thresholds: {default_calibration().text()}"
+    )
+    parts = {"right": verdicts[right], "wrong": verdicts[~right]}
+    known = [said for said, part in parts.items() if len(part)]
+    return [
+        verdict_counts(
+            parts[said],
+            f"Can the maps be trusted? {model}, {said} predictions",
+            note if said == known[-1] else "",
+        )
+        for said in known
+    ]
 
 
 def _title(model: str, images: str) -> str:
@@ -255,6 +298,7 @@ def _summary(dataset: DatasetResult) -> str:
     known = f" from {counted(patients, 'patient')}" if patients else ""
     size, channels, masks = facts["image_size"], facts["channels"], int(facts.get("masks", 0))
     unit = "pixels" if isinstance(size, int) else "voxels"
+    frame = f" ({facts['frame']})" if facts.get("frame") else ""
     split = (
         "The split is the one that the data give."
         if facts.get("given_split")
@@ -263,7 +307,7 @@ def _summary(dataset: DatasetResult) -> str:
     return (
         f"{counted(int(facts['images']), 'image')} of {counted(len(dataset.classes), 'class', 'classes')}"
         f"{known}, "
-        f"seen by the networks at {size_words(size)} {unit} in {counted(int(channels), 'channel')}; "
+        f"seen by the networks at {size_words(size)} {unit}{frame} in {counted(int(channels), 'channel')}; "
         f"{counted(masks, 'lesion mask') if masks else 'no lesion masks'}. {split}"
     )
 

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from pellucid.drawing import enlarge, to_picture
 from pellucid.report.figures import drawn
-from pellucid.report.gallery import SMALL, Group, as_seen
+from pellucid.report.gallery import Group, small_example
 from pellucid.report.names import listed, measure_title, number, p_value, percent
 from pellucid.report.read import DatasetResult, open_pictures
 from pellucid.report.tables import Cell, Table, between, interval, test_title
@@ -58,16 +57,15 @@ def enhanced_examples(dataset: DatasetResult) -> list[Group]:
     enhancements = list(dict.fromkeys(enhancement for _, enhancement in _arms(dataset).values()))
     groups = []
     for label in (label for label in dataset.classes if label in labels):
-        image = arrays["images"][labels.index(label)]
         pictures = [
             drawn(
-                enlarge(to_picture(as_seen(image, name)), SMALL),
+                small_example(arrays, attributes, labels.index(label), name),
                 f"Example of the class {label} under {name}",
                 _title(name),
             )
             for name in enhancements
         ]
-        groups.append(Group(label, pictures))
+        groups.append(Group(label, pictures, wide="volumes" in arrays))
     return groups
 
 

@@ -12,9 +12,11 @@ from pellucid.attribution.families import is_control
 from pellucid.errors import expected
 from pellucid.files import write_table, write_text
 from pellucid.metrics import METRICS
+from pellucid.metrics.lesions import Froc
 from pellucid.report.about import method_terms
 from pellucid.report.diagram import rank_diagram
 from pellucid.report.figures import Drawn
+from pellucid.report.froc import FrocPart, froc_part
 from pellucid.report.names import counted, listed, method_title, metric_title, number, p_value, percent
 from pellucid.report.page import page
 from pellucid.report.privacy import hide_in_path, hide_in_prose
@@ -26,13 +28,13 @@ from pellucid.report.ranked import (
     evidence_table,
     family_of,
     fill_of,
-    heading,
     methods_table,
     metric_heading,
     metric_table,
     missing_table,
     range_of,
     ranks_table,
+    verdict_counts,
     verdict_table,
 )
 from pellucid.report.tables import Cell, Table
@@ -99,6 +101,7 @@ def write_evaluation(
     verdicts: pd.DataFrame | None = None,
     thresholds: str = "",
     title: str = "Evaluation",
+    curves: Mapping[str, Froc] | None = None,
 ) -> Path:
     """Write `index.html`, which needs nothing else, and its tables as CSV into a folder; returns the HTML file.
 
@@ -112,6 +115,7 @@ def write_evaluation(
         verdicts: sample, method, verdict ("trusted", "doubtful" or "not trusted") and evidence, one line.
         thresholds: what the verdicts were drawn by, in sentences.
         title: of the page.
+        curves: the free-response ROC curve of each method.
 
     Raises:
         InputError: tables that don't fit; says which column or sample.
@@ -132,7 +136,7 @@ def write_evaluation(
     for name, sheet in sheets.items():
         write_table(output / f"{name}.csv", sheet)
     path = output / "index.html"
-    write_text(path, _page(rankings, facts, verdicts, table, (title, thresholds)))
+    write_text(path, _page(rankings, facts, verdicts, table, (title, thresholds), froc_part(curves or {})))
     return path
 
 
@@ -142,6 +146,7 @@ def _page(
     verdicts: pd.DataFrame | None,
     table: pd.DataFrame,
     texts: tuple[str, str],  # the title, and what the verdicts were drawn by
+    froc: FrocPart | None,
 ) -> str:
     title, thresholds = texts
     methods = [str(name) for name in dict.fromkeys(table["method"])]
@@ -166,11 +171,12 @@ def _page(
         notes=_notes(rankings, facts, table),
         methods_table=methods_table(rankings),
         ranks_table=ranks_table(rankings),
-        counts=_verdict_counts(verdicts),
+        counts=None if verdicts is None else verdict_counts(verdicts),
         thresholds=thresholds,
         verdict_table=None if verdicts is None else verdict_table(verdicts, titles),
         evidence_table=None if verdicts is None else evidence_table(verdicts, titles),
         families=families,
+        froc=froc,
         missing=missing_table(rankings.missing),
         glossary=[_term(metric) for metric in metrics if metric.partition("[")[0] in METRICS],
         methods=method_terms(methods),
@@ -298,19 +304,6 @@ def _notes(rankings: Rankings, facts: pd.DataFrame, table: pd.DataFrame) -> list
     if gone:
         notes.append(f"{gone} of {counted(len(table), 'value')} are missing, for reasons told below.")
     return [*notes, *rankings.notes]
-
-
-def _verdict_counts(verdicts: pd.DataFrame | None) -> Table | None:
-    if verdicts is None:
-        return None
-    methods = [str(name) for name in dict.fromkeys(verdicts["method"])]
-    rows = []
-    for method in methods:
-        said = verdicts.loc[verdicts["method"] == method, "verdict"]
-        shares = [Cell(str(int((said == word).sum())), percent(float((said == word).mean()), 0)) for word in VERDICTS]
-        rows.append([Cell(heading(method)), *shares])
-    columns = ["Method", *(f"{sign}\u00a0{word}" for word, (sign, _) in VERDICTS.items())]
-    return Table("Images by verdict", columns, rows, kind="small")
 
 
 def _term(metric: str) -> MetricTerm:

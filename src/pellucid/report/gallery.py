@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,22 +14,24 @@ import zarr
 from pellucid.attribution import resize_maps
 from pellucid.attribution.families import is_control
 from pellucid.data.enhancements import NONE, enhance
-from pellucid.data.planes import side_by_side
 from pellucid.drawing import Picture, enlarge, is_signed, legend, outline, overlay, to_picture
 from pellucid.report.figures import Drawn, drawn
 from pellucid.report.names import method_title, percent
+from pellucid.report.ranked import VERDICTS
 from pellucid.report.read import CellResult, DatasetResult, open_pictures
+from pellucid.report.scroll import PAGE_BYTES, Scroll
+from pellucid.report.volumes import PLANES_NOTE, Seen, SeenMap, example, planes, scrolled
 
 WIDTH = 160
 SMALL = 112
-_PLANES = (
-    " Of each volume three planes across its stored axes, through the middle of its lesion, or else of the volume."
-)
 
 
 @dataclass(frozen=True)
 class Strip:
-    """One image of the gallery with its overlays; `right` says whether the prediction was."""
+    """One image of the gallery with its overlays; `right` says whether the prediction was.
+
+    A volume is scrolled through, and said to be shown by its `window`.
+    """
 
     label: str
     predicted: str
@@ -37,6 +39,8 @@ class Strip:
     target: str
     right: bool
     pictures: Sequence[Drawn]
+    scroll: Scroll | None = None
+    window: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,11 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Group:
-    """A titled row of small pictures."""
+    """A titled row of small pictures, wider ones of volumes."""
 
     title: str
     pictures: Sequence[Drawn]
+    wide: bool = False
 
 
 def examples(dataset: DatasetResult) -> list[Group]:
@@ -68,19 +73,29 @@ def examples(dataset: DatasetResult) -> list[Group]:
     for label in dataset.classes:
         chosen = [index for index, name in enumerate(labels) if name == label]
         pictures = [
-            drawn(_small(arrays["images"][index]), f"Example {number} of the class {label}")
+            drawn(small_example(arrays, attributes, index), f"Example {number} of the class {label}")
             for number, index in enumerate(chosen, start=1)
         ]
         if pictures:
-            groups.append(Group(label, pictures))
+            groups.append(Group(label, pictures, wide="volumes" in arrays))
     return groups
 
 
-def gallery(dataset: DatasetResult, model: str, per_kind: int = 1) -> Gallery | None:
+def small_example(
+    arrays: Mapping[str, Any], attributes: Mapping[str, Any], index: int, enhancement: str = NONE
+) -> Picture:
+    """One of the pictures that were kept, small; of a volume its three middle planes."""
+    if "volumes" in arrays:
+        volume = as_seen(np.asarray(arrays["volumes"][index]), enhancement)
+        return example(volume[0], np.array(attributes["affines"][index]))
+    return enlarge(to_picture(as_seen(arrays["images"][index], enhancement)), SMALL)
+
+
+def gallery(dataset: DatasetResult, model: str, per_kind: int = 1, page_bytes: int = PAGE_BYTES) -> Gallery | None:
     """Right and wrong predictions of each class with every method's overlay, from the model's first fold.
 
     The images are the first of their kind by file name: nothing picks the pretty ones. None when no image was
-    explained or the pictures aren't there.
+    explained or the pictures aren't there. Volumes take about `page_bytes` at most.
     """
     for cell in dataset.of_model(model):
         opened = open_pictures(dataset.picture_file(f"explained_fold-{cell.fold}"))
@@ -92,22 +107,31 @@ def gallery(dataset: DatasetResult, model: str, per_kind: int = 1) -> Gallery | 
         chosen = _choose(cell.explained, dataset.classes, per_kind)
         signed = {method: any(is_signed(values[row]) for row in chosen) for method, values in maps.items()}
         enhancement = str(cell.card.get("enhancement", NONE))
+        volumes = "volumes" in arrays
         strips = []
         for row in chosen:
             known = cell.explained.iloc[row]
             if known["sample"] in place:
                 index = place[known["sample"]]
-                mask = arrays["masks"][index] if "masks" in arrays and bool(known["has_mask"]) else None
-                # of a volume, through which voxel its three planes are shown, and its shape
-                volume = (attributes["voxels"][index], attributes["shape"]) if "voxels" in attributes else None
-                image = as_seen(arrays["images"][index], enhancement)
-                strips.append(_strip(known, image, mask, row, maps, signed, volume))
+                mask = np.asarray(arrays["masks"][index]) if "masks" in arrays and bool(known["has_mask"]) else None
+                image = as_seen(np.asarray(arrays["volumes" if volumes else "images"][index]), enhancement)
+                found = _maps(maps, row, signed, _said(cell, known["sample"]))
+                strip = _strip(known)
+                of = f"{strip.label} predicted as {strip.predicted}"
+                if volumes:
+                    seen = Seen(image[0], np.array(attributes["affines"][index]), found, mask)
+                    name = f"{dataset.name}-{model}-{row}"
+                    scroll = scrolled(seen, name, page_bytes // len(chosen))
+                    window = str(attributes["scaling"][index])
+                    strips.append(replace(strip, pictures=planes(seen, of), scroll=scroll, window=window))
+                else:
+                    strips.append(replace(strip, pictures=_pictures(image, mask, found, of)))
         if strips:
             several = len(dataset.of_model(model)) > 1
             note = (f" Fold {cell.fold}." if several else "") + (
                 "" if enhancement == NONE else f" Images are shown as {enhancement} leaves them."
             )
-            note += _PLANES if "voxels" in attributes else ""
+            note += PLANES_NOTE if volumes else ""
             return Gallery(model, strips, _scales(signed.values()), note)
     return None
 
@@ -139,35 +163,46 @@ def _read_maps(cell: CellResult) -> dict[str, zarr.Array[Any]]:
     return {name: arrays[name] for name in ordered}
 
 
-def _strip(
-    row: pd.Series,
-    image: np.ndarray,
-    lesion: np.ndarray | None,
-    number: int,
-    maps: Mapping[str, zarr.Array[Any]],
-    signed: Mapping[str, bool],
-    volume: tuple[Sequence[int], Sequence[int]] | None = None,
-) -> Strip:
-    shown = enlarge(to_picture(image), WIDTH if volume is None else 2 * WIDTH)
+def _maps(
+    maps: Mapping[str, zarr.Array[Any]], row: int, signed: Mapping[str, bool], said: Mapping[str, str]
+) -> list[SeenMap]:
+    """The maps of an explained image as they were made, with their titles."""
+    found = []
+    for method, values in maps.items():
+        title = method_title(method)
+        caption = title + ("\u00a0†" if is_control(method) else "")
+        raw = np.nan_to_num(np.asarray(values[row], dtype=np.float32))
+        caption += ("" if raw.any() else " (no evidence)") + said.get(method, "")
+        found.append(SeenMap(title, raw, caption, signed[method]))
+    return found
+
+
+def _strip(row: pd.Series) -> Strip:
+    label, predicted, target = (str(row[name]) for name in ("label", "predicted", "target"))
+    return Strip(label, predicted, percent(float(row["probability"]), 0), target, bool(row["correct"]), ())
+
+
+def _pictures(image: np.ndarray, lesion: np.ndarray | None, maps: Sequence[SeenMap], of: str) -> list[Drawn]:
+    """An image, the outline of its lesion, and every map laid over."""
+    shown = enlarge(to_picture(image), WIDTH)
     mask = None if lesion is None else _enlarged_mask(lesion, shown)
-    label, predicted = str(row["label"]), str(row["predicted"])
-    probability = percent(float(row["probability"]), 0)
-    of = f"{label} predicted as {predicted}"
     pictures = [drawn(shown, f"Test image, {of}", "Image")]
     if mask is not None and mask.any():
         pictures.append(drawn(outline(shown, mask), f"Outline of the lesion, {of}", "Lesion outline"))
-    for method, values in maps.items():
-        raw = torch.from_numpy(np.nan_to_num(np.asarray(values[number], dtype=np.float32)))
-        if volume is not None:
-            voxel, shape = volume
-            raw = torch.from_numpy(side_by_side(resize_maps(raw, shape).numpy(), voxel))
-        saliency = resize_maps(raw, shown.shape[:2]).numpy()
-        title = method_title(method)
-        laid = overlay(shown, saliency, mask=mask, signed=signed[method])
-        empty = not raw.any()
-        caption = title + ("\u00a0†" if is_control(method) else "") + (" (no evidence)" if empty else "")
-        pictures.append(drawn(laid, f"{title} map over the image, {of}", caption))
-    return Strip(label, predicted, probability, str(row["target"]), bool(row["correct"]), pictures)
+    for found in maps:
+        saliency = resize_maps(torch.from_numpy(found.values), shown.shape[:2]).numpy()
+        laid = overlay(shown, saliency, mask=mask, signed=found.signed)
+        pictures.append(drawn(laid, f"{found.title} map over the image, {of}", found.caption))
+    return pictures
+
+
+def _said(cell: CellResult, sample: str) -> dict[str, str]:
+    """What is said of trusting the map of each method, as it follows its name; nothing where nothing was asked."""
+    rows = cell.verdicts[cell.verdicts["sample"] == sample]
+    return {
+        str(method): f": {VERDICTS[verdict][0]}\u00a0{verdict}"
+        for method, verdict in zip(rows["method"], rows["verdict"], strict=True)
+    }
 
 
 def _scales(signed: Iterable[bool]) -> list[Drawn]:
@@ -181,10 +216,6 @@ def _scales(signed: Iterable[bool]) -> list[Drawn]:
         alt = "Colour scale of signed maps, from evidence against to evidence for the class"
         scales.append(drawn(legend(signed=True), alt, "against | for the class", exact=True))
     return scales
-
-
-def _small(image: np.ndarray) -> Picture:
-    return enlarge(to_picture(image), SMALL)
 
 
 def _enlarged_mask(mask: np.ndarray, shown: Picture) -> np.ndarray:

@@ -12,7 +12,7 @@ from pellucid.attribution.families import is_control
 from pellucid.drawing import colour_of
 from pellucid.metrics import FILLS, METRICS
 from pellucid.registry import Choice
-from pellucid.report.names import counted, method_title, metric_title, number, p_value
+from pellucid.report.names import counted, method_title, metric_title, number, p_value, percent
 from pellucid.report.tables import LONG_NAMES, Cell, Table, between
 from pellucid.study.ranking import MethodScore, MetricRanking, Rankings
 
@@ -287,6 +287,18 @@ def _digits(ranking: MetricRanking) -> int:
     """Decimals that show three figures of the largest mean, and at least as many as a share needs."""
     largest = max((abs(score.mean.value) for score in ranking.methods if score.mean.value), default=1.0)
     return min(max(2 - math.floor(math.log10(largest)), 0), 9) if largest < 0.1 or largest >= 10 else 3
+
+
+def verdict_counts(verdicts: pd.DataFrame, caption: str = "Images by verdict", note: str = "") -> Table:
+    """How many maps of each method can be trusted, doubted and not trusted, with the share of each."""
+    methods = [str(name) for name in dict.fromkeys(verdicts["method"])]
+    rows = []
+    for method in methods:
+        said = verdicts.loc[verdicts["method"] == method, "verdict"]
+        shares = [Cell(str(int((said == word).sum())), percent(float((said == word).mean()), 0)) for word in VERDICTS]
+        rows.append([Cell(heading(method)), *shares])
+    columns = ["Method", *(f"{sign}\u00a0{word}" for word, (sign, _) in VERDICTS.items())]
+    return Table(caption, columns, rows, note=note, kind="small")
 
 
 def _verdict(word: str | None) -> Cell:

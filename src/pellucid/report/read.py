@@ -25,6 +25,7 @@ CELL_COLUMNS = {
         "sample", "patient_id", "label", "predicted", "target", "score", "probability", "correct", "copy_in_train",
         "has_mask", "lesion_share",
     ],
+    "verdicts": ["sample", "method", "verdict", "evidence"],
 }  # fmt: skip
 STATISTICS_COLUMNS = {
     "models": [
@@ -88,6 +89,8 @@ class CellResult:
     history: pd.DataFrame
     predictions: pd.DataFrame
     explained: pd.DataFrame
+    verdicts: pd.DataFrame
+    """Whether each map can be trusted; without rows where the study didn't ask."""
 
     @property
     def test(self) -> pd.DataFrame:
@@ -205,12 +208,18 @@ def read_study(output: Path) -> StudyResult:
     )
 
 
-def open_pictures(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """Arrays and attributes of a small zarr group, or None where there is none."""
+def open_pictures(path: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Arrays and attributes of a small zarr group, or None where there is none.
+
+    Those of volumes are left on disk until one of them is asked for.
+    """
     if not path.is_dir():
         return None
     group = zarr.open_group(path, mode="r")
-    return {name: np.asarray(array[:]) for name, array in group.arrays()}, dict(group.attrs)
+    arrays: dict[str, Any] = dict(group.arrays())
+    if "volumes" not in arrays:
+        arrays = {name: np.asarray(array[:]) for name, array in arrays.items()}
+    return arrays, dict(group.attrs)
 
 
 def _read_dataset(
@@ -242,6 +251,7 @@ def _read_cell(cell: Cell, store: CellStore) -> CellResult:
         "history": _parquet(store.history, CELL_COLUMNS["history"]),
         "predictions": _parquet(store.predictions, CELL_COLUMNS["predictions"]),
         "explained": _parquet(store.explained, CELL_COLUMNS["explained"]),
+        "verdicts": _parquet(store.verdicts, CELL_COLUMNS["verdicts"]),
     }
     card, times = _json(store.card), _json(store.times)
     return CellResult(cell.dataset.name, cell.arm, cell.fold, cell.place, store, card, times, **tables)

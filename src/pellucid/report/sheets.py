@@ -26,6 +26,7 @@ def sheets(study: StudyResult) -> dict[str, pd.DataFrame]:
         "method_tests": study.statistics["method_tests"],
         "method_ranks": study.statistics["method_ranks"],
         "times": _times(study),
+        "verdicts": _verdicts(study),
     }
 
 
@@ -73,6 +74,19 @@ def _confidence(scores: pd.DataFrame) -> pd.DataFrame:
     order = [str(name) for name in dict.fromkeys(road["method"])]
     wide = road.pivot_table(index=keys, columns="method", values="mean", sort=False, dropna=False)
     return wide.reindex(columns=order).dropna(how="all").reset_index().rename_axis(columns=None)
+
+
+def _verdicts(study: StudyResult) -> pd.DataFrame:
+    """The verdict on each map and its evidence; images by their place among those explained."""
+    columns = ["dataset", "model", "fold", "image", "method", "verdict", "evidence"]
+    tables = []
+    for dataset in study.datasets:
+        for cell in dataset.cells:
+            places = {sample: place for place, sample in enumerate(cell.explained["sample"], start=1)}
+            told = cell.verdicts.assign(dataset=dataset.name, model=cell.model, fold=cell.fold)
+            tables.append(told.assign(image=told["sample"].map(places))[columns])
+    tables = [table for table in tables if len(table)]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
 
 
 def _times(study: StudyResult) -> pd.DataFrame:

@@ -22,9 +22,12 @@ from pellucid.data.labels import labels_of, members
 from pellucid.devices import clock
 from pellucid.files import read_json, read_table, write_json, write_table
 from pellucid.metrics.evaluate import MissingValuesWarning, evaluate
+from pellucid.metrics.families import METRICS, Metric
+from pellucid.metrics.verdict import EVIDENCE, METRICS_ASKED, verdicts
 from pellucid.models.checkpoints import ModelCard, load_weights
 from pellucid.models.zoo import count_parameters
 from pellucid.progress import progress
+from pellucid.registry import Choice
 from pellucid.study.combine import obtain_model
 from pellucid.study.config import StudyConfig
 from pellucid.study.model_settings import ModelSettings, VoteSettings
@@ -36,6 +39,7 @@ from pellucid.study.store import SHARD, CellStore, fingerprint
 from pellucid.training.defaults import taken_by_default
 from pellucid.training.fit import Fitted
 
+_EVIDENCE = [each.name for each in EVIDENCE]
 _TARGET_COLUMNS = {"predicted": "predicted", "true": "label"}
 
 
@@ -118,7 +122,9 @@ def _explain_shard(
     start = shard * SHARD
     images = torch.stack([dataset[position][0] for position in range(start, start + len(part))])
     target = torch.tensor([card.classes.index(name) for name in part["target"]])
-    masks, has_mask = prepared.masks(part)
+    truth = prepared.truth(part, dataset, start)
+    assert truth.masks is not None
+    masks, has_mask = truth.masks, torch.tensor([bool(path) for path in part["mask"]])
     seed = cell_seed(config.seed, cell, shard, with_model=False)  # controls are the same for every model
     with warnings.catch_warnings():
         for told_by_the_report in (GridWarning, MissingValuesWarning):
@@ -134,24 +140,28 @@ def _explain_shard(
         )
         forward_seconds = _forward_seconds(network, images, config.explain.batch_size)
         started = clock(device_of(network))
-        scores = evaluate(
+        values = evaluate(
             network,
             images,
             explanation,
-            metrics=config.evaluate.metrics,
-            masks=masks if bool(has_mask.any()) else None,
+            metrics=_measured(config),
+            masks=truth if bool(has_mask.any()) else None,
             multi_label=card.multi_label,
             batch_size=config.evaluate.batch_size,
             generator=torch.Generator().manual_seed(seed + 1),
         )
         evaluate_seconds = clock(device_of(network)) - started
     explained = _explained_rows(part, explanation, card, masks, has_mask)
-    scores = scores.assign(sample=[part["sample"].iloc[position] for position in scores["sample"]])
+    asked = values["metric"].isin(config.evaluate.metrics)
+    scores = values[asked].assign(sample=[part["sample"].iloc[place] for place in values.loc[asked, "sample"]])
+    said = verdicts(values, explanation.probability.tolist()) if config.evaluate.verdicts else values[:0]
+    said = said.assign(sample=[part["sample"].iloc[place] for place in said["sample"]])
     store.write_shard(
         shard,
         {
             "explained": _records(explained),
             "scores": _records(scores[["sample", "method", "metric", "value", "reason"]]),
+            "verdicts": _records(said),
             "layer": explanation.layer,
             "grid": list(explanation.grid),
             "coinciding": [list(group) for group in explanation.coinciding],
@@ -163,6 +173,12 @@ def _explain_shard(
         {method: explanation.layer_maps.get(method, explanation.maps[method]).numpy() for method in explanation.maps},
         total,
     )
+
+
+def _measured(config: StudyConfig) -> list[Choice[Metric]]:
+    """The study's metrics, and those that verdicts rest on."""
+    labels = [*config.evaluate.metrics, *(METRICS_ASKED if config.evaluate.verdicts else ())]
+    return [METRICS.from_label(label) for label in dict.fromkeys(labels)]
 
 
 def explained_classes(answers: pd.DataFrame, card: ModelCard, target: str) -> list[str]:
@@ -230,6 +246,9 @@ def _finish(
     if shards:
         write_table(store.explained, explained.astype({"lesion_share": "float64"}))
         write_table(store.scores, scores.astype({"value": "float64"}))
+        judged = [row for shard in shards for row in shard["verdicts"]]
+        if judged:
+            write_table(store.verdicts, pd.DataFrame(judged).astype(dict.fromkeys(_EVIDENCE, "float64")))
     predictions = read_table(store.predictions)
     test = predictions[predictions["split"] == "test"]
     images = max(len(explained), 1)
@@ -263,6 +282,8 @@ def _finish(
             "classes": list(card.classes),
             "image_size": card.image_size,
             "channels": card.channels,
+            "orientation": card.orientation,
+            "spacing": card.spacing,
             "normalisation": {"mean": list(card.mean), "std": list(card.std), "origin": card.normalisation},
             "pretrained": getattr(cell.model, "pretrained", None),
             "combination": read_json(store.combination) if store.combination.exists() else None,

@@ -17,10 +17,12 @@ from pydantic import (
 )
 
 from pellucid.attribution import METHODS
-from pellucid.data.enhancements import enhancement_label
+from pellucid.attribution.families import is_control
+from pellucid.data.enhancements import ENHANCEMENTS, enhancement_label
 from pellucid.errors import InputError, unknown_name
 from pellucid.metrics import METRICS
 from pellucid.models.volumes import NETWORKS as VOLUME_NETWORKS
+from pellucid.models.volumes import check_volume_size
 from pellucid.statistics import TESTS
 from pellucid.study.dataset_settings import PHANTOM, DatasetSettings
 from pellucid.study.model_settings import (
@@ -83,10 +85,15 @@ class ExplainSettings(Section):
 
 
 class EvaluateSettings(Section):
-    """Which metrics score the maps; those that need a mask are missing where an image has none."""
+    """Which metrics score the maps; those that need a mask are missing where an image has none.
+
+    With `verdicts` each map is judged as well: whether it can be trusted, from its faithfulness, stability, sanity and
+    agreement. It asks for a control among the methods, and explains each image some dozen times more.
+    """
 
     metrics: tuple[str, ...] = ("road", "road-morf", "road-lerf", "pointing-game", "energy-pointing")
     batch_size: int = Field(64, ge=1)
+    verdicts: bool = False
 
     @field_validator("metrics")
     @classmethod
@@ -197,8 +204,23 @@ class StudyConfig(Section):
             )
             if True in kinds and published:
                 raise ValueError(f"models: {name!r} has no published weights. Set pretrained = false.")
-        if True in kinds and set(self.enhancements) != {"none"}:
-            raise ValueError("enhancements: expected none for volumes, got some.")
+            for dataset in self.datasets:
+                if isinstance(dataset.image_size, tuple) and name in VOLUME_NETWORKS:
+                    check_volume_size(name, dataset.image_size)
+        flat = [each for each in self.enhancements if "2d" in ENHANCEMENTS.resolve(each).entry.needs]
+        if True in kinds and flat:
+            raise ValueError(
+                f"enhancements: expected such as take volumes, got {flat[0]!r}, which takes pictures only."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _verdicts_have_a_floor(self) -> StudyConfig:
+        if self.evaluate.verdicts and self.explain.images and not any(map(is_control, self.explain.methods)):
+            raise ValueError(
+                "explain.methods: expected a control such as 'random' among them, above which a map must come for "
+                f"evaluate.verdicts, got {', '.join(self.explain.methods)}."
+            )
         return self
 
     @model_validator(mode="after")

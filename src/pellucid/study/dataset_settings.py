@@ -11,7 +11,8 @@ from pydantic import (
 )
 
 from pellucid.data.leakage import ALIKE, NEAR
-from pellucid.data.phantoms import TASKS
+from pellucid.data.phantoms import TASKS, VOLUME_TASKS
+from pellucid.data.resample import Frame, check_orientation
 from pellucid.data.windows import check_intensity
 from pellucid.errors import unknown_name
 from pellucid.study.section import NAME, Section, refuse_twice
@@ -67,12 +68,16 @@ class DatasetSettings(Section):
 
     With the task "multi-label" an image may have several labels, or none: a manifest's label column parts them by "|",
     or `labels` names its columns of 0 and 1.
+
+    `orientation` and `spacing` say how volumes are laid before the networks, as `pellucid.data.resample.Frame` does.
     """
 
     name: str = Field(pattern=NAME)
     path: str
     image_size: int | tuple[int, int, int] = 224
     channels: Literal[1, 3] = 3
+    orientation: str | None = None
+    spacing: tuple[float, float, float] | None = None
     intensity: str = "dtype"
     images: int = Field(400, ge=40, description="how many images a phantom has; ignored for files")
     task: Literal["single-label", "multi-label"] = "single-label"
@@ -89,6 +94,21 @@ class DatasetSettings(Section):
         if min(size if isinstance(size, tuple) else (size,)) < least:
             raise ValueError(f"input should be greater than or equal to {least}")
         return size
+
+    @field_validator("orientation")
+    @classmethod
+    def _sides(cls, orientation: str | None) -> str | None:
+        return None if orientation is None else check_orientation(orientation)
+
+    @field_validator("spacing")
+    @classmethod
+    def _above_zero(cls, spacing: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
+        return Frame(spacing=spacing).spacing
+
+    @property
+    def frame(self) -> Frame:
+        """How volumes are laid before the networks."""
+        return Frame(self.orientation, self.spacing)
 
     @field_validator("intensity")
     @classmethod
@@ -109,10 +129,18 @@ class DatasetSettings(Section):
 
     @model_validator(mode="after")
     def _known_phantom(self) -> DatasetSettings:
-        if self.path.startswith(PHANTOM) and self.path.removeprefix(PHANTOM) not in TASKS:
-            raise ValueError(str(unknown_name("phantom", self.path.removeprefix(PHANTOM), TASKS)))
-        if self.volumes and self.path.startswith(PHANTOM):
-            raise ValueError("path: expected a folder or manifest of volumes, which no phantom is")
+        known = VOLUME_TASKS if self.volumes else tuple(TASKS)
+        task = self.path.removeprefix(PHANTOM)
+        if self.path.startswith(PHANTOM) and task not in known:
+            if task in (*TASKS, *VOLUME_TASKS):
+                wanted, got = ("volumes", "pictures") if self.volumes else ("pictures", "volumes")
+                raise ValueError(f"path: expected a folder or a phantom of {wanted}, got {self.path!r}, one of {got}.")
+            raise ValueError(str(unknown_name("phantom", task, known)))
+        if not self.volumes and not self.frame.plain:
+            raise ValueError(
+                "orientation, spacing: expected none for pictures, got some. Give volumes their size in voxels, such "
+                "as image_size = [64, 64, 64]."
+            )
         if self.multi_label and self.path.startswith(PHANTOM):
             raise ValueError("task: expected single-label, which phantoms are, got multi-label.")
         if self.labels and not self.multi_label:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,18 @@ from pellucid.attribution.engine import PAPER_METHODS
 from pellucid.attribution.families import is_control
 from pellucid.attribution.targets import class_logits
 from pellucid.data.images import read_image
+from pellucid.data.labels import labels_of
 from pellucid.errors import InputError, UnreadableFileError, expected
 from pellucid.files import write_json, write_table
 from pellucid.metrics.block import EMPTY_ANATOMY, EMPTY_MASK, NO_BOX
+from pellucid.metrics.lesions import Detections, Froc, froc_of
 from pellucid.models.checkpoints import ModelCard, digest
 from pellucid.progress import Advance, progress
 from pellucid.study.environment import environment
 from pellucid.study.evaluate_question import EvaluationQuestion, check_target, fitting_metrics
 from pellucid.study.evaluate_shards import Scoring, Shard, ShardValues, Values, made_in, whole_set_values
 from pellucid.study.evaluate_summary import (
+    froc_table,
     metric_record,
     missing_table,
     numbered,
@@ -36,7 +39,7 @@ from pellucid.study.evaluate_summary import (
 from pellucid.study.explain_files import class_names, model_record, tell_coarse
 from pellucid.study.known_images import KnownImage, ListedImage, known_of, list_images
 from pellucid.study.saved_maps import SavedMap, SavedMaps, open_maps
-from pellucid.training.predict import as_wanted, image_files
+from pellucid.training.predict import as_wanted, frame_of, image_files
 
 KEPT = ".values"  # in the output: what a stopped run goes on from
 BANK = 64  # held-out images at most
@@ -51,7 +54,8 @@ class Evaluated:
     `scores` has sample, image, method, metric, value, reason; `samples` a row per image with sample, image, patient_id
     (a number in the order of the images, never the id), label, predicted, target and probability; `summary` a row per
     metric and method. `skipped` has the name and reason of each image that was left out, `problems` sentences on masks
-    and boxes that can't be used, `left_out` the metrics for which nothing was given.
+    and boxes that can't be used, `left_out` the metrics for which nothing was given, `curves` the free-response ROC of
+    each method where there are masks.
     """
 
     scores: pd.DataFrame
@@ -60,6 +64,7 @@ class Evaluated:
     skipped: tuple[tuple[str, str], ...]
     problems: tuple[str, ...]
     left_out: tuple[str, ...]
+    curves: Mapping[str, Froc]
 
 
 @dataclass(frozen=True)
@@ -117,13 +122,8 @@ def evaluate_files(
         UnreadableFileError: no image can be evaluated; or, when `strict`, one can't.
     """
     network, card = model
-    if card.multi_label:
-        raise expected(
-            "model", "a network that gives an image one class", "one that gives it several labels",
-            do="Evaluate it in Python: pellucid.evaluate(..., multi_label=True), or as part of a study.",
-        )  # fmt: skip
     classes = class_names(card)
-    images = list_images(list(paths), question.sources, classes)
+    images = list_images(list(paths), question.sources, classes, multi_label=card.multi_label, volumes=card.axes == 3)
     given = _given(images)
     metrics, left_out = fitting_metrics(question, given)
     check_target(question.target, classes)
@@ -143,6 +143,8 @@ def evaluate_files(
         max_memory=question.max_memory,
         seed=question.seed,
         bank=_bank(question.bank, images, card),
+        multi_label=card.multi_label,
+        precision=question.precision,
     )
     run = _Run(card, classes, question, scoring, saved, strict)
     steps = len(images) * len(scoring.labels) * len(metrics)
@@ -169,6 +171,7 @@ class _Found:
     samples: list[dict[str, Any]] = field(default_factory=list)
     predicted: list[int] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
+    detections: dict[str, list[Detections]] = field(default_factory=dict)
 
 
 def _through(images: Sequence[ListedImage], run: _Run, folder: Path, advance: Advance, *, maps: bool = False) -> _Found:
@@ -182,8 +185,11 @@ def _through(images: Sequence[ListedImage], run: _Run, folder: Path, advance: Ad
             continue
         store = ShardValues(shard, run.scoring, folder)
         values = store.values(advance, maps=maps)
+        if run.scoring.localised:
+            for label, detected in store.detections(advance).items():
+                found.detections.setdefault(label, []).extend(detected)
         found.rows += _rows(values, [each.known for each in fitting], len(found.samples))
-        found.samples += _samples(fitting, shard, run.classes, len(found.samples))
+        found.samples += _samples(fitting, shard, run, len(found.samples))
         found.predicted += shard.logits.argmax(dim=1).tolist()
         found.folders.append(store.folder)
     if not found.samples:
@@ -207,7 +213,7 @@ def _bank(paths: Sequence[Path], images: Sequence[ListedImage], card: ModelCard)
     if not paths:
         return None
     own = {each.path.resolve() for each in images}
-    files = image_files(list(paths))
+    files = image_files(list(paths), volumes=card.axes == 3)
     shared = [path for path in files if path.resolve() in own]
     if shared:
         raise expected("bank", "images that aren't evaluated", f"{shared[0].name}, which is")
@@ -231,7 +237,7 @@ def _readable(images: Sequence[ListedImage], run: _Run, advance: Advance) -> Ite
                 raise
             run.skip(listed.name, str(error).replace(str(listed.path), listed.name), advance)
             continue
-        known = known_of(listed, image, run.card.image_size, sources.labels)
+        known = known_of(listed, image, run.card.image_size, sources.labels, frame_of(run.card))
         if run.strict and known.problems:
             raise InputError(known.problems[0])
         run.problems += known.problems
@@ -266,7 +272,8 @@ def _shard(number: int, part: Sequence[_Read], run: _Run, advance: Advance) -> t
     kept = [part[row] for row in fitting]
     known = [each.known for each in kept]
     logits, classes = logits[fitting], torch.tensor(targets)
-    probabilities = logits.sigmoid() if len(run.card.classes) == 1 else logits.softmax(dim=1)
+    apart = run.card.multi_label or len(run.card.classes) == 1
+    probabilities = logits.sigmoid() if apart else logits.softmax(dim=1)
     probability = probabilities.gather(1, classes[:, None])[:, 0]
     return kept, Shard(number, images[fitting], logits, classes, probability, known, maps)
 
@@ -283,6 +290,11 @@ def _target(listed: ListedImage, logits: Tensor, run: _Run) -> int | None:
     if asked in (None, "predicted"):
         return int(logits.argmax())
     name = listed.label if asked == "true" else asked
+    if asked == "true" and run.card.multi_label:
+        own = [run.classes.index(each) for each in labels_of(listed.label) if each in run.classes]
+        if not own:
+            raise InputError("it has none of the network's labels, and the true one was asked for")
+        return max(own, key=lambda place: float(logits[place]))
     if asked == "true" and not name:
         raise InputError("it has no label, and the true class was asked for")
     if name in run.classes:
@@ -322,19 +334,27 @@ def _rows(values: Values, known: Sequence[KnownImage] | None, first: int) -> lis
     return rows
 
 
-def _samples(read: Sequence[_Read], shard: Shard, classes: Sequence[str], first: int) -> list[dict[str, Any]]:
-    return [
-        {
-            "sample": first + row,
-            "image": each.listed.name,
-            "patient_id": each.listed.patient,
-            "label": each.listed.label,
-            "predicted": classes[int(shard.logits[row].argmax())],
-            "target": classes[int(shard.target[row])],
-            "probability": float(shard.probability[row]),
-        }
-        for row, each in enumerate(read)
-    ]
+def _samples(read: Sequence[_Read], shard: Shard, run: _Run, first: int) -> list[dict[str, Any]]:
+    samples = []
+    for row, each in enumerate(read):
+        target = run.classes[int(shard.target[row])]
+        label, predicted = each.listed.label, run.classes[int(shard.logits[row].argmax())]
+        if run.card.multi_label:  # what is explained is one label: whether it is there, and whether the network says so
+            known = each.listed.listed or label != ""
+            label = "" if not known else target if target in labels_of(label) else f"no {target}"
+            predicted = target if float(shard.probability[row]) >= 0.5 else f"no {target}"
+        samples.append(
+            {
+                "sample": first + row,
+                "image": each.listed.name,
+                "patient_id": each.listed.patient,
+                "label": label,
+                "predicted": predicted,
+                "target": target,
+                "probability": float(shard.probability[row]),
+            }
+        )
+    return samples
 
 
 def _write(output: Path, run: _Run, found: _Found, left_out: tuple[str, ...]) -> Evaluated:
@@ -351,8 +371,11 @@ def _write(output: Path, run: _Run, found: _Found, left_out: tuple[str, ...]) ->
     write_table(output / "summary.csv", summary)
     write_table(output / "missing.csv", missing_table(scores))
     write_table(output / "samples.csv", known)
+    curves = {label: froc_of(detected) for label, detected in found.detections.items() if detected}
+    if curves:
+        write_table(output / "froc.csv", froc_table(curves))
     write_json(output / "evaluation.json", _record(run, found, left_out))
-    return Evaluated(scores, known, summary, tuple(run.skipped), tuple(run.problems), left_out)
+    return Evaluated(scores, known, summary, tuple(run.skipped), tuple(run.problems), left_out, curves)
 
 
 def _record(run: _Run, found: _Found, left_out: tuple[str, ...]) -> dict[str, Any]:
@@ -378,5 +401,6 @@ def _record(run: _Run, found: _Found, left_out: tuple[str, ...]) -> dict[str, An
         "bank": 0 if scoring.bank is None else len(scoring.bank),
         "seed": scoring.seed,
         "batch_size": scoring.batch_size,
+        "precision": scoring.precision,
         "index": question.index,
     }

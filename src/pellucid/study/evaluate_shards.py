@@ -12,12 +12,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pellucid.attribution import Explanation, GridWarning, explain, load_explanation
-from pellucid.attribution.engine import MethodChoice
+from pellucid.attribution import Explanation, GridWarning, aims, explain, load_explanation
+from pellucid.attribution.engine import MethodChoice, Precision
 from pellucid.errors import expected
 from pellucid.files import read_json, read_table, write_json, write_table
 from pellucid.metrics import Truth
@@ -25,13 +27,14 @@ from pellucid.metrics.block import NOT_FINITE, WHOLE_SET
 from pellucid.metrics.evaluate import MissingValuesWarning, NondeterministicWarning, evaluate, with_controls
 from pellucid.metrics.families import Metric
 from pellucid.metrics.kept import Value, fingerprint
+from pellucid.metrics.lesions import Detections, detections
 from pellucid.progress import Advance
 from pellucid.registry import Choice
 from pellucid.study.known_images import KnownImage
 from pellucid.study.saved_maps import SavedMap
 
 _COLUMNS = ["row", "method", "metric", "value", "reason"]
-_MADE, _MAPS = "made.json", "maps.zarr"
+_MADE, _MAPS, _DETECTIONS = "made.json", "maps.zarr", "detections.json"
 _log = logging.getLogger(__name__)
 
 Values = dict[tuple[int, str, str], Value]  # by the image's row, the method and the metric
@@ -57,12 +60,19 @@ class Scoring:
     max_memory: int | None
     seed: int
     bank: Tensor | None
+    multi_label: bool = False
+    precision: Precision = "float32"
 
     @property
     def labels(self) -> list[str]:
         """The methods, in the order of the table."""
         made = [each if isinstance(each, str) else each.label for each in self.methods]
         return [*self.saved, *made, *(name for name in self.controls if name not in (*self.saved, *made))]
+
+    @property
+    def localised(self) -> bool:
+        """Whether maps are asked where the findings are."""
+        return "masks" in self.given and any(choice.entry.family == "localisation" for choice in self.metrics)
 
     @property
     def whole_set(self) -> list[Choice[Metric]]:
@@ -103,8 +113,8 @@ class ShardValues:
         told = [truth.masks, *(truth.boxes or ()), truth.anatomy, truth.spacing, scoring.bank]
         saved = [part for each in shard.saved for part in (each.seed, *each.maps.values())]
         self.key = fingerprint(
-            version("pellucid"), scoring.weights, scoring.labels, list(scoring.layers), scoring.seed, shard.number,
-            shard.images, shard.target, *told, *saved,
+            version("pellucid"), scoring.weights, scoring.labels, list(scoring.layers), scoring.seed, scoring.precision,
+            shard.number, shard.images, shard.target, *told, *saved,
         )  # fmt: skip
         self.folder = folder / self.key
         self._truth = truth
@@ -127,6 +137,24 @@ class ShardValues:
         names = {choice.label for choice in wanted}
         return {key: value for key, value in found.items() if key[2] in names}
 
+    def detections(self, advance: Advance) -> dict[str, list[Detections]]:
+        """By method, what each map finds of the lesions of its image, where the image has a mask."""
+        path = self.folder / _DETECTIONS
+        if not path.exists():
+            known, maps = self._shard.known, self.explanation(advance).maps
+            masked = [row for row, each in enumerate(known) if "mask" not in each.missing]
+            content = {}
+            for label in self._scoring.labels:
+                usable = [row for row in masked if bool(maps[label][row].isfinite().all())]
+                pairs = ((maps[label][row : row + 1], known[row].mask[None], known[row].spacing) for row in usable)
+                found = [detections(each, mask, spacing=spacing)[0] for each, mask, spacing in pairs]
+                content[label] = [[_with_null(each.lesions), each.wrong.tolist()] for each in found]
+            write_json(path, content)
+        return {
+            label: [Detections(_from_null(lesions), np.array(wrong, dtype=float)) for lesions, wrong in found]
+            for label, found in read_json(path).items()
+        }
+
     def _evaluated(self, group: Sequence[Choice[Metric]], advance: Advance) -> Values:
         shard, scoring = self._shard, self._scoring
         with warnings.catch_warnings(record=True) as told:
@@ -144,6 +172,8 @@ class ShardValues:
                 progress=advance,
                 bank=scoring.bank,
                 max_memory=scoring.max_memory,
+                multi_label=scoring.multi_label,
+                precision=scoring.precision,
             )
         for each in told:
             _log.warning("note: %s", each.message)
@@ -169,12 +199,13 @@ class ShardValues:
                     scoring.network,
                     shard.images,
                     methods=list(scoring.methods),
-                    target=shard.target,
+                    target=aims.multi_label(shard.target) if scoring.multi_label else shard.target,
                     layer=scoring.layers[0] if len(scoring.layers) == 1 else list(scoring.layers),
                     batch_size=scoring.batch_size,
                     generator=self._generator(),
                     progress=lambda steps=1, note="": advance(0, note or "explaining"),
                     max_memory=scoring.max_memory,
+                    precision=scoring.precision,
                 )
         explanation = with_controls(scoring.network, shard.images, explanation, scoring.controls)
         about = {name: getattr(explanation, name) for name in ("layer", "grid", "coinciding")}
@@ -203,6 +234,15 @@ class ShardValues:
 
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed((self._scoring.seed << 32) + self._shard.number)
+
+
+def _with_null(values: NDArray[np.float64]) -> list[float | None]:
+    """For JSON, which has no infinity: the value of a lesion that no peak finds is null."""
+    return [value if math.isfinite(value) else None for value in values.tolist()]
+
+
+def _from_null(values: Sequence[float | None]) -> NDArray[np.float64]:
+    return np.array([-math.inf if value is None else value for value in values], dtype=float)
 
 
 def made_in(folder: Path) -> dict[str, Any]:

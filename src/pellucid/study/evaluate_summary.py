@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 
 from pellucid.attribution.families import is_control
 from pellucid.metrics.families import Metric
+from pellucid.metrics.lesions import Froc
 from pellucid.registry import Choice
 from pellucid.statistics.bootstrap import summarise
 
@@ -25,6 +26,22 @@ def scores_table(
     ordered = sorted(rows, key=lambda row: (row[0], places[row[1]], labels[row[2]]))
     table = pd.DataFrame(ordered, columns=["sample", "method", "metric", "value", "reason"])
     return table.astype({"value": "float64"})
+
+
+def froc_table(curves: Mapping[str, Froc]) -> pd.DataFrame:
+    """A row per method and threshold: the share of lesions that are found, and false positives per image."""
+    tables = [
+        pd.DataFrame(
+            {
+                "method": label,
+                "threshold": curve.thresholds.numpy(),
+                "sensitivity": curve.sensitivity.numpy(),
+                "false_positives_per_image": curve.false_positives.numpy(),
+            }
+        )
+        for label, curve in curves.items()
+    ]
+    return pd.concat(tables, ignore_index=True)
 
 
 def numbered(patients: Sequence[str]) -> list[str]:

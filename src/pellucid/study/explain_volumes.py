@@ -4,31 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
 
-import nibabel
 import numpy as np
 import numpy.typing as npt
-from nibabel.orientations import apply_orientation
 
 from pellucid.attribution import Explanation, resize_maps
 from pellucid.data.images import MedicalImage
-from pellucid.data.nifti import encode_nifti, geometry_of
-from pellucid.drawing import Panel, Picture, Row, enlarge, is_signed, overlay, strongest, to_picture
-from pellucid.files import written_whole
+from pellucid.data.planes import PLANES
+from pellucid.data.resample import Grid
+from pellucid.data.shown import as_shown
+from pellucid.drawing import Panel, Row, is_signed, strongest
+from pellucid.study.planes import Look
 
 VOLUME_MAP = ".map.nii.gz"
 SIDE = 280  # pixels of the longest side of the three planes
 
-_WINDOW = (0.5, 99.5)  # percentiles of the volume that are drawn black and white
-_SAMPLES = 2**20  # voxels by which they are found
-
-# as a radiologist sees them, from the feet and from the front: the axis across each plane, and what is left and right
-_PLANES = (("axial", 2, "right", "left"), ("coronal", 1, "right", "left"), ("sagittal", 0, "front", "back"))
-
 Array = npt.NDArray[np.float32]
-_T = TypeVar("_T", bound=np.generic)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,21 +31,16 @@ class VolumeMap:
     resized: bool
 
 
-def volume_maps(volume: MedicalImage, one: Explanation) -> Iterator[VolumeMap]:
-    """The maps of an explanation of one volume, one method at a time, enlarged once from where they were made."""
+def volume_maps(volume: MedicalImage, one: Explanation, grid: Grid) -> Iterator[VolumeMap]:
+    """The maps of an explanation of one volume, one method at a time, enlarged once from where they were made.
+
+    `grid` is the network's in the volume; what lies outside of it is 0.
+    """
     shape = volume.pixels.shape[1:]
     for label, maps in one.maps.items():
         made = one.layer_maps.get(label, maps)[0]
-        yield VolumeMap(label, resize_maps(made, shape).numpy(), tuple(made.shape[-3:]) != tuple(shape))
-
-
-def write_map(path: Path, found: VolumeMap, volume: MedicalImage) -> None:
-    """Write a map with the geometry of the volume's file, whole or not at all; several per voxel as several volumes."""
-    values = found.values
-    if values.ndim > 3:
-        values = np.moveaxis(values.reshape(-1, *values.shape[-3:]), 0, -1)
-    with written_whole(path) as aside:
-        aside.write_bytes(encode_nifti(values, geometry_of(volume.source), found.label))
+        laid = resize_maps(made, shape).numpy() if grid.whole else grid.back(made.numpy())
+        yield VolumeMap(label, laid, not grid.whole or tuple(made.shape[-3:]) != tuple(shape))
 
 
 def greatest(values: npt.NDArray[np.floating]) -> tuple[int, ...]:
@@ -71,61 +57,37 @@ def millimetres(volume: MedicalImage, voxel: Sequence[int]) -> list[float]:
     return place
 
 
-def planes(volume: MedicalImage, values: Array, label: str) -> Row:
+def planes(volume: MedicalImage, values: Array, label: str, shown: Shown | None = None) -> Row:
     """The three planes through the greatest value, bare, then with the map laid over them; titled with their place.
 
-    Planes are those of the voxels that lie nearest to axial, coronal and sagittal, drawn to scale.
+    Planes are those of the voxels that lie nearest to axial, coronal and sagittal, drawn to scale, as a radiologist
+    sees them: from the feet, from the front and from the left. The title says by which window.
     """
-    saliency = strongest(values, axes=3)
-    voxel = greatest(saliency)
+    shown = shown or Shown.of(volume)
+    look = shown.look
+    saliency = look.upright.turn(strongest(values, axes=3))
+    place = greatest(saliency)
     caption = label if saliency.any() else f"{label} (no evidence)"
-    grey = _grey(volume.pixels[0])
     signed = is_signed(saliency)
     bare, laid = [], []
-    for name, axis, left, right in _PLANES:
-        picture = to_picture(_plane(grey, volume, voxel, axis))
-        drawn = overlay(picture, _plane(saliency, volume, voxel, axis), signed=signed)
-        bare.append(Panel(_to_scale(picture, volume, axis), f"{name}, {left} | {right}"))
-        laid.append(Panel(_to_scale(drawn, volume, axis), caption, signed))
-    place = ", ".join(f"{each:.0f}" for each in millimetres(volume, voxel))
-    return Row(f"{label}, planes through ({place}) mm", [*bare, *laid])
+    for axis, name in enumerate(PLANES):
+        bare.append(Panel(look.plane(axis, place[axis], SIDE), name))
+        laid.append(Panel(look.plane(axis, place[axis], SIDE, saliency, signed), caption, signed))
+    voxel = greatest(strongest(values, axes=3))
+    where = ", ".join(f"{each:.0f}" for each in millimetres(volume, voxel))
+    return Row(f"{label}, planes through ({where}) mm; {shown.window}", [*bare, *laid])
 
 
-def _orientation(volume: MedicalImage) -> npt.NDArray[np.float64]:
-    """Which way each voxel axis runs nearest to: right, front or up, and whether towards it."""
-    directions: npt.NDArray[np.float64] = nibabel.io_orientation(volume.affine)
-    return directions
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A volume ready to be drawn, and the window by which it is."""
 
+    look: Look
+    window: str
 
-def _plane(
-    values: npt.NDArray[np.generic], volume: MedicalImage, voxel: Sequence[int], axis: int
-) -> npt.NDArray[np.generic]:
-    """The plane (rows, columns) of voxels across an anatomical axis, seen as `_PLANES` says."""
-    directions = _orientation(volume)
-    across = directions[:, 0].tolist().index(axis)
-    place = voxel[across] if directions[across, 1] > 0 else values.shape[across] - 1 - voxel[across]
-    upright = apply_orientation(values, directions)
-    # right, front and head come first in the picture: the rows run down, and the columns to the patient's left or back
-    return np.asarray(upright.take(place, axis=axis)[::-1, ::-1].T, values.dtype)
-
-
-def _to_scale(picture: Picture, volume: MedicalImage, axis: int) -> Picture:
-    assert volume.spacing is not None
-    steps = [0.0, 0.0, 0.0]
-    extents = [0.0, 0.0, 0.0]
-    for along, step, length in zip(_orientation(volume)[:, 0], volume.spacing, volume.pixels.shape[1:], strict=True):
-        steps[int(along)], extents[int(along)] = step, step * length
-    columns, rows = (each for each in range(3) if each != axis)
-    scale = SIDE / max(extents)
-    width, height = (max(1, round(scale * extents[each])) for each in (columns, rows))
-    return enlarge(picture, width, height)
-
-
-def _grey(voxels: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-    some = voxels.reshape(-1)[:: max(1, voxels.size // _SAMPLES)].astype(np.float64)
-    low, high = np.percentile(some, _WINDOW)
-    if not high > low:
-        low, high = float(voxels.min()), float(voxels.max())
-    span = high - low if high > low else 1.0
-    grey: npt.NDArray[np.uint8] = np.rint(((voxels.astype(np.float32) - low) / span).clip(0, 1) * 255).astype(np.uint8)
-    return grey
+    @classmethod
+    def of(cls, volume: MedicalImage, intensity: str = "dtype", grid: Grid | None = None) -> Shown:
+        """A volume as a network with this `intensity` sees it, the field of its `grid` outlined."""
+        assert volume.affine is not None
+        grey, window = as_shown(volume, intensity)
+        return cls(Look.of(grey[0], volume.affine, seen=None if grid is None else grid.seen()), window)

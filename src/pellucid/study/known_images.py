@@ -14,19 +14,27 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pellucid.data.images import IMAGE_ENDINGS, MedicalImage, read_image
+from pellucid.data.dicom.headers import DICOM_ENDINGS
+from pellucid.data.dicom.segments import referenced_series
+from pellucid.data.dicom.series import MARK, series_name
+from pellucid.data.found import VOLUME_ENDINGS, looks_dicom
+from pellucid.data.images import IMAGE_ENDINGS, MedicalImage
 from pellucid.data.layout import Listing, list_table
-from pellucid.data.nifti import VOLUME_ENDINGS
-from pellucid.data.transforms import mask_of
+from pellucid.data.masks import on_voxels_of, read_mask
+from pellucid.data.resample import Frame, Geometry
+from pellucid.data.transforms import AS_STORED, mask_of
+from pellucid.data.whole import DecodeError
 from pellucid.errors import InputError, UnreadableFileError, expected
 from pellucid.study.explain_files import is_own
 from pellucid.training.predict import image_files
 
 ENDINGS = (*IMAGE_ENDINGS, *VOLUME_ENDINGS)
+_FILES = (*ENDINGS, *DICOM_ENDINGS)
 MANIFESTS = ("manifest.csv", "manifest.parquet")
 
 NO_FILE = "the image has no {}"
 UNUSABLE = "the image's {} can't be used"
+UNSEEN = "the image's mask lies outside of what the network sees, or is empty"
 
 _OPTIONS = {"mask": "masks", "anatomy": "anatomy"}
 _BOX = ("x", "y", "w", "h")
@@ -55,7 +63,8 @@ class ListedImage:
     """An image file: its name (posix, relative to what was given), and what is said of it; "" where nothing is.
 
     `mask` and `anatomy` are files, or None; `doubt` says by "mask" or "anatomy" why it can't be told which file;
-    `boxes` are (x, y, w, h).
+    `boxes` are (x, y, w, h). Where an image may have several labels, one that is `listed` in a manifest without any has
+    none.
     """
 
     path: Path
@@ -66,6 +75,7 @@ class ListedImage:
     anatomy: Path | None = None
     boxes: tuple[tuple[float, ...], ...] = ()
     doubt: dict[str, str] = field(default_factory=dict)
+    listed: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,7 +94,14 @@ class KnownImage:
     problems: tuple[str, ...]
 
 
-def list_images(paths: Sequence[Path], sources: Sources, classes: Sequence[str]) -> list[ListedImage]:
+def list_images(
+    paths: Sequence[Path],
+    sources: Sources,
+    classes: Sequence[str],
+    *,
+    multi_label: bool = False,
+    volumes: bool = False,
+) -> list[ListedImage]:
     """Each image once, with where its truth lies.
 
     Arguments:
@@ -92,6 +109,8 @@ def list_images(paths: Sequence[Path], sources: Sources, classes: Sequence[str])
             hold one.
         sources: where labels, masks, boxes and anatomy are.
         classes: of the network; an image in a folder of that name has it as its label.
+        multi_label: whether an image may have several of them, or none.
+        volumes: whether a folder's DICOM series are its images, rather than their files.
 
     Raises:
         InputError: a path that isn't there, no image among them, or a source that fits none of the images.
@@ -99,29 +118,31 @@ def list_images(paths: Sequence[Path], sources: Sources, classes: Sequence[str])
     found: dict[Path, ListedImage] = {}
     apart = [each.resolve() for each in (sources.masks, sources.anatomy) if each is not None]
     for path in paths:
-        for image in _listed(path, sources, classes):
+        for image in _listed(path, sources, classes, multi_label, volumes):
             real = image.path.resolve()
-            if path.is_file() or not any(real.is_relative_to(folder) for folder in apart):
+            if not path.is_dir() or not any(real.is_relative_to(folder) for folder in apart):
                 found.setdefault(real, image)
     if not found:
         raise InputError(f"images: no image file in {', '.join(map(str, paths))}.")
     images = _told_apart(found)
     if sources.manifest is not None:
-        images = _by_manifest(images, list_table(sources.manifest), sources.manifest)
+        images = _by_manifest(images, list_table(sources.manifest, multi_label=multi_label), sources.manifest)
     for kind, folder in (("mask", sources.masks), ("anatomy", sources.anatomy)):
         if folder is not None:
             images = _with_files(images, kind, folder)
     return images if sources.boxes is None else _with_boxes(images, sources.boxes, paths)
 
 
-def _listed(path: Path, sources: Sources, classes: Sequence[str]) -> Iterable[ListedImage]:
+def _listed(
+    path: Path, sources: Sources, classes: Sequence[str], multi_label: bool, volumes: bool
+) -> Iterable[ListedImage]:
     manifest = next((path / name for name in MANIFESTS if (path / name).is_file()), None) if path.is_dir() else path
     if manifest is not None and sources.manifest is None and manifest.suffix.lower() in (".csv", ".parquet"):
-        listing = list_table(manifest)
+        listing = list_table(manifest, multi_label=multi_label)
         for row in _rows(listing):
             yield _of_row(ListedImage(listing.root / row["sample"], row["sample"]), row, listing.root)
         return
-    for file in image_files([path], ENDINGS):
+    for file in image_files([path], ENDINGS, volumes=volumes):
         if path.is_dir() and is_own(file):
             continue
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
@@ -136,7 +157,7 @@ def _rows(listing: Listing) -> list[dict[str, str]]:
 
 def _of_row(image: ListedImage, row: Mapping[str, str], root: Path) -> ListedImage:
     mask = root / row["mask"] if row["mask"] else None
-    return replace(image, label=row["label"], patient=row["patient_id"], mask=mask)
+    return replace(image, label=row["label"], patient=row["patient_id"], mask=mask, listed=True)
 
 
 def _told_apart(found: dict[Path, ListedImage]) -> list[ListedImage]:
@@ -149,34 +170,45 @@ def _told_apart(found: dict[Path, ListedImage]) -> list[ListedImage]:
 
 def _by_manifest(images: Sequence[ListedImage], listing: Listing, manifest: Path) -> list[ListedImage]:
     rows = {(listing.root / row["sample"]).resolve(): row for row in _rows(listing)}
-    if not any(image.path.resolve() in rows for image in images):
-        raise expected("manifest", f"a table with the images' paths, such as {images[0].name}", f"{manifest.name}")
-    told = []
+    alone = Counter(image.path.resolve().parent for image in images if image.path.name.startswith(MARK))
+    told, matched = [], 0
     for image in images:
-        row = rows.get(image.path.resolve())
+        real = image.path.resolve()
+        row = rows.get(real)
+        if row is None and alone[real.parent] == 1 and real.name.startswith(MARK):
+            row = rows.get(real.parent)  # a folder that holds one series
         told.append(image if row is None else _of_row(image, row, listing.root))
+        matched += row is not None
+    if not matched:
+        raise expected("manifest", f"a table with the images' paths, such as {images[0].name}", f"{manifest.name}")
     return told
 
 
 def _with_files(images: Sequence[ListedImage], kind: str, folder: Path) -> list[ListedImage]:
-    """The images with their file in a folder: that of the same path beneath it, or else of the same name."""
+    """The images with their file in a folder: that of the same path beneath it, or else of the same name.
+
+    A DICOM series is called as its folder or by its own name; a segmentation of it is found whatever it is called.
+    """
     option = _OPTIONS[kind]
     if not folder.is_dir():
         raise InputError(f"{option}: expected a folder, got {str(folder)!r}, which isn't there.")
-    files = [file for file in sorted(folder.rglob("*")) if file.name.lower().endswith(ENDINGS) and file.is_file()]
+    files = [file for file in sorted(folder.rglob("*")) if file.name.lower().endswith(_FILES) and file.is_file()]
     by_path = {_bare(file.relative_to(folder).as_posix()): file for file in files}
     by_name: dict[str, list[Path]] = defaultdict(list)
     for file in files:
         by_name[_bare(file.name)].append(file)
-    shared = Counter(_bare(image.path.name) for image in images)
+    by_series = _marking(files) if any(image.path.name.startswith(MARK) for image in images) else {}
+    shared = Counter(name for image in images for name in _called(image.path))
     told, matched = [], 0
     for image in images:
-        name = _bare(image.path.name)
-        same = by_name.get(name, [])
-        exact = by_path.get(_bare(image.name))
+        name = next((each for each in _called(image.path) if each in by_name), "")
+        same = by_name.get(name, []) or by_series.get(image.path.name[: len(MARK) + 8], [])
+        exact = next((by_path[each] for each in _called(Path(image.name), whole=True) if each in by_path), None)
         doubt = dict(image.doubt)
         if exact is None and same and (len(same) > 1 or shared[name] > 1):
-            doubt[kind] = f"several files or images are called {name!r}, and none has the image's path"
+            doubt[kind] = (
+                f"several files or images are called {name or image.path.name!r}, and none has the image's path"
+            )
         chosen = exact or (same[0] if same and kind not in doubt else None)
         matched += chosen is not None
         if kind == "mask":
@@ -185,14 +217,32 @@ def _with_files(images: Sequence[ListedImage], kind: str, folder: Path) -> list[
             told.append(replace(image, anatomy=chosen, doubt=doubt))
     if not matched:
         got = f"{len(files)} files of other names in {folder}"
-        raise expected(option, f"files with the images' names, such as {_bare(images[0].path.name)!r}", got)
+        raise expected(option, f"files with the images' names, such as {_called(images[0].path)[-1]!r}", got)
     return told
+
+
+def _called(path: Path, whole: bool = False) -> list[str]:
+    """The names, or whole paths, that a file which belongs to an image may have, without its ending."""
+    if path.name.startswith(MARK):
+        ways = [path, path.with_name(path.name.removeprefix(MARK)), *([path.parent] if path.parent.name else [])]
+        return [each.as_posix() if whole else each.name for each in ways]
+    return [_bare(path.as_posix() if whole else path.name)]
+
+
+def _marking(files: Iterable[Path]) -> dict[str, list[Path]]:
+    """DICOM segmentations by the names of the series that they mark."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for file in filter(looks_dicom, files):
+        uid = referenced_series(file)
+        if uid is not None:
+            found[MARK + series_name(uid)].append(file)
+    return found
 
 
 def _bare(name: str) -> str:
     """A path without the ending of an image."""
     low = name.lower()
-    ending = next((each for each in sorted(ENDINGS, key=len, reverse=True) if low.endswith(each)), "")
+    ending = next((each for each in sorted(_FILES, key=len, reverse=True) if low.endswith(each)), "")
     return name[: len(name) - len(ending)]
 
 
@@ -215,8 +265,14 @@ def _with_boxes(images: Sequence[ListedImage], path: Path, roots: Sequence[Path]
     return told
 
 
-def known_of(listed: ListedImage, image: MedicalImage, size: Size, labels: tuple[int, ...] | None) -> KnownImage:
-    """The truth of an image that was read, at the network's size; what can't be used is left out and said."""
+def known_of(
+    listed: ListedImage,
+    image: MedicalImage,
+    size: Size,
+    labels: tuple[int, ...] | None,
+    frame: Frame = AS_STORED,
+) -> KnownImage:
+    """The truth of an image that was read, at the network's size and in its frame; what can't be used is said."""
     lengths = size if isinstance(size, tuple) else (size, size)
     missing: dict[str, str] = {}
     problems: list[str] = []
@@ -226,7 +282,7 @@ def known_of(listed: ListedImage, image: MedicalImage, size: Size, labels: tuple
         said = listed.doubt.get(kind, "")
         if file is not None:
             try:
-                masks[kind] = _mask(file, image, size, labels if kind == "mask" else None)
+                masks[kind] = _mask(file, image, size, labels if kind == "mask" else None, frame)
             except (UnreadableFileError, InputError) as error:
                 said = str(error)
         if said:
@@ -240,39 +296,29 @@ def known_of(listed: ListedImage, image: MedicalImage, size: Size, labels: tuple
     except InputError as error:
         missing["boxes"] = UNUSABLE.format("boxes")
         problems.append(f"boxes of {listed.name}: {error}")
-    shape = image.pixels.shape[1:]
-    spacing = None
-    if image.spacing is not None:
-        steps = zip(image.spacing, shape, lengths, strict=True)
-        spacing = tuple(step * length / wanted for step, length, wanted in steps)
+    if "mask" not in missing and not masks["mask"].any() and frame.spacing is not None:
+        missing["mask"] = UNSEEN
+    spacing = Geometry.of(image).steps(lengths, frame)
     return KnownImage(masks["mask"], masks["anatomy"], boxes, spacing, missing, tuple(problems))
 
 
-def _mask(file: Path, image: MedicalImage, size: Size, labels: tuple[int, ...] | None) -> Tensor:
+def _mask(file: Path, image: MedicalImage, size: Size, labels: tuple[int, ...] | None, frame: Frame) -> Tensor:
     """The mask of a file, that must fit its image voxel by voxel. Raises InputError, UnreadableFileError."""
-    mask = read_image(file)
-    own, wanted = mask.pixels.shape[1:], image.pixels.shape[1:]
-    if own != wanted:
-        raise InputError(f"it is {_lengths(own)} {_dots(own)}, its image {_lengths(wanted)}.")
-    if mask.affine is not None and image.affine is not None:
-        apart = np.abs(mask.affine - image.affine).max()
-        if apart > 1e-2 * max(min(image.spacing or (1.0,)), 1e-3):
-            raise InputError(f"its voxels lie elsewhere than the image's, by up to {apart:.3g} in the affine.")
+    try:
+        mask = on_voxels_of(read_mask(file, image.affine), image.pixels.shape[1:], image.affine)
+    except DecodeError as error:
+        raise InputError(f"{error}.") from error
     if labels is None and mask.affine is not None:
         there = np.unique(mask.pixels[mask.pixels != 0])
         if len(there) > 1:
             listed = ", ".join(f"{each:g}" for each in there[:5])
             raise InputError(f"it holds the labels {listed}; say which are the finding (--labels).")
-    return mask_of(mask, size=size, labels=labels)
+    return mask_of(mask, size=size, labels=labels, frame=frame)
 
 
 def _lengths(shape: Sequence[int]) -> str:
     """Width before height in pictures, as people say it; volumes by their axes."""
     return " × ".join(map(str, shape[::-1] if len(shape) == 2 else shape))
-
-
-def _dots(shape: Sequence[int]) -> str:
-    return "pixels" if len(shape) == 2 else "voxels"
 
 
 def _scaled(boxes: Sequence[Sequence[float]], image: MedicalImage, lengths: Sequence[int]) -> Tensor:

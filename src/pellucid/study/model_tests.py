@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,34 +31,37 @@ class ModelTests:
 
 
 def compared_models(
-    answers: pd.DataFrame, sizes: Mapping[str, tuple[float, float]], settings: StatisticsSettings
+    answers: pd.DataFrame,
+    sizes: Mapping[str, tuple[float, float]],
+    settings: StatisticsSettings,
+    elsewhere: pd.DataFrame | None = None,
 ) -> ModelTests:
-    """Compare every pair of models on each data set, on all test images and without the copies.
+    """Compare every pair of models on each data set, on all test images and without the copies, and on external sets.
 
     Where a data set has several folds their accuracies are compared, else the images' answers by patient; seeds are
-    averaged before. p-values are corrected over the declared family, each set of images apart.
+    averaged before. The networks of all folds see the same external images, whose answers are averaged over folds and
+    compared by patient. p-values are corrected over the declared family, each set of images apart.
 
     Arguments:
         answers: predictions of all cells.
         sizes: mean images of a fold outside of its test part and in it, by data set.
-        settings: which tests, with which margin, corrected over which family.
+        settings: which tests, with which margin, corrected over which family; on external sets the tests of patients
+            are made that suit.
+        elsewhere: predictions of external sets; their split is "external NAME".
     """
     found: list[Compared] = []
     power: list[Compared] = []
-    test = answers[answers["split"] == "test"] if len(answers) else answers
-    for images in IMAGE_SETS:
-        for dataset, part in test.groupby("dataset", sort=False) if len(test) else ():
-            rows = part if images == "all" else part[~part["copy_in_train"].astype(bool)]
-            if images != "all" and len(rows) in (0, len(part)):
-                continue
-            evidence = evidence_of(rows, sizes[str(dataset)])
-            names = settings.tests or default_tests(rows, evidence)
-            if settings.margin is not None and not set(WITH_MARGIN) & {name.partition("[")[0] for name in names}:
-                names = (*names, *WITH_MARGIN)
-            asked = list(dict.fromkeys([*names, "power"]))
-            for comparison in compare(evidence, asked, margin=settings.margin, confidence=settings.confidence):
-                kept = power if comparison.result.name == "power" else found
-                kept.append((_place(comparison, str(dataset), images), comparison))
+    for dataset, images, rows in _sets_of_images(answers, elsewhere):
+        external = images not in IMAGE_SETS
+        evidence = evidence_of(rows.assign(fold=0) if external else rows, sizes[dataset])
+        suiting = default_tests(rows, evidence)
+        names = suiting if external else settings.tests or suiting
+        if settings.margin is not None and not set(WITH_MARGIN) & {name.partition("[")[0] for name in names}:
+            names = (*names, *WITH_MARGIN)
+        asked = list(dict.fromkeys([*names, "power"]))
+        for comparison in compare(evidence, asked, margin=settings.margin, confidence=settings.confidence):
+            kept = power if comparison.result.name == "power" else found
+            kept.append((_place(comparison, dataset, images), comparison))
     order = dict.fromkeys((where["images"], where["test"]) for where, _ in found)
     found = [each for key in order for each in found if (each[0]["images"], each[0]["test"]) == key]
     families = [_family(where, comparison, settings.family) for where, comparison in found]
@@ -66,6 +69,23 @@ def compared_models(
         corrected_rows(found, families, settings.correction) if found else pd.DataFrame(columns=TEST_COLUMNS),
         pd.DataFrame([{**comparison.row(), **where} for where, comparison in power], columns=POWER_COLUMNS),
     )
+
+
+def _sets_of_images(answers: pd.DataFrame, elsewhere: pd.DataFrame | None) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Data set, name and predictions of what models are compared on."""
+    for images in IMAGE_SETS:
+        test = answers[answers["split"] == "test"] if len(answers) else answers
+        for name, part in test.groupby("dataset", sort=False) if len(test) else ():
+            rows = part if images == "all" else part[~part["copy_in_train"].astype(bool)]
+            if images == "all" or 0 < len(rows) < len(part):
+                yield str(name), images, rows
+    if elsewhere is None or elsewhere.empty:
+        return
+    for (dataset, split), part in elsewhere.groupby(["dataset", "split"], sort=False):
+        yield str(dataset), str(split), part
+        rows = part[~part["copy_in_train"].astype(bool)]
+        if 0 < len(rows) < len(part):
+            yield str(dataset), f"{split} without copies", rows
 
 
 def default_tests(rows: pd.DataFrame, evidence: Evidence) -> tuple[str, ...]:

@@ -129,6 +129,8 @@ def described(
         output_stride=network.output_stride if isinstance(network, ModelSettings) else None,
         enhancement=cell.enhancement,
         multi_label=prepared.manifest.multi_label,
+        orientation=cell.dataset.orientation,
+        spacing=cell.dataset.spacing,
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,12 +16,14 @@ from pellucid.data.dataset import ImageDataset
 from pellucid.data.labels import classes_in, joined, labels_of, members
 from pellucid.data.leakage import LeakageReport, copy_kind, find_copies, report_leakage, shown_groups
 from pellucid.data.manifest import Manifest, load_manifest
-from pellucid.data.phantoms import write_phantoms
-from pellucid.data.planes import middle, side_by_side
+from pellucid.data.masks import on_voxels_of, read_mask
+from pellucid.data.phantoms import write_phantoms, write_volumes
+from pellucid.data.resample import grid_of
 from pellucid.data.splits import assign_splits, left_out_values, split_notes
-from pellucid.data.transforms import prepare_mask
+from pellucid.data.transforms import mask_of
 from pellucid.errors import expected
 from pellucid.files import read_json, write_json, write_table
+from pellucid.metrics import Truth
 from pellucid.study.config import ExplainSettings, StudyConfig
 from pellucid.study.dataset_settings import PHANTOM, DatasetSettings, ExternalSettings
 from pellucid.study.near_copies import NearCopies, near_copies
@@ -72,6 +75,7 @@ class Prepared:
             size=settings.image_size,
             intensity=settings.intensity,
             enhancement=enhancement,
+            frame=settings.frame,
         )
 
     def _labels(self, rows: pd.DataFrame) -> list[int] | Tensor:
@@ -81,16 +85,23 @@ class Prepared:
             return torch.from_numpy(found).float()
         return [int(place) for place in found.argmax(axis=1)]
 
-    def masks(self, rows: pd.DataFrame) -> tuple[Tensor, Tensor]:
-        """Lesion masks (n, H, W) or (n, D, H, W) bool and, per image, whether it has one."""
-        size = self.settings.image_size
-        masks = torch.zeros(len(rows), *(size if isinstance(size, tuple) else (size, size)), dtype=torch.bool)
-        has = torch.zeros(len(rows), dtype=torch.bool)
+    def truth(self, rows: pd.DataFrame, images: ImageDataset, first: int = 0) -> Truth:
+        """Lesion masks of rows that are the images from position `first` on, empty without one, and mm between pixels.
+
+        The spacing is left out where an image doesn't say.
+        """
+        size, frame = self.settings.image_size, self.settings.frame
+        lengths = size if isinstance(size, tuple) else (size, size)
+        masks = torch.zeros(len(rows), *lengths, dtype=torch.bool)
+        steps = []
         for position, path in enumerate(rows["mask"]):
+            lies = images.geometry(first + position)
+            steps.append(lies.steps(lengths, frame))
             if path:
-                masks[position] = prepare_mask(self.manifest.root / path, size=size)
-                has[position] = True
-        return masks, has
+                mask = on_voxels_of(read_mask(self.manifest.root / path, lies.affine), lies.shape, lies.affine)
+                masks[position] = mask_of(mask, size=size, frame=frame)
+        known = steps and None not in steps
+        return Truth(masks, spacing=torch.tensor(steps, dtype=torch.float64) if known else None)
 
 
 def prepare_dataset(
@@ -191,9 +202,10 @@ def choose_explained(test: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
 def _locate(settings: DatasetSettings, seed: int, output: Path, show_progress: bool) -> Path:
     if not settings.path.startswith(PHANTOM):
         return Path(settings.path)
-    assert isinstance(settings.image_size, int), settings.image_size
     task = settings.path.removeprefix(PHANTOM)
     folder = output / "phantoms" / settings.name
+    if isinstance(settings.image_size, tuple):
+        return write_volumes(folder, volumes=settings.images, seed=seed, progress=show_progress)
     return write_phantoms(
         task, folder, images=settings.images, size=settings.image_size, seed=seed, progress=show_progress
     )
@@ -260,6 +272,7 @@ def describe_dataset(prepared: Prepared, config: StudyConfig, output: Path, *, s
             "leakage_action": prepared.settings.leakage.action,
             "image_size": prepared.settings.image_size,
             "channels": prepared.settings.channels,
+            "frame": prepared.settings.frame.text(),
             "masks": int((manifest.table["mask"] != "").sum()),
             "duplicates": {
                 "groups": int(copies["group"].nunique()),
@@ -317,9 +330,9 @@ def by_label(table: pd.DataFrame, multi_label: bool) -> pd.DataFrame:
 def _write_examples(prepared: Prepared, folder: Path) -> None:
     table = by_label(prepared.manifest.table.sort_values("sample"), prepared.manifest.multi_label)
     chosen = table.groupby("label", sort=True).head(EXAMPLES_PER_CLASS).sort_values(["label", "sample"])
-    pictures = _display(prepared, chosen)
+    arrays, lies = _seen(prepared, chosen)
     write_pictures(
-        folder / f"{prepared.settings.name}_examples.zarr", {"images": pictures}, {"labels": list(chosen["label"])}
+        folder / f"{prepared.settings.name}_examples.zarr", arrays, {"labels": list(chosen["label"]), **lies}
     )
 
 
@@ -328,7 +341,7 @@ def _write_leakage(prepared: Prepared, shown: pd.DataFrame, folder: Path) -> Non
         return
     pictures = np.concatenate(
         [
-            _display(prepared, row, external=None if name == prepared.manifest.name else str(name))
+            _thumbnail(prepared, row, external=None if name == prepared.manifest.name else str(name))
             for name, row in ((name, shown.iloc[[index]]) for index, name in enumerate(shown["data_set"]))
         ]
     )
@@ -344,31 +357,39 @@ def _write_explained(prepared: Prepared, explain: ExplainSettings, seed: int, fo
     chosen = choose_explained(prepared.rows(fold, "test"), explain.images, seed)
     if chosen.empty:
         return
-    masks = prepared.masks(chosen)[0].numpy()
+    images = prepared.images(chosen)
+    arrays, lies = _seen(prepared, chosen, images)
+    masks = prepared.truth(chosen, images).masks
+    assert masks is not None
     path = folder / f"{prepared.settings.name}_explained_fold-{fold}.zarr"
-    samples = {"samples": list(chosen["sample"])}
-    if not prepared.settings.volumes:
-        write_pictures(path, {"images": _display(prepared, chosen), "masks": masks}, samples)
-        return
-    voxels = [middle(mask) for mask in masks]
-    shown = np.stack([side_by_side(mask, voxel) for mask, voxel in zip(masks, voxels, strict=True)])
-    pictures = _display(prepared, chosen, voxels=voxels)
-    shape = {"voxels": [list(voxel) for voxel in voxels], "shape": list(masks.shape[1:])}
-    write_pictures(path, {"images": pictures, "masks": shown}, samples | shape)
+    write_pictures(path, arrays | {"masks": masks.numpy()}, {"samples": list(chosen["sample"]), **lies})
 
 
-def _display(
-    prepared: Prepared, rows: pd.DataFrame, external: str | None = None, voxels: Sequence[Sequence[int]] = ()
-) -> np.ndarray:
-    """Pictures (n, C, H, W) as 8-bit values, as the networks get them but for the normalisation.
+def _seen(
+    prepared: Prepared, rows: pd.DataFrame, images: ImageDataset | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, list[Any]]]:
+    """Images (n, C, H, W) as 8-bit values, as the networks get them but for the normalisation.
 
-    Of volumes three planes each through one of the `voxels`, through the middle if not given.
+    Volumes are "volumes" (n, C, D, H, W), and of each is told by which window, and its affine.
     """
-    dataset = prepared.images(rows, external=external)
-    shown = []
-    for position in range(len(rows)):
-        image = (dataset.image(position) * 255).round().to(torch.uint8).numpy()
-        if image.ndim == 4:
-            image = side_by_side(image, voxels[position] if voxels else [n // 2 for n in image.shape[1:]])
-        shown.append(image)
-    return np.stack(shown)
+    images = images or prepared.images(rows)
+    size, frame = prepared.settings.image_size, prepared.settings.frame
+    pixels = np.stack([_bytes(images, position) for position in range(len(rows))])
+    if not isinstance(size, tuple):
+        return {"images": pixels}, {}
+    lies = [images.geometry(position) for position in range(len(rows))]
+    words = [each.scaling for each in lies]
+    affines = [grid_of(each.shape, each.affine, size, frame).affine for each in lies]
+    told = [np.eye(4).tolist() if each is None else each.tolist() for each in affines]
+    return {"volumes": pixels}, {"affines": told, "scaling": words}
+
+
+def _thumbnail(prepared: Prepared, rows: pd.DataFrame, external: str | None = None) -> np.ndarray:
+    """Pictures (n, C, H, W) of images; of volumes the middle slice along the third axis of the networks' grid."""
+    images = prepared.images(rows, external=external)
+    shown = [_bytes(images, position) for position in range(len(rows))]
+    return np.stack([each[..., each.shape[-1] // 2] if each.ndim == 4 else each for each in shown])
+
+
+def _bytes(images: ImageDataset, position: int) -> np.ndarray:
+    return (images.image(position) * 255).round().to(torch.uint8).numpy()

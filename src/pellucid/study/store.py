@@ -41,6 +41,7 @@ class CellStore:
         self.external = folder / "external.parquet"
         self.maps = folder / "maps.zarr"
         self.scores = folder / "scores.parquet"
+        self.verdicts = folder / "verdicts.parquet"
         self.explained = folder / "explained.parquet"
         self.card = folder / "cell.json"
         self.times = folder / "times.json"
@@ -75,7 +76,7 @@ class CellStore:
             stale += [self.folder / "resume.ckpt", self.history, self.weights, self.predictions, self.tuning]
             stale.append(self.combination)
         if "explaining" in changed:
-            stale += [self.card, self.times, self.scores, self.explained]
+            stale += [self.card, self.times, self.scores, self.verdicts, self.explained]
             for tree in (self.maps, self._shards):
                 shutil.rmtree(tree, ignore_errors=True)
         if "external" in changed:
@@ -153,8 +154,9 @@ def read_failures(folders: Iterable[Path]) -> pd.DataFrame:
 
 
 def write_pictures(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Sequence[Any]]) -> None:
-    """Write a small zarr group of pictures whole or not at all."""
+    """Write a small zarr group of pictures whole or not at all; of volumes, one is read at a time."""
     with folder_written_whole(path) as aside:
         group = zarr.open_group(aside, mode="w", attributes=dict(attributes))
         for name, values in arrays.items():
-            group.create_array(name, data=values, chunks=(max(1, min(SHARD, len(values))), *values.shape[1:]))
+            together = 1 if "volumes" in arrays else max(1, min(SHARD, len(values)))
+            group.create_array(name, data=values, chunks=(together, *values.shape[1:]))

@@ -52,8 +52,8 @@ def summarise_study(config: StudyConfig, output: Path, *, show_progress: bool = 
     - `models.csv`: every measure of the classifiers on the test images, of all classes and of each, at thresholds
       chosen on the validation part too, with intervals that resample patients, per fold and over all folds, on all
       images and without the copies of training images; and on each external set.
-    - `model_tests.csv`: every pair of models on each data set by every test that is declared, corrected over the
-      declared family.
+    - `model_tests.csv`: every pair of models on each data set by every test that is declared, and on each external
+      set, corrected over the declared family.
     - `power.csv`: the difference between two models that so many folds or patients would show.
     - `enhancement_tests.csv`: each enhancement of each network against none, corrected over the study.
     - `scores.csv`: mean of each metric per method and class, right and wrong predictions apart; likewise on both sets
@@ -68,7 +68,7 @@ def summarise_study(config: StudyConfig, output: Path, *, show_progress: bool = 
     sizes = fold_sizes(output)
     scored = _scored(folders)
     made: dict[str, pd.DataFrame] = {}
-    compared = functools.cache(lambda: compared_models(answers, sizes, settings))
+    compared = functools.cache(lambda: compared_models(answers, sizes, settings, elsewhere))
     steps: list[tuple[str, Callable[[], pd.DataFrame]]] = [
         ("models", lambda: _models(answers, elsewhere, settings)),
         ("model_tests", lambda: compared().tests),

@@ -10,15 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from pellucid.data.dicom.series import is_series_path
+from pellucid.data.found import VOLUME_ENDINGS, images_in
 from pellucid.data.images import IMAGE_ENDINGS, MedicalImage, read_image
 from pellucid.data.labels import joined
+from pellucid.data.resample import Frame
 from pellucid.data.transforms import Normalisation, prepare
 from pellucid.errors import InputError, UnreadableFileError
 from pellucid.models.checkpoints import ModelCard, load_weights
 from pellucid.progress import progress
 from pellucid.training.classifier import Item
 
-_FILES_AT_ONCE = 32
+_FILES_AT_ONCE, _VOLUMES_AT_ONCE = 32, 4
 
 
 def predict(
@@ -54,7 +57,7 @@ def predict_files(
     """Predict image files by a weights file that says how to prepare them.
 
     Arguments:
-        paths: image files, and folders that are searched for image files at any depth.
+        paths: image files, DICOM series (`FOLDER/#NAME`), and folders that are searched for either at any depth.
         weights: a file that pellucid wrote.
         device: where the network runs.
         strict: stop at the first file that can't be read.
@@ -68,13 +71,14 @@ def predict_files(
         InputError: a path that isn't there, or no image among them.
         UnreadableFileError: the weights can't be read; or, when `strict`, an image.
     """
-    files = image_files([Path(path) for path in paths])
     network, card = load_weights(weights, device)
+    files = image_files([Path(path) for path in paths], volumes=card.axes == 3)
+    at_once = _VOLUMES_AT_ONCE if card.axes == 3 else _FILES_AT_ONCE
     rows: list[dict[str, object]] = []
     unreadable: list[tuple[str, str]] = []
     with torch.inference_mode(), progress("predicting", len(files), show=show_progress) as advance:
-        for start in range(0, len(files), _FILES_AT_ONCE):
-            part = files[start : start + _FILES_AT_ONCE]
+        for start in range(0, len(files), at_once):
+            part = files[start : start + at_once]
             read, images = [], []
             for path in part:
                 try:
@@ -109,18 +113,28 @@ def as_wanted(image: MedicalImage, card: ModelCard) -> Tensor:
         size=card.image_size,
         intensity=card.intensity,
         enhancement=card.enhancement,
+        frame=frame_of(card),
     )
     return Normalisation(card.mean, card.std, card.normalisation).normalise(prepared, card.axes)
 
 
-def image_files(paths: Sequence[Path], endings: tuple[str, ...] = IMAGE_ENDINGS) -> list[Path]:
-    """Image files as they are, and those at any depth of folders, sorted; raises InputError where there are none."""
+def frame_of(card: ModelCard) -> Frame:
+    """How volumes are laid before the network of a card."""
+    return Frame(card.orientation, card.spacing)
+
+
+def image_files(paths: Sequence[Path], endings: tuple[str, ...] | None = None, *, volumes: bool = False) -> list[Path]:
+    """Image files as they are, and those at any depth of folders, sorted.
+
+    DICOM files are found by their content as well. Where `volumes` are wanted, a folder's DICOM series stand for their
+    files, as `FOLDER/#NAME`, which may be given as a path too. Raises InputError where there are no images.
+    """
+    endings = endings or (*IMAGE_ENDINGS, *(VOLUME_ENDINGS if volumes else ()))
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found = (file for file in path.rglob("*") if file.name.lower().endswith(endings) and file.is_file())
-            files += sorted(found)
-        elif path.is_file():
+            files += images_in(path, endings, volumes=volumes)
+        elif path.is_file() or is_series_path(path):
             files.append(path)
         else:
             raise InputError(f"images: expected image files or folders, got {str(path)!r}, which isn't there.")

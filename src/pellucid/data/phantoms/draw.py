@@ -10,7 +10,7 @@ from types import MappingProxyType
 import numpy as np
 
 from pellucid.data.phantoms import brain, chest, skin
-from pellucid.data.phantoms.sample import Phantom, PhantomSample, Streams
+from pellucid.data.phantoms.sample import Phantom, PhantomSample, Streams, Task
 from pellucid.errors import expected, unknown_name
 
 SIZES = (64, 512)
@@ -73,12 +73,16 @@ def draw_phantom(task: str, index: int, *, size: int = 128, seed: int = 0) -> Ph
     phantom = task_named(task)
     check_size(size)
     who = patient_of(phantom, index, seed)
-    view, grain = (np.random.default_rng(s) for s in _source(phantom, seed, 1, index).spawn(2))
-    streams = Streams(*_shared(phantom, seed, who.number), view, grain, who.age, who.sex, who.site)
-    drawing = phantom.draw(who.label, size, streams)
+    drawing = phantom.draw(who.label, size, streams_of(phantom, index, who, seed))
     return PhantomSample(
         drawing.image, drawing.mask, phantom.classes[who.label], who.patient_id, who.age, who.sex, SITES[who.site]
     )
+
+
+def streams_of(phantom: Task, index: int, who: Patient, seed: int) -> Streams:
+    """Where the drawing of an index takes its randomness from."""
+    view, grain = (np.random.default_rng(s) for s in _source(phantom, seed, 1, index).spawn(2))
+    return Streams(*_shared(phantom, seed, who.number), view, grain, who.age, who.sex, who.site)
 
 
 def check_size(size: int) -> None:
@@ -100,7 +104,7 @@ class Patient:
     site: int
 
 
-def patient_of(phantom: Phantom, index: int, seed: int) -> Patient:
+def patient_of(phantom: Task, index: int, seed: int) -> Patient:
     """Who is seen on image `index`: of each class, six images in a row are of three patients, in shuffled shares."""
     if index < 0:
         raise expected("index", "0 or more", index)
@@ -122,10 +126,10 @@ def patient_of(phantom: Phantom, index: int, seed: int) -> Patient:
     )
 
 
-def _shared(phantom: Phantom, seed: int, number: int) -> tuple[np.random.Generator, np.random.Generator]:
+def _shared(phantom: Task, seed: int, number: int) -> tuple[np.random.Generator, np.random.Generator]:
     anatomy, lesion = _source(phantom, seed, 0, number).spawn(2)
     return np.random.default_rng(anatomy), np.random.default_rng(lesion)
 
 
-def _source(phantom: Phantom, seed: int, *key: int) -> np.random.SeedSequence:
+def _source(phantom: Task, seed: int, *key: int) -> np.random.SeedSequence:
     return np.random.SeedSequence([seed, zlib.crc32(phantom.name.encode()), *key])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ def write_phantoms(
         raise expected("images", f"at least {len(phantom.classes)}, one per class", images)
     check_size(size)
     rows = [_row(phantom, index, patient_of(phantom, index, seed)) for index in range(images)]
-    _take_over(folder, {"version": VERSION, "task": task, "images": images, "size": size, "seed": seed})
+    take_over(folder, {"version": VERSION, "task": task, "images": images, "size": size, "seed": seed})
     missing = [index for index, row in enumerate(rows) if not _stands(folder, row)]
     with shown(f"drawing {task} phantoms", len(missing), show=progress) as advance:
         for index in missing:
@@ -77,18 +78,18 @@ def _row(phantom: Phantom, index: int, who: Patient) -> dict[str, str | int]:
     }
 
 
-def _take_over(folder: Path, parameters: dict[str, str | int]) -> None:
+def take_over(folder: Path, parameters: Mapping[str, object]) -> None:
     """Make the folder one of these parameters: remove what was drawn with others, refuse what isn't ours."""
     mark = inside(folder, "phantom.json")
     if mark.exists():
-        if read_json(mark) == parameters:
+        if read_json(mark) == dict(parameters):
             return
         inside(folder, "manifest.csv").unlink(missing_ok=True)
         for name in ("images", "masks"):
             _remove(inside(folder, name))
     elif any(inside(folder, name).exists() for name in ("images", "masks", "manifest.csv")):
         raise expected("folder", "a new folder, or one of phantoms", f"{str(folder)!r}, which has other images in it")
-    write_json(mark, parameters)
+    write_json(mark, dict(parameters))
 
 
 def _remove(folder: Path) -> None:
