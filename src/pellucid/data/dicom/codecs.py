@@ -219,9 +219,6 @@ def inflated(data: bytes, length: int) -> bytes:
     return found
 
 
-DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
-ENCAPSULATED_NATIVE = "1.2.840.10008.1.2.1.98"
-
 _JPEG = "1.2.840.10008.1.2.4."
 _DECODERS: dict[str, Callable[[bytes, Layout], Frame]] = {
     **dict.fromkeys((f"{_JPEG}{end}" for end in (50, 51, 53, 55, 57, 70)), _jpeg),

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filereader import dcmread, read_dataset
+from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
-from pellucid.data.dicom.elements import text, value
+from pellucid.data.dicom.elements import text
 from pellucid.data.whole import DecodeError
 
 DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
+NOT_DICOM = "not a DICOM file, or its header is damaged"
 MAX_INFLATED = 2**28  # bytes of a deflated data set
 
 IMPLICIT, EXPLICIT, BIG, DEFLATED = (f"1.2.840.10008.1.2{end}" for end in ("", ".1", ".2", ".1.99"))
@@ -76,9 +77,9 @@ class _Budget(io.BytesIO):
         return super().read(size)
 
 
-def is_dicom(data: bytes, name: str) -> bool:
-    """Whether a file is DICOM by its content, or at least by its name; a few hundred bytes of it are enough."""
-    return data[128:132] == b"DICM" or name.lower().endswith(DICOM_ENDINGS) or _begins_bare(data)
+def is_dicom(data: bytes) -> bool:
+    """Whether bytes begin like a DICOM file, or like a data set that lacks the preamble; the first 264 are enough."""
+    return data[128:132] == b"DICM" or _begins_bare(data)
 
 
 def _begins_bare(data: bytes) -> bool:
@@ -104,8 +105,8 @@ def open_file(data: bytes) -> DicomFile:
     """A file's header and the place of its pixels, which aren't decoded. Raises DecodeError."""
     if not data:
         raise DecodeError("the file is empty")
-    if not (data[128:132] == b"DICM" or _begins_bare(data)):
-        raise DecodeError("not a DICOM file, or its header is damaged")
+    if not is_dicom(data):
+        raise DecodeError(NOT_DICOM)
     handle = _Budget(data, len(data))
     meta, syntax = _meta(handle, data)
     view = memoryview(data)
@@ -133,8 +134,8 @@ def open_header(path: Path, tags: Sequence[int] | None = None) -> Dataset:
             start = handle.read(264)
             if not start:
                 raise DecodeError("the file is empty")
-            if not (start[128:132] == b"DICM" or _begins_bare(start)):
-                raise DecodeError("not a DICOM file")
+            if not is_dicom(start):
+                raise DecodeError(NOT_DICOM)
             handle.seek(0)
             meta, syntax = _meta(handle, start)
             source: BinaryIO = handle
@@ -143,27 +144,6 @@ def open_header(path: Path, tags: Sequence[int] | None = None) -> Dataset:
             return _parse(source, syntax, meta, tags)
     except OSError as error:
         raise DecodeError(error.strerror or "it can't be opened") from error
-
-
-def open_dataset(data: bytes) -> Dataset:
-    """The whole data set of a file's bytes, pixels included but not decoded. Raises DecodeError."""
-    open_file(data)  # which bounds what may be inflated
-    try:
-        return dcmread(io.BytesIO(data), force=True)
-    except Exception as error:  # pydicom raises whatever a damaged header leads it to
-        raise DecodeError("its header is damaged") from error
-
-
-def file_of(dataset: Dataset) -> DicomFile:
-    """A data set with its pixels, as `open_dataset` gives it, as the file that it was."""
-    syntax = text(dataset.file_meta, "TransferSyntaxUID")
-    for tag, keyword in _PIXELS.items():
-        pixels = value(dataset, keyword)
-        if isinstance(pixels, bytes):
-            element = dataset[tag]
-            view = memoryview(pixels)
-            return DicomFile(dataset, syntax, len(view), keyword, element.VR, view, element.is_undefined_length)
-    return DicomFile(dataset, syntax, 0)
 
 
 def _meta(handle: BinaryIO, start: bytes) -> tuple[FileMetaDataset, str]:
@@ -182,7 +162,7 @@ def _meta(handle: BinaryIO, start: bytes) -> tuple[FileMetaDataset, str]:
     head = handle.read(8)
     handle.seek(place)
     if len(head) < 8:
-        raise DecodeError("it holds no data set" if place > begins else "not a DICOM file, or its header is damaged")
+        raise DecodeError("it holds no data set" if place > begins else NOT_DICOM)
     explicit = head[4:6] in _LONG or head[4:6] in _SHORT
     little = struct.unpack_from("<H", head)[0] < 0x0400  # groups begin at 0004 or 0008; 0008 the other way is 0800
     return meta, (EXPLICIT if little else BIG) if explicit else IMPLICIT
