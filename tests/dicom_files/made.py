@@ -113,3 +113,33 @@ def data_of(dataset: Dataset) -> bytes:
 def save(path: Path, dataset: Dataset) -> Path:
     path.write_bytes(data_of(dataset))
     return path
+
+
+def enhanced(
+    stored: np.ndarray,
+    positions: Sequence[Sequence[float]],
+    orientation: Sequence[float] = (1, 0, 0, 0, 1, 0),
+    *,
+    spacing: Sequence[float] = (1, 1),
+    modality: str = "MR",
+    shared: dict[str, Items] | None = None,
+    per_frame: Sequence[dict[str, Items]] = (),
+    **elements: Any,
+) -> Dataset:
+    """An enhanced multi-frame object of frames (F, H, W) in the order that they are given."""
+    sop = {"MR": "1.2.840.10008.5.1.4.1.1.4.1", "CT": "1.2.840.10008.5.1.4.1.1.2.1"}.get(modality)
+    dataset = plain(stored, Modality=modality, SOPClassUID=sop, **elements)
+    dataset.NumberOfFrames = len(stored)
+    dataset.SharedFunctionalGroupsSequence = items(
+        {
+            "PixelMeasuresSequence": items({"PixelSpacing": list(spacing), "SliceThickness": 1}),
+            "PlaneOrientationSequence": items({"ImageOrientationPatient": list(orientation)}),
+            **(shared or {}),
+        }
+    )
+    groups = [
+        {"PlanePositionSequence": items({"ImagePositionPatient": [float(each) for each in position]}), **extra}
+        for position, extra in zip(positions, per_frame or [{}] * len(stored), strict=True)
+    ]
+    dataset.PerFrameFunctionalGroupsSequence = items(*groups)
+    return dataset
