@@ -72,9 +72,8 @@ def test_a_width_of_one_is_a_threshold(tmp_path: Path) -> None:
     np.testing.assert_array_equal(grey_of(image), image.pixels > 99.5)
 
 
-@pytest.mark.parametrize(
-    ("bits", "first", "as_bytes"), [(8, 0, False), (12, 100, False), (16, 0, True), (10, 300, True)]
-)
+@pytest.mark.parametrize(("bits", "first"), [(8, 0), (12, 100), (16, 0), (10, 300)])
+@pytest.mark.parametrize("as_bytes", [False, True])
 def test_tables_are_those_of_pydicom_and_dcmtk(tmp_path: Path, bits: int, first: int, as_bytes: bool) -> None:
     table = (np.linspace(0, 1, 3000) ** 2 * (2**bits - 1)).astype("u2")
     entry = items({"LUTDescriptor": [3000, first, bits]})
@@ -86,7 +85,8 @@ def test_tables_are_those_of_pydicom_and_dcmtk(tmp_path: Path, bits: int, first:
     assert image.window is not None
     assert image.window.text() == "file's window, a table of 3000 greys"
     grey = grey_of(image)[0]
-    np.testing.assert_allclose(grey, by_pydicom(pydicom.dcmread(path)), atol=1e-6)
+    if bits > 8:  # for 8, pydicom counts the entries in 8 bits
+        np.testing.assert_allclose(grey, by_pydicom(pydicom.dcmread(path)), atol=1e-6)
     assert np.abs(grey * 255 - by_dcmtk(path, "+Wl", "1").astype(float)).max() <= 1
     np.testing.assert_array_equal(grey_of(image, "file-2"), image.windows[1].apply(image.pixels))
 
