@@ -130,6 +130,7 @@ def enhanced(
     sop = {"MR": "1.2.840.10008.5.1.4.1.1.4.1", "CT": "1.2.840.10008.5.1.4.1.1.2.1"}.get(modality)
     dataset = plain(stored, Modality=modality, SOPClassUID=sop, **elements)
     dataset.NumberOfFrames = len(stored)
+    dataset.FrameOfReferenceUID = generate_uid(entropy_srcs=["frame of reference"])
     dataset.SharedFunctionalGroupsSequence = items(
         {
             "PixelMeasuresSequence": items({"PixelSpacing": list(spacing), "SliceThickness": 1}),
