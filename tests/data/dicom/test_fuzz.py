@@ -13,6 +13,7 @@ import pytest
 
 TESTS = Path(__file__).parents[2]
 WORKER = TESTS / "dicom_files" / "fuzz_worker.py"
+COMMAND = (sys.executable, "-W", "ignore", "-X", "faulthandler", str(WORKER))
 SECONDS = 2.0
 MEMORY = 2**30
 
@@ -22,7 +23,7 @@ def check(folder: Path, count: int, workers: int, patience: float) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]), "OMP_NUM_THREADS": "1"}
     running = [
         subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-X", "faulthandler", str(WORKER), str(folder), str(each), str(count), str(workers)],
+            [*COMMAND, str(folder), *map(str, (each, count, workers))],
             env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for each in range(workers)
@@ -31,7 +32,8 @@ def check(folder: Path, count: int, workers: int, patience: float) -> None:
         told, _ = process.communicate(timeout=patience)
         number = folder / f"{each}.number"
         assert process.returncode == 0, (number.read_text() if number.exists() else "", told)
-    results = [json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.open()]
+    lines = "".join(path.read_text() for path in folder.glob("*.jsonl")).splitlines()
+    results = [json.loads(line) for line in lines]
     assert len(results) == count
     wrong = [result for result in results if not result[1].startswith(("read", "refused: "))]
     assert not wrong, wrong[:5]
