@@ -80,9 +80,13 @@ def explain(
     device: Device = "auto",
     strict: Strict = False,
 ) -> None:
-    """Explain images or volumes: writes an overlay, the raw maps and a record of each into a folder."""
+    """Explain images or volumes: writes an overlay, the raw maps and a record of each into a folder.
+
+    Volumes can be scrolled through on a page, index.html, beside their maps.
+    """
     from pellucid.attribution.engine import PAPER_METHODS, check_precision
     from pellucid.devices import pick_device
+    from pellucid.report.explained import write_explained
     from pellucid.study.explain_files import Question, explain_files
     from pellucid.study.explain_objects import Wishes
 
@@ -111,3 +115,6 @@ def explain(
         typer.echo(f"skipped {path}: {reason}", err=True)
     skipped = f", {len(unreadable)} skipped" if unreadable else ""
     typer.echo(f"{len(records)} explained{skipped}: {out}")
+    page = write_explained(records, out, show_progress=True)
+    if page is not None:
+        typer.echo(f"volumes to scroll through: {page}")
