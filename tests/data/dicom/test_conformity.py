@@ -207,6 +207,27 @@ def test_what_the_source_left_out_is_not_made_up(tmp_path: Path) -> None:
         assert not errors_of(path)
 
 
+@pytest.mark.parametrize(
+    ("characters", "name"),
+    [
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        (["ISO_IR 144"], "Люкceмбypг"),
+        (["GB18030"], "Wang^XiaoDong=王^小东"),
+    ],
+)
+def test_names_in_any_script_stay_what_they_are(tmp_path: Path, characters: list[str], name: str) -> None:
+    path = sources.radiograph(tmp_path / "a.dcm")
+    dataset = pydicom.dcmread(path)
+    dataset.SpecificCharacterSet, dataset.PatientName, dataset.StudyDescription = characters, name, name.split("=")[-1]
+    dataset.save_as(path)
+    image = sources.picture_of(path)
+    for made in write_objects(image, maps_of(image), ABOUT, tmp_path / "out", "a").files:
+        read = pydicom.dcmread(made)
+        assert (read.SpecificCharacterSet, str(read.PatientName)) == ("ISO_IR 192", name)
+        assert read.StudyDescription == name.split("=")[-1]
+        assert name in dumped(made)
+
+
 def test_damaged_identities_neither_stop_it_nor_reach_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
