@@ -44,6 +44,7 @@ from torch import Tensor, nn
 
 import pellucid
 from pellucid.attribution import Explanation
+from pellucid.attribution.engine import mixed
 from pellucid.devices import clock
 from pellucid.files import read_json
 from pellucid.metrics.deletion import patch_numbers, region_removals
@@ -255,6 +256,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--network", default="resnet50")
     parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--many", type=int, default=4, help="images with five maps each, timed alone")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of --many alone")
     parser.add_argument("--only-many", action="store_true", help="nothing else; the other figures are kept")
     return parser.parse_args()
 
@@ -266,8 +268,8 @@ def main() -> int:
     around = surroundings(device, "quantus")
     print(json.dumps(around, indent=2))
     if given.only_many:
-        report = dict(read_json(given.output)) | {"many": many(given, device)}
-        print(json.dumps(report["many"], indent=2))
+        name = "many" if given.precision == "float32" else "many in bfloat16"
+        report = dict(read_json(given.output)) | {name: many(given, device) | {"surroundings": around}}
         return finish(report, given.output, passed=bool(report["passed"]))
     images_count = 1 if given.quick else given.images
     model, images, explanation = case(given.network, given.size, images_count, 2, device)
@@ -345,7 +347,14 @@ def many(given: argparse.Namespace, device: torch.device) -> dict[str, Any]:
 
     def run(net: nn.Module, part: slice) -> object:
         return pellucid.evaluate(
-            net, images[part], explanation[part], ours(given.size), masks[part], batch_size=BATCH, max_memory=MEMORY
+            net,
+            images[part],
+            explanation[part],
+            ours(given.size),
+            masks[part],
+            batch_size=BATCH,
+            max_memory=MEMORY,
+            precision=given.precision,
         )
 
     def spent() -> float:
@@ -353,7 +362,8 @@ def many(given: argparse.Namespace, device: torch.device) -> dict[str, Any]:
 
     def per_row() -> float:
         started = spent()
-        plain_forward(model, block, FLOOR_BATCH)
+        with mixed(given.precision, device):
+            plain_forward(model, block, FLOOR_BATCH)
         return (spent() - started) / len(block)
 
     block = images.repeat(-(-BATCH * 2 // len(images)), 1, 1, 1)[: BATCH * 2]
@@ -368,6 +378,7 @@ def many(given: argparse.Namespace, device: torch.device) -> dict[str, Any]:
         seconds, worked = seconds + clock(device) - started, worked + spent() - spent_before
         floors.append(per_row())
         found = {
+            "precision": given.precision,
             "images": part.stop,
             "maps_per_image": len(explanation.maps),
             "rows_scored": each * part.stop,

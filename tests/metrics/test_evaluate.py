@@ -518,3 +518,28 @@ def test_an_unknown_metric_names_the_nearest() -> None:
     images = drawn(1, 2, 14, 14)
     with pytest.raises(UnknownNameError, match="unknown metric 'raod'. Did you mean 'road'"):
         evaluate(network(), images, explanation_of(images), metrics="raod")
+
+
+def test_lower_precision_runs_the_network_in_it_and_moves_scores_little() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
+    seen: list[torch.dtype] = []
+    model[0].register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
+    images = torch.rand(2, 1, 20, 20, generator=torch.Generator().manual_seed(1))
+    whole, half = (
+        evaluate(
+            model,
+            images,
+            explain(model, images, ["layer-cam", "saliency"], precision=precision),
+            ["road", "avg-sensitivity"],
+            precision=precision,
+        )
+        for precision in ("float32", "bfloat16")
+    )
+    assert torch.bfloat16 in seen
+    assert half["value"].notna().all()  # maps are made again in the precision in which they were made
+    road = whole["metric"] == "road"
+    difference = (whole["value"] - half["value"])[road].abs()
+    assert 0 < difference.max() < 0.01
+    with pytest.raises(InputError, match="precision: expected 'float32' or 'bfloat16', got 'float16'"):
+        evaluate(model, images, explain(model, images, "sobel"), "road", precision="float16")

@@ -122,7 +122,7 @@ def explain(
     views = Views.over(tuple(images.shape[2:]), window)
     for choice in choices:
         views.smoothed(choice.options.get("smooth"))  # refused before anything runs
-    with borrowed(model), _uncompiled(model), _mixed(precision, device_of(model)):
+    with borrowed(model), _uncompiled(model), mixed(precision, device_of(model)):
         images = images.clone() if images.is_inference() else images
         _check_fits(model, images)
         sample = views.sample(images)
@@ -157,11 +157,17 @@ def _check_running(batch_size: int, fuse: Fusion | None, layer: Layer | Sequence
         raise expected("fuse", "'mean', 'max' or None", repr(fuse))
     if fuse is not None and (isinstance(layer, Layer) or len(layer) < 2):
         raise expected("fuse", "several layers to fuse", "one", do="Pass layer= a list of two or more.")
+    check_precision(precision)
+
+
+def check_precision(precision: str) -> None:
+    """Raise InputError for a precision in which networks aren't run."""
     if precision not in ("float32", "bfloat16"):
         raise expected("precision", "'float32' or 'bfloat16'", repr(precision))
 
 
-def _mixed(precision: Precision, device: torch.device | None) -> contextlib.AbstractContextManager[object]:
+def mixed(precision: Precision, device: torch.device | None) -> contextlib.AbstractContextManager[object]:
+    """A context in which a network on `device` runs in that precision."""
     if precision == "float32" or device is None:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)

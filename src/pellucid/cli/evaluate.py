@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.console import Console
@@ -35,6 +35,7 @@ from pellucid.errors import expected
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pellucid.attribution.engine import Precision
     from pellucid.study.evaluate_files import Evaluated
 
 _TOLD = 10  # lines on what was skipped; all are in evaluation.json
@@ -93,6 +94,7 @@ def evaluate(
     max_memory: Annotated[
         str | None, typer.Option(help="What may be in flight at once, such as 2GiB; fewer images then run at once.")
     ] = None,
+    precision: Annotated[str, typer.Option(help="float32, or bfloat16 for less time.")] = "float32",
     seed: Annotated[int, typer.Option(help="Every draw follows from it.", min=0, max=2**31 - 1)] = 0,
     device: Device = "auto",
     strict: Strict = False,
@@ -101,6 +103,7 @@ def evaluate(
 
     Run again after a stop: what was finished stays, and the rest goes on where it was.
     """
+    from pellucid.attribution.engine import check_precision
     from pellucid.devices import pick_device
     from pellucid.metrics import METRICS
     from pellucid.metrics.verdict import METRICS_ASKED
@@ -116,6 +119,7 @@ def evaluate(
     if judged:
         asked = (METRICS.from_label(label) for label in METRICS_ASKED)
         measured = list({choice.label: choice for choice in [*measured, *asked]}.values())
+    check_precision(precision)
     network = load_network(model, pick_device(device), arch, classes, size, channels)
     network = laid_out(network, arch, intensity, orientation, spacing)
     question = EvaluationQuestion(
@@ -132,6 +136,7 @@ def evaluate(
         seed=seed,
         index=index,
         bank=tuple(bank or ()),
+        precision=cast("Precision", precision),
     )
     found = evaluate_files(images, network, output, question, strict=strict, show_progress=True)
     _tell(found, output)

@@ -22,6 +22,7 @@ from pellucid.cli.options import (
     load_network,
     parse_bytes,
     parse_methods,
+    parse_metrics,
 )
 from pellucid.errors import expected
 
@@ -37,6 +38,10 @@ def explain(
     methods: Annotated[
         list[str] | None,
         typer.Option(help="Names with commas, options in brackets: 'saliency\\[smooth=flips]'. Repeatable."),
+    ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(help="Metrics that measure each map, such as road; their values go into records and reports."),
     ] = None,
     target: Annotated[str, typer.Option(help="predicted, all, or a class by its name or index.")] = "predicted",
     layer: Annotated[list[str] | None, typer.Option(help="A dotted name instead of auto. Repeatable.")] = None,
@@ -76,7 +81,7 @@ def explain(
     strict: Strict = False,
 ) -> None:
     """Explain images or volumes: writes an overlay, the raw maps and a record of each into a folder."""
-    from pellucid.attribution.engine import PAPER_METHODS
+    from pellucid.attribution.engine import PAPER_METHODS, check_precision
     from pellucid.devices import pick_device
     from pellucid.study.explain_files import Question, explain_files
     from pellucid.study.explain_objects import Wishes
@@ -87,8 +92,7 @@ def explain(
     network = laid_out(network, arch, intensity, orientation, spacing)
     if fuse not in (None, "mean", "max"):
         raise expected("fuse", "mean or max", repr(fuse))
-    if precision not in ("float32", "bfloat16"):
-        raise expected("precision", "float32 or bfloat16", repr(precision))
+    check_precision(precision)
     question = Question(
         tuple(chosen or PAPER_METHODS),
         target=target,
@@ -100,6 +104,7 @@ def explain(
         compile=compile,
         index=index,
         write=Wishes([kind.strip() for each in write or [] for kind in each.split(",")], threshold, when),
+        metrics=parse_metrics(metrics)[0] if metrics else (),
     )
     records, unreadable = explain_files(images, network, out, question, strict=strict, show_progress=True)
     for path, reason in unreadable:

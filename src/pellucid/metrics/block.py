@@ -11,6 +11,7 @@ from importlib.metadata import version
 import torch
 from torch import Tensor, nn
 
+from pellucid.attribution.engine import Precision, mixed
 from pellucid.attribution.explanation import Explanation
 from pellucid.attribution.families import is_control
 from pellucid.attribution.run import LayerRun, device_of
@@ -44,14 +45,14 @@ WHOLE_SET = frozenset({"all maps", "all classes"})
 class Network:
     """The readings of rows: the explained class's probability, its logit, and the index of the largest logit."""
 
-    def __init__(self, model: nn.Module, batch_size: int, multi_label: bool) -> None:
-        self.model, self.batch_size, self.multi_label = model, batch_size, multi_label
+    def __init__(self, model: nn.Module, batch_size: int, multi_label: bool, precision: Precision = "float32") -> None:
+        self.model, self.batch_size, self.multi_label, self.precision = model, batch_size, multi_label, precision
         self.device = device_of(model)
         self._run = LayerRun(model, "", [], batch_size)
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits (M, n) of images (M, C, *S)."""
-        with torch.no_grad():
+        with torch.no_grad(), mixed(self.precision, self.device):
             parts = [class_logits(self._run.outputs(part)).float() for part in images.split(self._rows(images))]
         return torch.cat(parts)
 
@@ -63,7 +64,7 @@ class Network:
 
     def readings(self, images: Tensor, target: Tensor) -> Tensor:
         """Readings (M, 3) of images (M, C, *S) for the classes `target` (M,)."""
-        with torch.no_grad():
+        with torch.no_grad(), mixed(self.precision, self.device):
             outputs = [self._run.outputs(part) for part in images.split(self._rows(images))]
         logits = torch.cat([class_logits(part).float() for part in outputs])
         target = target.to(logits.device)
@@ -204,7 +205,8 @@ class Block:
         options = {name: _printable(value) for name, value in choice.options.items()}
         asked = (choice.entry.name, sorted(options.items()), method, cells.methods if among else "")
         bank = "" if cells.bank is None else cells.bank
-        run = (version("pellucid"), cells.model_key, cells.explanation.layer, cells.network.multi_label)
+        network = cells.network
+        run = (version("pellucid"), cells.model_key, cells.explanation.layer, network.multi_label, network.precision)
         shared = fingerprint(*run, *asked, bank)
         keys = []
         for row in range(len(self.images)):

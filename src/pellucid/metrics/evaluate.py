@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attribution.borrow import borrowed
-from pellucid.attribution.engine import explain, image_seeds, unwrapped
+from pellucid.attribution.engine import Precision, check_precision, explain, image_seeds, unwrapped
 from pellucid.attribution.explanation import Explanation
 from pellucid.attribution.families import METHODS
 from pellucid.attribution.memory import checked_rows, told_if_full
@@ -69,6 +69,7 @@ def evaluate(
     explainer: Explainer | None = None,
     max_memory: int | None = None,
     keep: Path | str | None = None,
+    precision: Precision = "float32",
 ) -> pd.DataFrame:
     """Score each map of an explanation by each metric, per image.
 
@@ -93,6 +94,8 @@ def evaluate(
             and maps.
         keep: a folder in which values are kept as they come. The same call goes on from there when it was stopped;
             values of other images, maps or weights are never taken.
+        precision: "float32" runs the network as it is; "bfloat16" in mixed precision, in less time, for scores and for
+            maps that are made again: take the precision that the explanation was made in.
 
     Returns:
         A table with a row per image, method and metric: sample (place in `images`), method, metric, value, and reason,
@@ -113,6 +116,7 @@ def evaluate(
     (8, 5)
     """
     choices = _choices(metrics)
+    check_precision(precision)
     _check(images, explanation, batch_size)
     explanation = with_controls(model, images, explanation, controls)
     shape = (images.shape[0], *images.shape[2:])
@@ -121,7 +125,7 @@ def evaluate(
     found: list[dict[tuple[str, str], Value]] = []
     with Kept(keep) as kept, borrowed(model), torch.no_grad():
         rows = checked_rows(_Trial(model, images), batch_size, None if max_memory is None else max_memory // 2)
-        network = Network(model, rows, multi_label)
+        network = Network(model, rows, multi_label, precision)
         block_bytes = _BLOCK_BYTES if max_memory is None else min(_BLOCK_BYTES, max(max_memory // 8, 1))
         cells = Cells(
             network=network,
@@ -130,7 +134,7 @@ def evaluate(
             truth=truth,
             seeds=sample_seeds(generator, len(images)),
             method_seeds=image_seeds(torch.Generator().manual_seed(max(explanation.seed, 0)), len(images)),
-            explainer=explainer_of(explanation, rows, max_memory) if explainer is None else explainer,
+            explainer=explainer or explainer_of(explanation, rows, max_memory, precision),
             bank=bank,
             changed_bytes=block_bytes // 4,
             kept=kept,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from pellucid.attribution.engine import GridWarning, explain
+from pellucid.attribution.engine import GridWarning, Precision, explain
 from pellucid.attribution.explanation import Explanation
 from pellucid.attribution.families import METHODS, Method
 from pellucid.errors import UnknownNameError
@@ -24,6 +24,7 @@ class ByLabel:
     layer: str
     batch_size: int
     max_memory: int | None = None
+    precision: Precision = "float32"
 
     @property
     def labels(self) -> frozenset[str]:
@@ -47,11 +48,14 @@ class ByLabel:
                 self.batch_size,
                 seeds.cpu(),
                 max_memory=self.max_memory,
+                precision=self.precision,
             )
         return explanation.maps
 
 
-def explainer_of(explanation: Explanation, batch_size: int, max_memory: int | None = None) -> Explainer:
+def explainer_of(
+    explanation: Explanation, batch_size: int, max_memory: int | None = None, precision: Precision = "float32"
+) -> Explainer:
     """Runs those methods of an explanation whose labels are known, at the layer that was explained."""
     choices = []
     for label in explanation.maps:
@@ -60,7 +64,7 @@ def explainer_of(explanation: Explanation, batch_size: int, max_memory: int | No
         except UnknownNameError:  # a user's own map
             continue
     several = "," in explanation.layer
-    return ByLabel(() if several else tuple(choices), explanation.layer, batch_size, max_memory)
+    return ByLabel(() if several else tuple(choices), explanation.layer, batch_size, max_memory, precision)
 
 
 def explains(explainer: Explainer, label: str) -> bool:

@@ -144,6 +144,7 @@ def evaluate_files(
         seed=question.seed,
         bank=_bank(question.bank, images, card),
         multi_label=card.multi_label,
+        precision=question.precision,
     )
     run = _Run(card, classes, question, scoring, saved, strict)
     steps = len(images) * len(scoring.labels) * len(metrics)
@@ -400,5 +401,6 @@ def _record(run: _Run, found: _Found, left_out: tuple[str, ...]) -> dict[str, An
         "bank": 0 if scoring.bank is None else len(scoring.bank),
         "seed": scoring.seed,
         "batch_size": scoring.batch_size,
+        "precision": scoring.precision,
         "index": question.index,
     }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pellucid.attribution.engine import MethodChoice
+from pellucid.attribution.engine import MethodChoice, Precision
 from pellucid.errors import expected, unknown_name
 from pellucid.metrics.families import Metric
 from pellucid.registry import Choice
@@ -39,6 +39,7 @@ class EvaluationQuestion:
     seed: int = 0
     index: int | None = None
     bank: Sequence[Path] = ()
+    precision: Precision = "float32"
 
 
 def fitting_metrics(

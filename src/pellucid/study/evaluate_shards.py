@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pellucid.attribution import Explanation, GridWarning, aims, explain, load_explanation
-from pellucid.attribution.engine import MethodChoice
+from pellucid.attribution.engine import MethodChoice, Precision
 from pellucid.errors import expected
 from pellucid.files import read_json, read_table, write_json, write_table
 from pellucid.metrics import Truth
@@ -61,6 +61,7 @@ class Scoring:
     seed: int
     bank: Tensor | None
     multi_label: bool = False
+    precision: Precision = "float32"
 
     @property
     def labels(self) -> list[str]:
@@ -112,8 +113,8 @@ class ShardValues:
         told = [truth.masks, *(truth.boxes or ()), truth.anatomy, truth.spacing, scoring.bank]
         saved = [part for each in shard.saved for part in (each.seed, *each.maps.values())]
         self.key = fingerprint(
-            version("pellucid"), scoring.weights, scoring.labels, list(scoring.layers), scoring.seed, shard.number,
-            shard.images, shard.target, *told, *saved,
+            version("pellucid"), scoring.weights, scoring.labels, list(scoring.layers), scoring.seed, scoring.precision,
+            shard.number, shard.images, shard.target, *told, *saved,
         )  # fmt: skip
         self.folder = folder / self.key
         self._truth = truth
@@ -172,6 +173,7 @@ class ShardValues:
                 bank=scoring.bank,
                 max_memory=scoring.max_memory,
                 multi_label=scoring.multi_label,
+                precision=scoring.precision,
             )
         for each in told:
             _log.warning("note: %s", each.message)
@@ -203,6 +205,7 @@ class ShardValues:
                     generator=self._generator(),
                     progress=lambda steps=1, note="": advance(0, note or "explaining"),
                     max_memory=scoring.max_memory,
+                    precision=scoring.precision,
                 )
         explanation = with_controls(scoring.network, shard.images, explanation, scoring.controls)
         about = {name: getattr(explanation, name) for name in ("layer", "grid", "coinciding")}
