@@ -201,7 +201,9 @@ def _thumbnail(files: Sequence[Path]) -> tuple[np.ndarray, str, bool] | None:
     grey = np.broadcast_to(grey, (*grey.shape[:2], 3)).copy()
     for box in boxes:
         grey[box.top : box.bottom, box.left : box.right] = 0
-    return enlarge(grey, WIDTH), window, bool(boxes)
+    height, width = grey.shape[:2]
+    scale = WIDTH / max(height, width)
+    return enlarge(grey, max(1, round(width * scale)), max(1, round(height * scale))), window, bool(boxes)
 
 
 def _as_bytes(pixels: np.ndarray) -> np.ndarray:
@@ -269,6 +271,7 @@ def _draw_bars(axis: Axes, bars: Bars) -> None:
     axis.set_xlim(0, max(counts) * 1.18)
     axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axis.grid(axis="y", visible=False)
+    axis.set_axisbelow(True)
     axis.set_title(bars.title, loc="left", fontsize=10, fontweight="bold")
     for place, count in zip(places, counts, strict=True):
         axis.text(count + max(counts) * 0.02, float(place), str(count), va="center", fontsize=8)
@@ -280,3 +283,4 @@ def _draw_ages(axis: Axes, ages: np.ndarray) -> None:
     axis.set_title("Age, years", loc="left", fontsize=10, fontweight="bold")
     axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     axis.grid(axis="x", visible=False)
+    axis.set_axisbelow(True)

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from pellucid.data.dicom.deidentify.actions import identity_of
-from pellucid.data.dicom.deidentify.pseudonyms import Pseudonyms
+from pellucid.data.dicom.deidentify.pseudonyms import PSEUDONYM, Pseudonyms
 from pellucid.data.dicom.elements import value
 from pellucid.data.dicom.headers import open_header
 from pellucid.data.dicom.series import Scan, Series, series_name
@@ -44,6 +44,7 @@ _READ = (
 )
 _TAGS = [int(Tag(keyword)) for keyword in _READ]
 _YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
+_NOTHING = ("none", "n/a", "na", "unknown", "anonymous", "removed")
 _KEYS = {"patient_id": "PatientID", "study": "StudyInstanceUID", "series": "SeriesInstanceUID"}
 
 
@@ -131,7 +132,7 @@ def age_of(header: Dataset) -> float:
     1.5
     """
     stated = _text(header, "PatientAge").upper()
-    if len(stated) >= 2 and stated[:-1].isdecimal() and stated[-1] in _YEARS:
+    if len(stated) >= 2 and stated[:-1].isdecimal() and stated[-1] in _YEARS and int(stated[:-1]):
         return round(int(stated[:-1]) * _YEARS[stated[-1]], 2)
     birth, study = (pd.to_datetime(_text(header, keyword), format="%Y%m%d", errors="coerce")
                     for keyword in ("PatientBirthDate", "StudyDate"))  # fmt: skip
@@ -182,9 +183,9 @@ def _row(header: Dataset, path: str, series: Series, count: int, pseudonyms: Pse
         "body_part": _text(header, "BodyPartExamined").upper(),
         "view": _text(header, "ViewPosition").upper(),
         "laterality": (_text(header, "ImageLaterality") or _text(header, "Laterality")).upper(),
-        "kvp": _number(header, "KVP"),
-        "field_strength": _number(header, "MagneticFieldStrength"),
-        "slice_thickness": _number(header, "SliceThickness"),
+        "kvp": _positive(_number(header, "KVP")),
+        "field_strength": _positive(_number(header, "MagneticFieldStrength")),
+        "slice_thickness": _positive(_number(header, "SliceThickness")),
         "row_spacing": spacing[0],
         "column_spacing": spacing[1],
         "rows": _number(header, "Rows"),
@@ -198,7 +199,7 @@ def _row(header: Dataset, path: str, series: Series, count: int, pseudonyms: Pse
 def _patient(header: Dataset, pseudonyms: Pseudonyms | None) -> str:
     """A patient's number, or a name that stands for it; of files that were de-identified the one that they have."""
     own = _text(header, "PatientID")
-    if pseudonyms is None or (_text(header, "PatientIdentityRemoved") == "YES" and own):
+    if pseudonyms is None or (_text(header, "PatientIdentityRemoved") == "YES" and PSEUDONYM.fullmatch(own)):
         return own
     known = own or _text(header, "PatientName").strip(" ^")
     return pseudonyms.patient(identity_of(header)) if known else ""
@@ -211,7 +212,8 @@ def _site(header: Dataset, pseudonyms: Pseudonyms | None) -> str:
 
 def _machine(header: Dataset) -> str:
     """Maker and model, the maker's name once."""
-    maker, model = (" ".join(_text(header, each).split()) for each in ("Manufacturer", "ManufacturerModelName"))
+    found = (" ".join(_text(header, each).split()) for each in ("Manufacturer", "ManufacturerModelName"))
+    maker, model = ("" if name.lower() in _NOTHING else name for name in found)
     return model if maker and model.casefold().startswith(maker.casefold()) else f"{maker} {model}".strip()
 
 
@@ -341,6 +343,11 @@ def _numbers(header: Dataset, keyword: str) -> list[float]:
         return [float(each) for each in several if each is not None and np.isfinite(float(each))]
     except (TypeError, ValueError):
         return []
+
+
+def _positive(number: float) -> float:
+    """A number above zero; zero stands for what isn't known."""
+    return number if number > 0 else math.nan
 
 
 def _number(header: Dataset, keyword: str) -> float:
