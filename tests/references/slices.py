@@ -50,6 +50,9 @@ def a_slice(
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = f"{ROOT}.9", series
     dataset.FrameOfReferenceUID = f"{ROOT}.8"
     dataset.PatientName, dataset.PatientID = "Made^Up", "made-up-1"
+    dataset.PatientBirthDate, dataset.PatientSex, dataset.AccessionNumber, dataset.StudyID = "", "", "", ""
+    dataset.StudyDate, dataset.StudyTime, dataset.ReferringPhysicianName = "20230405", "101112", ""
+    dataset.PositionReferenceIndicator, dataset.SeriesNumber, dataset.Manufacturer = "", 1, "Nobody"
     dataset.Modality, dataset.SeriesDescription = modality, "made up"
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     dataset.AcquisitionNumber, dataset.InstanceNumber = 1, number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from pellucid.data.whole import DecodeError
 
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # the second holds labels as they are
 
+_UID = re.compile(rb"(?<![0-9.])1\.2\.840\.10008\.5\.1\.4\.1\.1\.66\.[47](?![0-9.])")
 _TURNED = 1e-3  # of a direction cosine
 _NEAR = 0.01  # mm
 _OFF = 0.02  # of a step, by which frames may lie off the grid
@@ -28,7 +30,7 @@ _SERIES_TAGS = (0x00080016, 0x00081115)
 
 def is_segmentation(data: bytes) -> bool:
     """Whether a DICOM file says that it is a Segmentation, by its file meta information."""
-    return any(f"{each}\0".encode() in data[:1024] for each in SEGMENTATIONS)
+    return _UID.search(data, 0, 1024) is not None
 
 
 def decode_segments(data: bytes, path: Path, affine: np.ndarray | None = None) -> MedicalImage:
