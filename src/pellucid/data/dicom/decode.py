@@ -84,7 +84,7 @@ def _native(pixels: memoryview, file: DicomFile, layout: Layout, places: Sequenc
         return np.stack([_unpacked(pixels, layout, place) for place in places])
     dtype = layout.dtype.newbyteorder(">" if file.big_endian else "<")
     size = layout.frame_bits // layout.allocated
-    if len(places) == layout.frames:
+    if list(places) == list(range(layout.frames)):
         flat = np.frombuffer(pixels, dtype, size * layout.frames).reshape(layout.frames, size)
     else:
         flat = np.stack([np.frombuffer(pixels, dtype, size, place * size * dtype.itemsize) for place in places])
