@@ -41,7 +41,7 @@ if command -v flock >/dev/null && [ -z "${PELLUCID_PACKAGES_LOCKED:-}" ]; then
 fi
 
 # Debian starts a service as soon as its package is installed, unless this file says no
-policy=/usr/sbin/policy-rc.d
+policy="${PELLUCID_POLICY_RC:-/usr/sbin/policy-rc.d}"
 ours=""
 if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' | $root tee "$policy" >/dev/null

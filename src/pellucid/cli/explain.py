@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -21,6 +22,7 @@ from pellucid.cli.options import (
     load_network,
     parse_bytes,
     parse_methods,
+    parse_metrics,
 )
 from pellucid.errors import expected
 
@@ -37,6 +39,10 @@ def explain(
         list[str] | None,
         typer.Option(help="Names with commas, options in brackets: 'saliency\\[smooth=flips]'. Repeatable."),
     ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(help="Metrics that measure each map, such as road; their values go into records and reports."),
+    ] = None,
     target: Annotated[str, typer.Option(help="predicted, all, or a class by its name or index.")] = "predicted",
     layer: Annotated[list[str] | None, typer.Option(help="A dotted name instead of auto. Repeatable.")] = None,
     arch: Arch = None,
@@ -46,7 +52,7 @@ def explain(
     intensity: Intensity = None,
     orientation: Orientation = None,
     spacing: Spacing = None,
-    index: Annotated[int | None, typer.Option(help="Which of the volumes that a file holds, from 0.", min=0)] = None,
+    index: Annotated[int | None, typer.Option(help="Which of the volumes or frames of a file, from 0.", min=0)] = None,
     fuse: Annotated[str | None, typer.Option(help="One map of several layers: mean or max.")] = None,
     batch_size: Annotated[int, typer.Option(help="Images that run at once.", min=1)] = 32,
     max_memory: Annotated[
@@ -56,13 +62,33 @@ def explain(
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile the network first, for methods that run it often.")
     ] = False,
+    write: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also parametric-map, segmentation, secondary-capture or structured-report (DICOM objects that refer "
+            "to a DICOM image), nifti or nrrd. With commas; repeatable."
+        ),
+    ] = None,
+    threshold: Annotated[
+        str,
+        typer.Option(help="Of segmentations: a share of the map's largest value, value:NUMBER or top:SHARE of pixels."),
+    ] = "0.5",
+    when: Annotated[
+        datetime | None,
+        typer.Option(help="Time that DICOM objects carry instead of now; given, they repeat byte for byte."),
+    ] = None,
     device: Device = "auto",
     strict: Strict = False,
 ) -> None:
-    """Explain images or volumes (NIfTI): writes an overlay, the raw maps and a record of each into a folder."""
+    """Explain images or volumes: writes an overlay, the raw maps and a record of each into a folder.
+
+    Volumes can be scrolled through on a page, index.html, beside their maps.
+    """
     from pellucid.attribution.engine import PAPER_METHODS, check_precision
     from pellucid.devices import pick_device
+    from pellucid.report.explained import write_explained
     from pellucid.study.explain_files import Question, explain_files
+    from pellucid.study.explain_objects import Wishes
 
     chosen = parse_methods(methods or [])
     where = pick_device(device)
@@ -81,9 +107,14 @@ def explain(
         precision=cast("Precision", precision),
         compile=compile,
         index=index,
+        write=Wishes([kind.strip() for each in write or [] for kind in each.split(",")], threshold, when),
+        metrics=parse_metrics(metrics)[0] if metrics else (),
     )
     records, unreadable = explain_files(images, network, out, question, strict=strict, show_progress=True)
     for path, reason in unreadable:
         typer.echo(f"skipped {path}: {reason}", err=True)
     skipped = f", {len(unreadable)} skipped" if unreadable else ""
     typer.echo(f"{len(records)} explained{skipped}: {out}")
+    page = write_explained(records, out, show_progress=True)
+    if page is not None:
+        typer.echo(f"volumes to scroll through: {page}")

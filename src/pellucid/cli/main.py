@@ -12,7 +12,22 @@ from typing import Annotated, ParamSpec
 import typer
 
 import pellucid
-from pellucid.cli import data, demo, doctor, evaluate, explain, methods, pacs, paper, predict, report, run, train
+from pellucid.cli import (
+    data,
+    data_convert,
+    data_deidentify,
+    demo,
+    doctor,
+    evaluate,
+    explain,
+    methods,
+    pacs,
+    paper,
+    predict,
+    report,
+    run,
+    train,
+)
 from pellucid.errors import InputError, PellucidError
 
 Arguments = ParamSpec("Arguments")
@@ -65,8 +80,10 @@ app.command()(told(evaluate.evaluate))
 app.command()(told(report.report))
 app.command()(told(methods.methods))
 app.command()(told(doctor.doctor))
-data_app = typer.Typer(help="Look a data set over before anything is trained on it.", no_args_is_help=True)
+data_app = typer.Typer(help="Look a data set over, make one of DICOM files, or de-identify them.", no_args_is_help=True)
 data_app.command()(told(data.check))
+data_app.command()(told(data_convert.convert))
+data_app.command()(told(data_deidentify.deidentify))
 data_app.command()(told(pacs.query))
 data_app.command()(told(pacs.fetch))
 data_app.command()(told(pacs.store))

@@ -27,13 +27,17 @@ from pellucid.attribution.merging import Fusion
 from pellucid.data.found import VOLUME_ENDINGS
 from pellucid.data.images import IMAGE_ENDINGS, MedicalImage, read_image
 from pellucid.data.maps_out import write_map
-from pellucid.data.resample import grid_of
+from pellucid.data.resample import Grid, grid_of
 from pellucid.data.shown import as_shown
 from pellucid.drawing import Panel, Picture, Row, encode, enlarge, is_signed, overlay, sheet, strongest, to_picture
 from pellucid.errors import InputError, UnreadableFileError, expected, unknown_name
 from pellucid.files import read_json, write_json, written_whole
+from pellucid.metrics.families import Metric
 from pellucid.models.checkpoints import ModelCard, digest
 from pellucid.progress import Advance, progress
+from pellucid.registry import Choice
+from pellucid.study.explain_metrics import Values, check_metrics, measured
+from pellucid.study.explain_objects import NOTHING, OWN_ENDINGS, Explained, Wishes, write_wanted
 from pellucid.study.explain_volumes import VOLUME_MAP, Shown, greatest, millimetres, planes, volume_maps
 from pellucid.training.predict import as_wanted, frame_of, image_files
 
@@ -51,7 +55,8 @@ _log = logging.getLogger(__name__)
 class Question:
     """What is asked of each image, as in `pellucid.explain`.
 
-    `target` is "predicted", "all", or a class by its name or index; `index` picks a volume of files that hold several.
+    `target` is "predicted", "all", or a class by its name or index; `index` picks a volume or frame of files that hold
+    several. `write` says what else is written of each image, and `metrics` measure each map.
     """
 
     methods: Sequence[MethodChoice] = PAPER_METHODS
@@ -63,6 +68,8 @@ class Question:
     precision: Precision = "float32"
     compile: bool = False
     index: int | None = None
+    write: Wishes = NOTHING
+    metrics: Sequence[Choice[Metric]] = ()
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ def explain_files(
     A volume leaves its maps as `NAME.METHOD.map.nii.gz` instead, at its own voxels and where it lies, so that they open
     over it; its overlay shows three planes through the greatest value of each map. NAME is the image's own name
     without its ending, in plain letters; where two would share it, or it is taken by another image or an explained
-    file, a hash of the image's path is added.
+    file, a hash of the image's path is added. `question.write` adds DICOM objects, NIfTI and NRRD maps (`WRITTEN`).
 
     Arguments:
         paths: image files, DICOM series (`FOLDER/#NAME`), and folders that are searched for either at any depth.
@@ -110,6 +117,7 @@ def explain_files(
     network, card = model
     classes = class_names(card)
     target = _target(question.target, classes)
+    check_metrics(question.metrics, question.target)
     given = [Path(path) for path in paths]
     files = image_files(given, (*IMAGE_ENDINGS, *VOLUME_ENDINGS), volumes=card.axes == 3)
     names = output_names([path for path in files if path in given or not is_own(path)], out)
@@ -137,10 +145,21 @@ def explain_files(
                 precision=question.precision,
                 compile=question.compile,
             )
+            values = measured(
+                network,
+                torch.stack([each.image for each in part]),
+                explanation,
+                question.metrics,
+                seed=number,
+                batch_size=question.batch_size,
+                max_memory=question.max_memory,
+                precision=question.precision,
+                multi_label=card.multi_label,
+            )
             if not records:
                 tell_coarse(explanation.layer, explanation.grid)
-            for read, one in zip(part, explanation, strict=True):
-                records.append(_write(read, one, card, about, out))
+            for read, one, found in zip(part, explanation, values, strict=True):
+                records.append(_write(read, one, card, about, out, question.write, found))
                 advance(1)
     if not records:
         reasons = "; ".join(reason for _, reason in unreadable[:3])
@@ -190,7 +209,7 @@ def _taken(out: Path, name: str, image: Path, inputs: Container[Path]) -> bool:
     """Whether writing `name` would replace an image that is explained, or a file that isn't this image's record."""
     if any((out / f"{name}{ending}").resolve() in inputs for ending in (OVERLAY, MAPS, RECORD)):
         return True
-    if any(path.resolve() in inputs for path in out.glob(f"{name}.*{VOLUME_MAP}")):
+    if any(path.resolve() in inputs for ending in OWN_ENDINGS for path in out.glob(f"{glob.escape(name)}.*{ending}")):
         return True
     record = out / f"{name}{RECORD}"
     if not record.exists():
@@ -202,10 +221,10 @@ def _taken(out: Path, name: str, image: Path, inputs: Container[Path]) -> bool:
 
 
 def is_own(path: Path) -> bool:
-    """Whether an image is an overlay or a map that an earlier run left in a folder that is searched."""
+    """Whether an image is an overlay, a map or an object that an earlier run left in a folder that is searched."""
     parts = path.name.split(".")
-    if path.name.endswith(VOLUME_MAP):
-        starts = (".".join(parts[:count]) for count in range(1, len(parts) - 3))
+    if path.name.endswith(OWN_ENDINGS):
+        starts = (".".join(parts[:count]) for count in range(1, len(parts) - 1))
         return any(path.with_name(f"{start}{RECORD}").exists() for start in starts)
     stem = path.name.removesuffix(OVERLAY)
     if stem == path.name:
@@ -291,7 +310,15 @@ def model_record(network: nn.Module, card: ModelCard) -> dict[str, Any]:
     }
 
 
-def _write(read: _Read, one: Explanation, card: ModelCard, about: Mapping[str, Any], out: Path) -> Path:
+def _write(
+    read: _Read,
+    one: Explanation,
+    card: ModelCard,
+    about: Mapping[str, Any],
+    out: Path,
+    wishes: Wishes,
+    values: Values,
+) -> Path:
     """The files of one image; the record comes last."""
     classes = class_names(card)
     overlay_path, record_path = (out / f"{read.name}{ending}" for ending in (OVERLAY, RECORD))
@@ -299,6 +326,9 @@ def _write(read: _Read, one: Explanation, card: ModelCard, about: Mapping[str, A
     methods, drawn = write(read, one, classes, out, card)
     with written_whole(overlay_path) as aside:
         aside.write_bytes(encode(drawn))
+    grid = None if read.source.affine is None else _grid(read, card)
+    explained = Explained(read.source, one, classes, about["asked"], about["index"], grid, values)
+    written = write_wanted(explained, card, about["model"]["weights"], out, read.name, wishes)
     index = one.target[0].tolist()  # a list where all classes were explained
     files = {label: entry.pop("file") for label, entry in methods.items()}
     record = {
@@ -313,9 +343,11 @@ def _write(read: _Read, one: Explanation, card: ModelCard, about: Mapping[str, A
         "layer": one.layer or None,
         "grid": list(one.grid) or None,
         "methods": methods,
+        **({"metrics": values} if any(values.values()) else {}),
         "coinciding": [list(group) for group in one.coinciding],
         "seconds": dict(one.seconds),
         "seed": one.seed,
+        **written,
     }
     write_json(record_path, record)
     return record_path
@@ -343,7 +375,7 @@ def _write_volumes(
     methods: dict[str, dict[str, Any]] = {}
     titles = _titles(one, classes)[:VOLUME_CLASSES_DRAWN]
     rows: dict[int, list[Row]] = {place: [] for place, _ in titles}
-    grid = grid_of(read.source.pixels.shape[1:], read.source.affine, read.image.shape[1:], frame_of(card))
+    grid = _grid(read, card)
     shown = Shown.of(read.source, card.intensity, grid)
     for number, found in enumerate(volume_maps(read.source, one, grid)):
         path = out / f"{read.name}.{_plain(found.label)}{VOLUME_MAP}"
@@ -363,6 +395,11 @@ def _write_volumes(
             row = planes(read.source, values, found.label, shown)
             rows[place].append(Row(f"{title}: {row.title}", row.panels))
     return methods, sheet([row for place, _ in titles for row in rows[place]])
+
+
+def _grid(read: _Read, card: ModelCard) -> Grid:
+    """Where the voxels that the network sees lie in a volume."""
+    return grid_of(read.source.pixels.shape[1:], read.source.affine, read.image.shape[1:], frame_of(card))
 
 
 def _facts(values: npt.NDArray[np.float32], resize: str | None) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def structured_report(
         procedure_reported=_IMAGING,
         imaging_measurements=groups,
     )
-    settings = common(KIND, source, about, number, *(each.SOPInstanceUID for each in _objects(shown)), _text(report[0]))
+    settings = common(KIND, source, about, number, *(each.SOPInstanceUID for each in _objects(shown)), str(report[0]))
     kind = Comprehensive3DSR if source.planes else ComprehensiveSR
     made = kind(
         evidence=[*source.slices, *_files(source), *_objects(shown)],
@@ -301,7 +301,3 @@ def _number(name: CodedConcept, value: float, of: Dataset | None = None, unit: C
 
 def _tracking(source: Source, about: About, what: str) -> TrackingIdentifier:
     return TrackingIdentifier(uid=uid_of("tracking", source, about, what), identifier=what)
-
-
-def _text(content: Dataset) -> str:
-    return str(content.to_json())

@@ -18,6 +18,7 @@ from pynetdicom.presentation import PresentationContext
 
 from pellucid.data.pacs import statuses
 from pellucid.data.pacs.address import Access, Address
+from pellucid.data.pacs.certificates import context_of
 from pellucid.data.pacs.errors import (
     NotInPacsError,
     PacsBrokenError,
@@ -32,6 +33,7 @@ MOST_CONTEXTS = 128  # of one association (PS3.8, 9.3.2.2)
 _CONNECT_SECONDS = 10.0
 _CALLED_UNKNOWN, _CALLING_UNKNOWN = 7, 3  # PS3.8, table 9-21, for source 1
 _TRANSIENT = 2
+_UNANSWERED = "it broke off without an answer (does it speak DICOM there, and is it dicom:// or dicom-tls://?)"
 
 
 class NothingGrantedError(PacsRefusedError):
@@ -67,6 +69,10 @@ class Calls:
         plain = _socket_of(association)
         try:
             yield association
+        except RuntimeError:  # so pynetdicom says that an association is gone when something is to be sent
+            if association.is_established:
+                raise
+            raise PacsBrokenError(f"{self.where}: the connection broke off.") from None
         except BaseException:
             if association.is_established:
                 association.abort()
@@ -93,7 +99,7 @@ class Calls:
         self, contexts: Sequence[PresentationContext], roles: Sequence[Any], handlers: Sequence[Any]
     ) -> Association:
         access, address = self._access, self._address
-        tls = self._tls()
+        tls = context_of(access) if address.encrypted else None
         for attempt in itertools.count(1):
             try:
                 association = self.application().associate(
@@ -124,12 +130,7 @@ class Calls:
             return self._of_rejection(answer)
         if isinstance(answer, A_ASSOCIATE) and answer.result == 0:
             return NothingGrantedError(f"{self.where}: it grants none of the services that were asked for.")
-        if association.is_aborted:
-            broken = self._try_connection(tls)
-            return broken or PacsBrokenError(f"{self.where}: it broke off while the association was asked for.")
-        return self._try_connection(tls) or PacsBrokenError(
-            f"{self.where}: it doesn't speak plain DICOM there. Is it dicom-tls://?"
-        )
+        return self._try_connection(tls) or PacsBrokenError(f"{self.where}: {_UNANSWERED}.")
 
     def _try_connection(self, tls: ssl.SSLContext | None) -> PacsError | None:
         """What goes wrong in connecting, which an association only writes into its log."""
@@ -157,18 +158,6 @@ class Calls:
             )
         reason = f"{self.where}: it refuses the association ({answer.reason_str.lower()})."
         return PacsUnreachableError(reason) if answer.result == _TRANSIENT else PacsRefusedError(reason)
-
-    def _tls(self) -> ssl.SSLContext | None:
-        access = self._access
-        if not self._address.encrypted:
-            return None
-        try:
-            context = ssl.create_default_context(cafile=None if access.ca is None else str(access.ca))
-            if access.certificate is not None:
-                context.load_cert_chain(access.certificate, access.key)
-        except OSError as error:  # ssl.SSLError is one
-            raise PacsError(f"the files of --pacs-ca, --pacs-cert or --pacs-key can't be used: {error}.") from None
-        return context
 
 
 def _socket_of(association: Association) -> socket.socket | None:

@@ -12,6 +12,7 @@ from pellucid.data.pacs.address import Access, Address
 from pellucid.data.pacs.entries import InstanceEntry, Outcome, Query, Sink, StoredFile, StudyEntry, by_series, is_uid
 from pellucid.data.pacs.errors import NotInPacsError, PacsBrokenError, PacsError
 from pellucid.data.pacs.multipart import FilesAsParts, MultipartError, Parts, TruncatedError, content_type
+from pellucid.data.pacs.quiet import hushed
 from pellucid.data.pacs.transport import JSON_TYPES, StatusError, Transport
 
 PAGE = 500  # entries asked for at once; a server may give fewer
@@ -42,9 +43,11 @@ class DicomWeb:
     def close(self) -> None:
         self._http.close()
 
+    @hushed()
     def check(self) -> None:
         self._http.get_json("/studies", {"limit": 1})
 
+    @hushed()
     def studies(self, query: Query) -> list[StudyEntry]:
         asked = {
             "PatientID": query.patient_id,
@@ -56,6 +59,7 @@ class DicomWeb:
         found = self._search("/studies", {key: value for key, value in asked.items() if value}, _STUDY, query.limit)
         return [_study(each) for each in found]
 
+    @hushed()
     def instances(self, study: str, series: Sequence[str] = ()) -> list[InstanceEntry]:
         entries = []
         for each in series or ("",):
@@ -63,6 +67,7 @@ class DicomWeb:
             entries += [_instance(one, study, each) for one in self._search(place, {}, _INSTANCE, _MOST_ENTRIES)]
         return [entry for entry in entries if entry is not None]
 
+    @hushed()
     def holds(self, entries: Sequence[InstanceEntry]) -> set[str]:
         there: set[str] = set()
         for series, group in by_series(entries).items():
@@ -73,6 +78,7 @@ class DicomWeb:
                 there |= {_text(each, _INSTANCE) for each in self._search(place, listed, _INSTANCE, _MOST_ENTRIES)}
         return there
 
+    @hushed()
     def fetch(self, sink: Sink) -> None:
         """A series of which nothing is there yet comes in one answer, else each instance in its own."""
         for series, entries in by_series(sink.missing()).items():

@@ -41,6 +41,7 @@ from pellucid.data.pacs.entries import (
     is_uid,
 )
 from pellucid.data.pacs.errors import PacsError
+from pellucid.data.pacs.quiet import hushed
 from pellucid.data.pacs.receiver import Receiver
 
 # every transfer syntax that an image may come in, each asked for by itself, so that none is decoded on the way
@@ -104,12 +105,14 @@ class Dimse:
     def close(self) -> None:
         """Nothing to do: an association lasts for one call."""
 
+    @hushed()
     def check(self) -> None:
         with self._calls.associated([build_context(Verification)]) as association:
             code = self._calls.checked(association.send_c_echo(), "C-ECHO")
         if code != statuses.SUCCESS:
             raise self._calls.failed(code, "C-ECHO")
 
+    @hushed()
     def studies(self, query: Query) -> list[StudyEntry]:
         asked = _level(
             "STUDY",
@@ -128,6 +131,7 @@ class Dimse:
         wanted = query.modality
         return [each for each in found if wanted is None or not each.modalities or wanted in each.modalities]
 
+    @hushed()
     def instances(self, study: str, series: Sequence[str] = ()) -> list[InstanceEntry]:
         with self._finding() as find:
             if not series:
@@ -141,6 +145,7 @@ class Dimse:
         unique = {entry.uid: entry for entry in entries if is_uid(entry.uid)}
         return list(unique.values())
 
+    @hushed()
     def holds(self, entries: Sequence[InstanceEntry]) -> set[str]:
         there: set[str] = set()
         with self._finding() as find:
@@ -151,6 +156,7 @@ class Dimse:
                     there |= {_text(found, "SOPInstanceUID") for found in find(asked, _MOST_ENTRIES)}
         return there
 
+    @hushed()
     def fetch(self, sink: Sink) -> None:
         """By C-GET, which needs nothing of the PACS; by C-MOVE where it knows no C-GET and we may be sent to."""
         if self._gets:

@@ -44,7 +44,9 @@ def of_connection(
     """
     causes = list(_causes(error))
     for cause in causes:
-        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+        if isinstance(cause, ssl.SSLEOFError):
+            return PacsBrokenError(f"{where}: it broke off TLS (does it want a client certificate, --pacs-cert?).")
+        if isinstance(cause, ssl.SSLError):
             return PacsError(f"{where}: {_of_tls(cause)}")
         if isinstance(cause, socket.gaierror):
             return PacsUnreachableError(f"{where}: no such host. Check the name, and that this network knows it.")

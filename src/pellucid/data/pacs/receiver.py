@@ -82,6 +82,7 @@ class Receiver:
         if self._received[key] > self._largest:
             self._error = self._error or PacsError(f"the PACS sent an instance of more than {self._largest:,} bytes.")
             event.assoc.abort()
+            event.assoc.dimse.msg_queue.put((None, None))  # so that who waits for an answer stops waiting
 
 
 def _file(event: Event) -> Iterator[bytes]:

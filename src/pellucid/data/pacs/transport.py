@@ -17,6 +17,7 @@ import requests
 from requests.auth import AuthBase
 
 from pellucid.data.pacs.address import PASSWORD, TOKEN, USER, Access, Address
+from pellucid.data.pacs.certificates import context_of
 from pellucid.data.pacs.errors import (
     NotInPacsError,
     PacsBrokenError,
@@ -73,6 +74,8 @@ class Transport:
         self._session = requests.Session()
         self._session.auth = _Credentials(access)
         self._session.headers.update({"User-Agent": "pellucid", "Accept-Encoding": "identity"})
+        if address.encrypted:
+            context_of(access)  # since `requests` would say of a wrong file no more than that TLS failed
         if access.certificate is not None:
             key = access.key
             self._session.cert = str(access.certificate) if key is None else (str(access.certificate), str(key))

@@ -1,11 +1,12 @@
 """Where a picture seems to bear text: strokes of one width and grey that stand in a line.
 
-It warns and doesn't promise. Handwriting, text larger than an eighth of the picture, text as faint as what is around
+It warns and doesn't promise. Handwriting, text larger than a sixth of the picture, text as faint as what is around
 it, and lone letters, such as the markers of the side on radiographs, aren't found.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,13 +14,17 @@ import numpy as np
 from scipy import ndimage
 
 LONGEST = 2048  # pixels; larger pictures are looked at smaller
+SMALL = 512  # pixels; up to here pictures are looked at larger as well
 LEAST_HEIGHT = 6  # of a letter, in pixels
 LEAST_LETTERS = 3
 FRAMES = 8  # of a film that are looked at
 
 _WIDEST_STROKE = 9
 _CONTRAST = 0.22  # of the range of greys, between a letter and what is around it
-_LEVELS = (0.22, 0.45)  # of that contrast, at which parts are told from each other
+_FAINT = 0.05  # the same on even ground
+_GROUND = 5.0  # how many times less the ground then varies
+_FLAT, _SHARE = 0.06, 0.4  # Sobel's filter on even ground, and how much of such there is around faint text
+_LEVELS = (0.04, 0.22, 0.45)  # of that contrast, at which parts are told from each other
 _FULL = 0.93  # of the range of greys, which text on bright tissue reaches
 _EVEN = 0.16  # standard deviation of grey within a letter, of its contrast
 _GAP = 1.8  # times the height, between letters of a line
@@ -68,19 +73,26 @@ def find_text(frames: np.ndarray) -> list[Box]:
     dark = chosen.min(axis=1).max(axis=0)
     found = []
     for grey in (_scaled(bright), 1 - _scaled(dark)):
-        for mask in _parts(grey):
-            found += _lines(_letters(grey, mask))
-    height, width = frames.shape[2:]
-    return [
-        Box(
-            max(0, box.top * step - 2 * step),
-            max(0, box.left * step - 2 * step),
-            min(height, box.bottom * step + 2 * step),
-            min(width, box.right * step + 2 * step),
-            box.letters,
-        )
-        for box in _joined(found)
-    ]
+        found += [_moved(box, step, frames.shape) for box in _in_grey(grey)]
+        if max(grey.shape) <= SMALL:  # letters of few pixels touch each other
+            found += [_moved(box, 0.5, frames.shape) for box in _in_grey(ndimage.zoom(grey, 2, order=1))]
+    return _joined(found)
+
+
+def _in_grey(grey: np.ndarray) -> list[Box]:
+    return [box for mask in _parts(grey) for box in _lines(_letters(grey, mask))]
+
+
+def _moved(box: Box, step: float, shape: Sequence[int]) -> Box:
+    """A box in pixels of the picture, a little wider."""
+    edge = max(2, round(2 * step))
+    return Box(
+        max(0, math.floor(box.top * step) - edge),
+        max(0, math.floor(box.left * step) - edge),
+        min(shape[2], math.ceil(box.bottom * step) + edge),
+        min(shape[3], math.ceil(box.right * step) + edge),
+        box.letters,
+    )
 
 
 def _scaled(grey: np.ndarray) -> np.ndarray:
@@ -95,7 +107,10 @@ def _parts(grey: np.ndarray) -> Iterator[np.ndarray]:
     """Masks whose connected parts may be letters: what stands out from around, and what is as bright as can be."""
     size = 2 * _WIDEST_STROKE + 1
     above = grey - ndimage.grey_opening(grey, size=(size, size))
-    for level in _LEVELS:
+    steep = np.maximum(np.abs(ndimage.sobel(grey, 0)), np.abs(ndimage.sobel(grey, 1)))
+    even = ndimage.uniform_filter((steep < _FLAT).astype(np.float32), size) > _SHARE
+    yield (above > _LEVELS[0]) & even
+    for level in _LEVELS[1:]:
         yield above > level
     yield (above > _CONTRAST) & (grey > _FULL)
 
@@ -105,7 +120,7 @@ def _letters(grey: np.ndarray, mask: np.ndarray) -> list[_Letter]:
     labels, count = ndimage.label(mask, structure=_STRUCTURE)
     if not count:
         return []
-    tallest = max(4 * LEAST_HEIGHT, min(96, min(grey.shape) // 8))
+    tallest = max(4 * LEAST_HEIGHT, min(96, min(grey.shape) // 6))
     letters = []
     for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
         height, width = rows.stop - rows.start, columns.stop - columns.start
@@ -125,22 +140,23 @@ def _letter(grey: np.ndarray, labels: np.ndarray, number: int, box: tuple[int, i
     filled = len(values) / (height * width)
     if len(values) < LEAST_HEIGHT or (filled > 0.9 and width > 0.5 * height) or filled < 0.12:
         return None
-    near = ndimage.binary_dilation(own, _STRUCTURE, iterations=3) & ~ndimage.binary_dilation(own, _STRUCTURE)
-    outside = grey[outer][near]
-    bright = np.sort(values)[len(values) // 2 :]
-    level = float(np.median(bright))
-    contrast = level - float(np.percentile(outside, 70)) if len(outside) else 0.0
-    if contrast < _CONTRAST or float(bright.std()) > _EVEN * contrast:
-        return None
     stroke = 2 * float(ndimage.distance_transform_edt(np.pad(own, 1)).max()) - 1
     if stroke > max(2.5, 0.42 * height):
+        return None
+    close = ndimage.binary_dilation(own, _STRUCTURE)
+    outside = np.sort(grey[outer][ndimage.binary_dilation(close, _STRUCTURE, iterations=2) & ~close])
+    bright = np.sort(values)[len(values) // 2 :]
+    level = float(bright[len(bright) // 2])
+    contrast = level - float(outside[7 * len(outside) // 10]) if len(outside) else 0.0
+    even = contrast >= _FAINT and float(outside.std()) * _GROUND <= contrast
+    if not (contrast >= _CONTRAST or even) or float(bright.std()) > _EVEN * contrast:
         return None
     count = 1
     if width > 1.6 * height:  # letters that touch: as many strokes stand side by side
         rows = np.flatnonzero(own.any(axis=1))
         strokes = [np.count_nonzero(np.diff(own[row].astype(np.int8)) == 1) for row in rows]
         count = round(width / (0.75 * height))
-        if float(np.median(strokes)) < 1.1 * count:
+        if float(np.median(strokes)) < 0.9 * count:
             return None
     return _Letter(top, left, bottom, right, level, stroke, count)
 

@@ -16,7 +16,7 @@ from pellucid.data.dicom.deidentify.burned_in import Box, find_text
 from pellucid.data.dicom.deidentify.identifiers import words_of
 from pellucid.data.dicom.deidentify.log import Written
 from pellucid.data.dicom.deidentify.method import fresh_meta, state_method, syntax_of
-from pellucid.data.dicom.deidentify.pixels import black_out, clear_unused_bits, frames_of, strip_comments
+from pellucid.data.dicom.deidentify.pixels import black_out, clear_unused_bits, frames_of, seen, strip_comments
 from pellucid.data.dicom.deidentify.profile import REGISTERED, Choices
 from pellucid.data.dicom.deidentify.pseudonyms import Pseudonyms
 from pellucid.data.dicom.deidentify.review import picture_of
@@ -144,7 +144,8 @@ def _blacken(dataset: Dataset, boxes: Sequence[Box]) -> None:
 
 def _frames(dataset: Dataset, notes: list[str]) -> np.ndarray | None:
     try:
-        return frames_of(dataset)
+        frames = frames_of(dataset)
+        return None if frames is None else seen(dataset, frames)
     except Exception:  # noqa: BLE001 — whatever a decoder raises, the header can be de-identified
         notes.append("its pixels can't be decoded, so that no burned-in text was looked for")
         return None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
+from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import RLELossless
 
@@ -129,6 +130,13 @@ def frames_of(dataset: Dataset) -> np.ndarray | None:
     count, samples = int(dataset.get("NumberOfFrames") or 1), int(dataset.SamplesPerPixel)
     values = values.reshape(count, int(dataset.Rows), int(dataset.Columns), samples)
     return np.moveaxis(values, -1, 1)
+
+
+def seen(dataset: Dataset, frames: np.ndarray) -> np.ndarray:
+    """Frames as a screen shows them: colours (F, 3, H, W) of a palette in place of its numbers."""
+    if str(dataset.get("PhotometricInterpretation", "")) != "PALETTE COLOR":
+        return frames
+    return np.moveaxis(np.asarray(apply_color_lut(frames[:, 0], dataset))[..., :3], -1, 1)
 
 
 def black_out(dataset: Dataset, boxes: Sequence[Box]) -> None:
