@@ -630,9 +630,9 @@ def mutated(path: Path, source: bytes, generator: np.random.Generator) -> None:
     data = bytearray(source)
     end = source.index(b"\xe0\x7f\x10\x00")
     for _ in range(int(generator.integers(1, 6))):
-        place = int(generator.integers(128, min(end, len(data) - 1)))
+        place = int(generator.integers(128, max(129, min(end, len(data) - 1))))
         turn = generator.random()
-        if turn < 0.6:
+        if turn < 0.6 and place < len(data):
             data[place] = int(generator.integers(0, 256))
         elif turn < 0.8:
             data[place : place + int(generator.integers(1, 9))] = b""

@@ -131,6 +131,12 @@ class Elements:
         value = element.value if isinstance(element, RawDataElement) else None
         return value if isinstance(value, bytes) else b""
 
+    def meta(self, tag: int) -> str:
+        """A UID of the file meta information."""
+        element: Any = self.dataset.file_meta.get_item(tag)
+        value = getattr(element, "value", b"") or b""
+        return (value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)).strip("\0 ")
+
     def text(self, name: str) -> str:
         return self.raw(_TAGS[name]).decode("ascii", "replace").strip("\0 ")
 
@@ -238,10 +244,11 @@ def _checked(path: Path, head: bytes, found: tuple[Dataset, Pixels] | None) -> H
     if found is None:
         raise DecodeError(DAMAGED)
     dataset, pixels = found
-    if str(dataset.file_meta.get("MediaStorageSOPClassUID", "")) == DIRECTORY:
+    elements = Elements(dataset)
+    if elements.meta(0x00020002) == DIRECTORY:
         return None
     try:
-        return _header(path, dataset, pixels)
+        return _header(path, elements, pixels)
     except _NoHeaderError:
         raise DecodeError(DAMAGED if head[128:132] == b"DICM" else FOREIGN) from None
 
@@ -273,8 +280,7 @@ def _parsed(source: BinaryIO) -> tuple[Dataset, Pixels] | None:
         return None
 
 
-def _header(path: Path, dataset: Dataset, pixels: Pixels) -> Header:
-    elements = Elements(dataset)
+def _header(path: Path, elements: Elements, pixels: Pixels) -> Header:
     text, numbers, short = elements.text, elements.numbers, elements.short
     rows, columns = short("Rows", 0), short("Columns", 0)
     modality = text("Modality")
@@ -317,7 +323,7 @@ def _native(elements: Elements, pixels: Pixels, count: int) -> Native | None:
     """Where to read the pixels without parsing the file again; None where they need more than a slope."""
     tag, offset, length = pixels
     bits, stored = elements.short("BitsAllocated", 0), elements.short("BitsStored", 0)
-    syntax = elements.dataset.file_meta.get("TransferSyntaxUID")
+    syntax = elements.meta(0x00020010)
     slope, intercept = elements.number("RescaleSlope", 1.0), elements.number("RescaleIntercept", 0.0)
     damaged = any(elements.text(name) and elements.numbers(name, 1) is None for name in _RESCALE)
     plain = (
