@@ -22,6 +22,7 @@ from pellucid.cli.options import (
     load_network,
     parse_bytes,
     parse_methods,
+    parse_metrics,
 )
 from pellucid.errors import expected
 
@@ -37,6 +38,10 @@ def explain(
     methods: Annotated[
         list[str] | None,
         typer.Option(help="Names with commas, options in brackets: 'saliency\\[smooth=flips]'. Repeatable."),
+    ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(help="Metrics that measure each map, such as road; their values go into records and reports."),
     ] = None,
     target: Annotated[str, typer.Option(help="predicted, all, or a class by its name or index.")] = "predicted",
     layer: Annotated[list[str] | None, typer.Option(help="A dotted name instead of auto. Repeatable.")] = None,
@@ -75,9 +80,13 @@ def explain(
     device: Device = "auto",
     strict: Strict = False,
 ) -> None:
-    """Explain images or volumes: writes an overlay, the raw maps and a record of each into a folder."""
+    """Explain images or volumes: writes an overlay, the raw maps and a record of each into a folder.
+
+    Volumes can be scrolled through on a page, index.html, beside their maps.
+    """
     from pellucid.attribution.engine import PAPER_METHODS, check_precision
     from pellucid.devices import pick_device
+    from pellucid.report.explained import write_explained
     from pellucid.study.explain_files import Question, explain_files
     from pellucid.study.explain_objects import Wishes
 
@@ -99,9 +108,13 @@ def explain(
         compile=compile,
         index=index,
         write=Wishes([kind.strip() for each in write or [] for kind in each.split(",")], threshold, when),
+        metrics=parse_metrics(metrics)[0] if metrics else (),
     )
     records, unreadable = explain_files(images, network, out, question, strict=strict, show_progress=True)
     for path, reason in unreadable:
         typer.echo(f"skipped {path}: {reason}", err=True)
     skipped = f", {len(unreadable)} skipped" if unreadable else ""
     typer.echo(f"{len(records)} explained{skipped}: {out}")
+    page = write_explained(records, out, show_progress=True)
+    if page is not None:
+        typer.echo(f"volumes to scroll through: {page}")
