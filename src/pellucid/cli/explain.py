@@ -22,6 +22,7 @@ from pellucid.cli.options import (
     load_network,
     parse_bytes,
     parse_methods,
+    parse_metrics,
 )
 from pellucid.cli.pacs_options import (
     Ca,
@@ -53,6 +54,10 @@ def explain(
     methods: Annotated[
         list[str] | None,
         typer.Option(help="Names with commas, options in brackets: 'saliency\\[smooth=flips]'. Repeatable."),
+    ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(help="Metrics that measure each map, such as road; their values go into records and reports."),
     ] = None,
     target: Annotated[str, typer.Option(help="predicted, all, or a class by its name or index.")] = "predicted",
     layer: Annotated[list[str] | None, typer.Option(help="A dotted name instead of auto. Repeatable.")] = None,
@@ -103,10 +108,15 @@ def explain(
 ) -> None:
     """Explain images or volumes: writes an overlay, the raw maps and a record of each into a folder.
 
+<<<<<<< HEAD
     With --pacs and --study they come from a PACS, and with --store-back DICOM objects of the maps go back there.
+=======
+    Volumes can be scrolled through on a page, index.html, beside their maps.
+>>>>>>> main
     """
     from pellucid.attribution.engine import PAPER_METHODS, check_precision
     from pellucid.devices import pick_device
+    from pellucid.report.explained import write_explained
     from pellucid.study.explain_files import Question, explain_files
     from pellucid.study.explain_objects import OBJECTS, Wishes
 
@@ -134,7 +144,12 @@ def explain(
         precision=cast("Precision", precision),
         compile=compile,
         index=index,
+<<<<<<< HEAD
         write=Wishes(kinds, threshold, when),
+=======
+        write=Wishes([kind.strip() for each in write or [] for kind in each.split(",")], threshold, when),
+        metrics=parse_metrics(metrics)[0] if metrics else (),
+>>>>>>> main
     )
     outcomes = []
     if pacs is None:
@@ -159,5 +174,11 @@ def explain(
         typer.echo(f"skipped {path}: {reason}", err=True)
     skipped = f", {len(unreadable)} skipped" if unreadable else ""
     typer.echo(f"{len(records)} explained{skipped}: {out}")
+<<<<<<< HEAD
     if store_back:
         tell_stored(outcomes)
+=======
+    page = write_explained(records, out, show_progress=True)
+    if page is not None:
+        typer.echo(f"volumes to scroll through: {page}")
+>>>>>>> main

@@ -15,7 +15,8 @@ import imagecodecs
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from pellucid.data.dicom.read import decode_dicom, is_dicom
+from pellucid.data.dicom.headers import DICOM_ENDINGS, NOT_DICOM, is_dicom
+from pellucid.data.dicom.read import decode_dicom
 from pellucid.data.itk import decode_itk, is_itk
 from pellucid.data.medical_image import MedicalImage as MedicalImage
 from pellucid.data.nifti import decode_nifti, is_nifti
@@ -109,7 +110,7 @@ def decode_file(path: Path, index: int | None = None, *, volumes: bool = False) 
     except ValueError as error:  # a NUL in the name
         raise DecodeError(str(error)) from error
     try:
-        if data and is_dicom(data, path.name):
+        if is_dicom(data):
             image = decode_dicom(data, path, index)
             if image.affine is not None and not volumes:
                 raise DecodeError(f"a DICOM file of {len(image.pixels[0])} slices; {PICTURES}")
@@ -165,6 +166,10 @@ def _decode(data: bytes, name: str) -> tuple[np.ndarray, int]:
         return decode_tiff(data)
     if is_nifti(data, name):
         raise DecodeError(f"a NIfTI file; {PICTURES}")
+    if name.lower().endswith(DICOM_ENDINGS):
+        raise DecodeError(NOT_DICOM)
+    if name.lower().endswith((".mgz", ".mgh")):
+        raise DecodeError("a FreeSurfer volume, which isn't read; save it as NIfTI")
     raise DecodeError(f"not an image of a known format; {READ}")
 
 

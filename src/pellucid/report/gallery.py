@@ -132,7 +132,7 @@ def gallery(dataset: DatasetResult, model: str, per_kind: int = 1, page_bytes: i
                 "" if enhancement == NONE else f" Images are shown as {enhancement} leaves them."
             )
             note += PLANES_NOTE if volumes else ""
-            return Gallery(model, strips, _scales(signed.values()), note)
+            return Gallery(model, strips, scales(signed.values()), note)
     return None
 
 
@@ -205,17 +205,18 @@ def _said(cell: CellResult, sample: str) -> dict[str, str]:
     }
 
 
-def _scales(signed: Iterable[bool]) -> list[Drawn]:
+def scales(signed: Iterable[bool]) -> list[Drawn]:
+    """The colour scales of maps, of which some are signed."""
     kinds = set(signed)
-    scales = []
+    found = []
     if False in kinds:
-        scales.append(
+        found.append(
             drawn(legend(), "Colour scale from no evidence to the map’s maximum", "0 | the map’s maximum", exact=True)
         )
     if True in kinds:
         alt = "Colour scale of signed maps, from evidence against to evidence for the class"
-        scales.append(drawn(legend(signed=True), alt, "against | for the class", exact=True))
-    return scales
+        found.append(drawn(legend(signed=True), alt, "against | for the class", exact=True))
+    return found
 
 
 def _enlarged_mask(mask: np.ndarray, shown: Picture) -> np.ndarray:

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pellucid.data.dicom.codecs import DEFLATED_FRAMES, ENCAPSULATED_NATIVE, Frame, decoder_of, inflated
+from pellucid.data.dicom.codecs import Frame, decoder_of, inflated
 from pellucid.data.dicom.colour import to_rgb
-from pellucid.data.dicom.fragments import frames_of
+from pellucid.data.dicom.fragments import frames_of, joined
 from pellucid.data.dicom.headers import BIG, DicomFile
-from pellucid.data.dicom.layout import NATIVE, Layout
+from pellucid.data.dicom.layout import DEFLATED_FRAMES, ENCAPSULATED_NATIVE, NATIVE, Layout
 from pellucid.data.whole import DecodeError
 
 
@@ -26,21 +26,20 @@ def stored_values(file: DicomFile, layout: Layout, places: Sequence[int]) -> np.
             raise DecodeError("(0002,0010) TransferSyntaxUID says that its pixels are plain, but they are encapsulated")
         return _native(file.pixels, file, layout, places)
     if file.syntax in (DEFLATED_FRAMES, ENCAPSULATED_NATIVE):
-        parts = frames_of(file, layout.frames)
+        groups = frames_of(file, layout.frames)
         length = -(-layout.frame_bits // 8)
+        parts = [joined(file.pixels, groups[place]) for place in places]
         if file.syntax == DEFLATED_FRAMES:
-            parts = [inflated(parts[place], length) for place in places]
-        else:
-            parts = [parts[place] for place in places]
+            parts = [inflated(part, length) for part in parts]
         return np.concatenate([_native(memoryview(part), file, layout, [0]) for part in parts])
     decoder = decoder_of(file.syntax)
     if not file.encapsulated:
         raise DecodeError("(0002,0010) TransferSyntaxUID says that its pixels are encapsulated, but they aren't")
-    parts = frames_of(file, layout.frames)
+    groups = frames_of(file, layout.frames)
     out: np.ndarray | None = None
     for number, place in enumerate(places):
         with _damage_told(place, layout.frames):
-            frame = _fitting(decoder(parts[place], layout), layout)
+            frame = _fitting(decoder(joined(file.pixels, groups[place]), layout), layout)
         if out is None:
             out = np.empty((len(places), *frame.shape), frame.dtype)
         elif out.dtype != frame.dtype:  # streams of several precisions

@@ -108,12 +108,17 @@ class Map:
 
 
 def check_map(one: Map, source: Source) -> Values:
-    """The values as (slices, H, W) float32; raises InputError where they don't fit the source or aren't finite."""
+    """The values at the files' slices, (slices, H, W) float32.
+
+    Raises InputError where they don't fit the source or aren't finite.
+    """
     values = np.ascontiguousarray(one.values, np.float32)
     values = values[None] if values.ndim == 2 else values
-    wanted = (len(source.slices), source.header.Rows, source.header.Columns)
-    if values.shape != wanted:
+    size = source.header.Rows, source.header.Columns
+    if values.shape != (source.depth, *size):
+        wanted = (source.depth, *size)
         raise expected("values", f"one for each pixel of the image, {wanted}", f"{values.shape} of {one.label}")
+    values = values[list(source.kept)] if len(source.kept) < source.depth else values
     if not np.isfinite(values).all():
         raise expected("values", "finite numbers", f"NaN or infinity in {one.label}")
     return values
