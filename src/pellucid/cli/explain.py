@@ -108,11 +108,8 @@ def explain(
 ) -> None:
     """Explain images or volumes: writes an overlay, the raw maps and a record of each into a folder.
 
-<<<<<<< HEAD
-    With --pacs and --study they come from a PACS, and with --store-back DICOM objects of the maps go back there.
-=======
-    Volumes can be scrolled through on a page, index.html, beside their maps.
->>>>>>> main
+    Volumes can be scrolled through on a page, index.html, beside their maps. With --pacs and --study they come from a
+    PACS, and with --store-back DICOM objects of the maps go back there.
     """
     from pellucid.attribution.engine import PAPER_METHODS, check_precision
     from pellucid.devices import pick_device
@@ -144,12 +141,8 @@ def explain(
         precision=cast("Precision", precision),
         compile=compile,
         index=index,
-<<<<<<< HEAD
         write=Wishes(kinds, threshold, when),
-=======
-        write=Wishes([kind.strip() for each in write or [] for kind in each.split(",")], threshold, when),
         metrics=parse_metrics(metrics)[0] if metrics else (),
->>>>>>> main
     )
     outcomes = []
     if pacs is None:
@@ -174,11 +167,8 @@ def explain(
         typer.echo(f"skipped {path}: {reason}", err=True)
     skipped = f", {len(unreadable)} skipped" if unreadable else ""
     typer.echo(f"{len(records)} explained{skipped}: {out}")
-<<<<<<< HEAD
-    if store_back:
-        tell_stored(outcomes)
-=======
     page = write_explained(records, out, show_progress=True)
     if page is not None:
         typer.echo(f"volumes to scroll through: {page}")
->>>>>>> main
+    if store_back:
+        tell_stored(outcomes)

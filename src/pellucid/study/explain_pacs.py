@@ -114,8 +114,9 @@ def _at_first_time(question: Question, uids: Sequence[str], path: Path) -> Quest
     """
     if question.write.when is not None:
         return question
-    methods = tuple(each if isinstance(each, str) else each.label for each in question.methods)
-    asked = hashed(repr((uids, replace(question, methods=methods))))
+    plain = replace(question, methods=(), metrics=())  # whose texts would change from run to run
+    methods = [each if isinstance(each, str) else each.label for each in question.methods]
+    asked = hashed(repr((uids, plain, methods, [each.label for each in question.metrics])))
     times = read_json(path) if path.exists() else {}
     if asked not in times:
         times[asked] = datetime.datetime.now().replace(microsecond=0).isoformat()
