@@ -58,8 +58,8 @@ def _damage_told(place: int, frames: int) -> Iterator[None]:
     except DecodeError:
         raise
     except ImportError as error:
-        package = {"openjpeg": "pylibjpeg-openjpeg", "rle": "pylibjpeg-rle", "jpeg_ls": "pyjpegls"}
-        name = package.get(error.name or "", error.name)
+        module = (error.name or "").strip("_").split(".")[0]
+        name = {"openjpeg": "pylibjpeg-openjpeg"}.get(module, module)
         raise DecodeError(f"its pixels need the package {name}: pip install {name}") from error
     except MemoryError as error:
         raise DecodeError("it doesn't fit into memory") from error

@@ -154,7 +154,9 @@ def _meta(handle: BinaryIO, start: bytes) -> tuple[FileMetaDataset, str]:
     handle.seek(132 if start[128:132] == b"DICM" else 0)
     begins = handle.tell()
     meta = FileMetaDataset(_parsed(handle, True, lambda tag, vr, length: tag >> 16 != 2))
-    _parsed(handle, False, lambda tag, vr, length: tag >> 16 != 0)  # what a network message may have left there
+    _parsed(
+        handle, False, lambda tag, vr, length: tag >> 16 != 0 or not length
+    )  # what a network message may have left there
     stated = text(meta, "TransferSyntaxUID")
     if stated:
         return meta, stated
