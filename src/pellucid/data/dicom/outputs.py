@@ -16,6 +16,7 @@ from pellucid.data.dicom.segmentation import HALF, Threshold, segmentation
 from pellucid.data.dicom.source import source_of
 from pellucid.data.dicom.structured_report import Shown, structured_report
 from pellucid.data.images import MedicalImage
+from pellucid.data.quiet import quiet_loggers
 from pellucid.data.views import Shown as Look
 from pellucid.errors import expected, unknown_name
 
@@ -48,6 +49,7 @@ class Wanted:
 EVERYTHING = Wanted()
 
 
+@quiet_loggers()
 def write_objects(
     image: MedicalImage, maps: Sequence[Map], about: About, out: Path, name: str, wanted: Wanted = EVERYTHING
 ) -> Written:
