@@ -500,6 +500,31 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     assert not only(tmp_path).volume
 
 
+def test_small_animals_have_small_steps(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, [0, 0.005, 0.01, 0.015], spacing=(0.005, 0.005))
+    assert only(tmp_path).files == tuple(paths)
+    assert read_image(tmp_path).spacing == pytest.approx((0.005, 0.005, 0.005), rel=1e-3)
+
+
+def test_paths_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_series(tmp_path / "a", [0, 2, 4])
+    write_series(
+        tmp_path / "b",
+        [6, 8, 10],
+        seed=1,
+        change=lambda each, index: setattr(each, "SOPInstanceUID", f"{ROOT}.6.{index}"),
+    )
+    monkeypatch.chdir(tmp_path)
+    (series,) = scan([Path("a"), tmp_path / "b"]).series
+    assert series.folder == tmp_path
+    assert read_image(series.path).pixels.shape == (1, 6, 5, 7)
+    (series,) = scan([Path()]).series
+    assert series.path == Path(f"#{series.name}")
+    assert read_image(series.path).pixels.shape == (1, 6, 5, 7)
+    for part in (series.uid, series.patient, series.study):
+        assert part not in repr(series)
+
+
 def test_pixels_of_threads_and_of_one_are_equal(tmp_path: Path) -> None:
     paths = write_series(tmp_path, np.arange(0, 40, 2).tolist())
     np.testing.assert_array_equal(read_image(tmp_path).pixels, read_image(tmp_path).pixels)

@@ -91,7 +91,7 @@ class Native:
     intercept: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Header:
     """What a file says; "" and None for what it doesn't. `telling` holds TELLING's raw values, then b-values."""
 

@@ -42,11 +42,11 @@ class Series:
 
     folder: Path
     name: str
-    uid: str
-    study: str
+    uid: str = field(repr=False)
+    study: str = field(repr=False)
     patient: str = field(repr=False)
     modality: str
-    description: str
+    description: str = field(repr=False)
     files: tuple[Path, ...]
     volume: bool
     notes: tuple[str, ...] = ()
@@ -119,7 +119,7 @@ def _files(paths: Sequence[Path]) -> list[Path]:
 
 
 def _series(uid: str, headers: Sequence[Header], damaged: Mapping[Path, int]) -> list[Series]:
-    folder = Path(os.path.commonpath([each.path.parent for each in headers]))
+    folder = _common({each.path.parent for each in headers})
     found = []
     for number, stack in enumerate(stacks_of(headers, _digest), start=1):
         first = stack.headers[0]
@@ -143,6 +143,14 @@ def _series(uid: str, headers: Sequence[Header], damaged: Mapping[Path, int]) ->
             )
         )
     return found
+
+
+def _common(folders: Iterable[Path]) -> Path:
+    """The deepest folder that holds all of them."""
+    listed = list(folders)
+    if len({each.is_absolute() for each in listed}) > 1:
+        listed = [each.absolute() for each in listed]
+    return Path(os.path.commonpath(listed))
 
 
 def _digest(header: Header) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from pellucid.data.dicom.geometry import normal_of
 from pellucid.data.dicom.scan import PROJECTIONS, TELLING, Header
 
-NEAR = 0.01  # mm within which places are one place
+NEAR = 0.01  # mm within which places are one place, where pixels aren't far smaller than a millimetre
 OFF_GRID = 0.01  # of a step, by which a slice may lie off the grid
 TURNED = 1e-3  # of a direction cosine, by which slices of one stack may differ
 B_VALUE = "b-value"
@@ -44,7 +44,7 @@ _LOCALIZERS = {"LOCALIZER", "SCOUT", "SURVEY", "TOPOGRAM"}
 Digest = Callable[[Header], Hashable]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Stack:
     """Headers in the order of their places. `refusal` says why slices that should be a volume are none.
 
@@ -229,13 +229,13 @@ def _stacked(headers: list[Header], digest: Digest, notes: tuple[str, ...] = ())
 
 def _ordered(headers: Iterable[Header]) -> list[Header]:
     listed = list(headers)
-    order = np.lexsort((np.arange(len(listed)), along_normal(listed).round(4)))
+    order = np.lexsort((np.arange(len(listed)), along_normal(listed).round(6)))
     return [listed[place] for place in order]
 
 
 def _at_places(headers: Sequence[Header]) -> list[list[Header]]:
     """Slices in their order, those at one place together."""
-    steps = np.diff(along_normal(headers)) > NEAR
+    steps = np.diff(along_normal(headers)) > _near(headers)
     starts = [0, *(np.flatnonzero(steps) + 1).tolist(), len(headers)]
     return [list(headers[start:end]) for start, end in itertools.pairwise(starts)]
 
@@ -296,6 +296,11 @@ def _runs(headers: Sequence[Header], here: Sequence[Sequence[Header]]) -> dict[s
     }
 
 
+def _near(headers: Sequence[Header]) -> float:
+    assert headers[0].pixel_spacing is not None
+    return min(NEAR, 0.1 * min(headers[0].pixel_spacing))
+
+
 def _in_words(name: str) -> str:
     return "".join(
         f" {letter.lower()}" if letter.isupper() and not name.isupper() else letter for letter in name
@@ -313,10 +318,10 @@ def _on_grid(headers: Sequence[Header], notes: tuple[str, ...]) -> Stack:
     index = np.concatenate([[0], np.cumsum(counts)])
     step = (own[-1] - own[0]) / index[-1]
     off = np.abs(own - own[0] - index[:, None] * step).max()
-    bound = max(NEAR, OFF_GRID * least)
+    bound = max(_near(headers), OFF_GRID * least)
     if off > bound:
         straight = np.abs(own - own[0] - np.outer(along - along[0], step / (along[-1] - along[0]) * index[-1])).max()
-        if straight > max(NEAR, bound):
+        if straight > bound:
             told = (
                 f"its slices don't lie behind each other, but up to {straight:.3g} mm off the line from first to last"
             )
