@@ -37,9 +37,9 @@ def burned(picture: np.ndarray, random: np.random.Generator, *, faint: bool = Fa
     if dark and len(picture) == 3 and random.random() < 0.5:
         level[2] = 0.0
     if faint:
-        level = picture.mean(axis=(1, 2)) + 12
+        level = picture.mean(axis=(1, 2)) + 24
     values = (picture * (1 - share) + level[:, None, None] * share).round().astype(np.uint8)
-    if random.random() < 0.4:
+    if random.random() < 0.4 and not faint:
         buffer = io.BytesIO()
         shown = values[0] if len(values) == 1 else np.moveaxis(values, 0, -1)
         Image.fromarray(shown).save(buffer, "JPEG", quality=int(random.integers(80, 96)))

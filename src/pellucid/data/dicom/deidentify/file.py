@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from pellucid.data.dicom.deidentify.profile import REGISTERED, Choices
 from pellucid.data.dicom.deidentify.pseudonyms import Pseudonyms
 from pellucid.data.dicom.deidentify.review import picture_of
 from pellucid.data.dicom.elements import text
-from pellucid.data.dicom.headers import open_dataset
+from pellucid.data.dicom.headers import open_file
 from pellucid.data.whole import DecodeError
 
 _COUNTED = {
@@ -107,7 +108,11 @@ def load(data: bytes) -> Dataset:
         raise DecodeError("the file is empty")
     if data[128:132] != b"DICM" and data[:2] not in _STARTS:
         raise DecodeError("not a DICOM file")
-    dataset = open_dataset(data)
+    open_file(data)  # which bounds what may be inflated, and sees whether it can be parsed at all
+    try:
+        dataset = pydicom.dcmread(io.BytesIO(data), force=True)
+    except Exception as error:
+        raise DecodeError("its header is damaged") from error
     if _DIRECTORY in (text(dataset.file_meta, "MediaStorageSOPClassUID"), text(dataset, "SOPClassUID")):
         raise DecodeError("a DICOMDIR, an index of other files; make a new one for the result")
     syntax = syntax_of(dataset)

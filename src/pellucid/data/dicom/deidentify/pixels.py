@@ -14,7 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 from pellucid.data.dicom.colour import coloured, palette_of
 from pellucid.data.dicom.decode import stored_values
 from pellucid.data.dicom.deidentify.burned_in import Box
-from pellucid.data.dicom.headers import file_of
+from pellucid.data.dicom.headers import DicomFile
 from pellucid.data.dicom.layout import PALETTE, layout_of
 
 _PIXELS = 0x7FE00010
@@ -134,7 +134,10 @@ def frames_of(dataset: Dataset) -> np.ndarray | None:
     """
     if "PixelData" not in dataset or int(dataset.get("BitsAllocated") or 0) == 1:
         return None
-    file = file_of(dataset)
+    element = dataset[_PIXELS]
+    pixels = memoryview(element.value or b"")
+    syntax = dataset.file_meta.TransferSyntaxUID
+    file = DicomFile(dataset, syntax, len(pixels), "PixelData", element.VR, pixels, syntax.is_encapsulated)
     layout = layout_of(file)
     return stored_values(file, layout, range(layout.frames))
 
