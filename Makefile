@@ -39,6 +39,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/bench_precision.py
 	$(BIN)/python benchmarks/bench_road.py
 	$(BIN)/python benchmarks/bench_metrics.py
+	$(BIN)/python benchmarks/bench_dicom.py
 
 wheel-test: $(VENV)/.installed-dev
 	PYTHON=$(PYTHON) BUILD=$(BIN)/python sh tools/wheel_test.sh

@@ -64,7 +64,8 @@ def picture_view(image: MedicalImage, values: npt.ArrayLike, shown: Shown, towar
     if image.orientation is not None:
         to_right_front_head = np.reshape(image.orientation, (2, 3)) * (-1, -1, 1)
         right, down = letters(to_right_front_head[0]), letters(to_right_front_head[1])
-    return View(to_picture(np.moveaxis(shown.greys, 0, -1)), array, spacing, (_opposite(right), right, _opposite(down), down))
+    sides = _opposite(right), right, _opposite(down), down
+    return View(to_picture(np.moveaxis(shown.greys, 0, -1)), array, spacing, sides)
 
 
 def volume_views(image: MedicalImage, values: npt.ArrayLike, shown: Shown, voxel: Sequence[int]) -> list[View]:

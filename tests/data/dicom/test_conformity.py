@@ -68,6 +68,7 @@ SOURCES: dict[str, Callable[[Path], Made]] = {
 }
 PLACED = {"CT, oblique", "CT, tilted", "CT, one slice", "MR", "PT", "MR, enhanced", "CT_small", "MR_small"}
 PLACED |= {"MR_small, big endian"}
+LARGE = {"CR, RG3", "CR of RSNA", "SC, colour", "NM", "US, two frames"}
 
 
 def smooth(shape: tuple[int, ...]) -> np.ndarray:
@@ -94,7 +95,7 @@ def written(at: Path, source: str, name: str = "a") -> tuple[MedicalImage, list[
     return image, list(made.files)
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in SOURCES])
 def test_no_checker_finds_an_error_that_the_source_did_not_have(tmp_path: Path, source: str) -> None:
     image, files = written(tmp_path, source)
     assert sorted({path.name.split(".")[-2] for path in files}) == sorted(KINDS)

@@ -24,14 +24,14 @@ def stored_values(file: DicomFile, layout: Layout, places: Sequence[int]) -> np.
     if file.syntax in NATIVE:
         if file.encapsulated:
             raise DecodeError("(0002,0010) TransferSyntaxUID says that its pixels are plain, but they are encapsulated")
-        return _native(file.pixels, file, layout, places)
+        return _native(file.pixels, file, layout, places, layout.frames)
     if file.syntax in (DEFLATED_FRAMES, ENCAPSULATED_NATIVE):
         groups = frames_of(file, layout.frames)
         length = -(-layout.frame_bits // 8)
         parts = [joined(file.pixels, groups[place]) for place in places]
         if file.syntax == DEFLATED_FRAMES:
             parts = [inflated(part, length) for part in parts]
-        return np.concatenate([_native(memoryview(part), file, layout, [0]) for part in parts])
+        return np.concatenate([_native(memoryview(part), file, layout, [0], 1) for part in parts])
     decoder = decoder_of(file.syntax)
     if not file.encapsulated:
         raise DecodeError("(0002,0010) TransferSyntaxUID says that its pixels are encapsulated, but they aren't")
@@ -67,12 +67,12 @@ def _damage_told(place: int, frames: int) -> Iterator[None]:
         raise DecodeError(f"the compressed pixels{where} are damaged") from error
 
 
-def _native(pixels: memoryview, file: DicomFile, layout: Layout, places: Sequence[int]) -> np.ndarray:
-    """Frames of uncompressed pixels (PS3.5, section 8)."""
-    if len(pixels) * 8 < layout.frame_bits * (max(places) + 1) or len(
-        pixels
-    ) * 8 < layout.frame_bits * layout.frames * (file.syntax in NATIVE):
-        need = -(-layout.frame_bits * layout.frames // 8)
+def _native(
+    pixels: memoryview, file: DicomFile, layout: Layout, places: Sequence[int], frames: int
+) -> np.ndarray:  # fmt: skip
+    """Those at `places` of uncompressed `frames` (PS3.5, section 8)."""
+    need = -(-layout.frame_bits * frames // 8)
+    if len(pixels) < need:
         raise DecodeError(f"the file is truncated: {len(pixels):,} bytes of pixels, of {need:,}")
     swapped = file.syntax == BIG and file.vr == "OW" and layout.allocated <= 8
     if swapped:  # bytes in words of 16 bits
@@ -83,10 +83,9 @@ def _native(pixels: memoryview, file: DicomFile, layout: Layout, places: Sequenc
         return np.stack([_unpacked(pixels, layout, place) for place in places])
     dtype = layout.dtype.newbyteorder(">" if file.big_endian else "<")
     size = layout.frame_bits // layout.allocated
-    if len(places) == layout.frames:
-        flat = np.frombuffer(pixels, dtype, size * layout.frames).reshape(layout.frames, size)
-    else:
-        flat = np.stack([np.frombuffer(pixels, dtype, size, place * size * dtype.itemsize) for place in places])
+    flat = np.frombuffer(pixels, dtype, size * frames).reshape(frames, size)
+    first, behind = min(places), max(places) + 1
+    flat = flat[first:behind] if list(places) == list(range(first, behind)) else flat[list(places)]
     flat = _stored_bits(flat.astype(layout.dtype, copy=False), layout)
     if layout.samples == 1:
         return flat.reshape(len(places), 1, layout.rows, layout.columns)

@@ -128,7 +128,7 @@ def code_of(name: str, meaning: str = "") -> CodedConcept:
     """A name in the private scheme; a code has 16 characters at most (PS3.5, 6.2), so that a long one is cut short.
 
     >>> code_of("grad-cam").value, code_of("grad-cam-plus-plus").value
-    ('grad-cam', 'grad-cam--dc8cf7')
+    ('grad-cam', 'grad-cam--0fdcf5')
     """
     plain = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_.+") else "-" for letter in name)
     if plain != name or len(plain) > 16:

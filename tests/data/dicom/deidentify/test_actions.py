@@ -10,12 +10,12 @@ import pytest
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
-from references.deidentified import CT, SECRET, VALUES, everything, expected_action, table, tags_of, types_of, vr_of
 
 from pellucid.data.dicom.deidentify.actions import Cleaner, identity_of
 from pellucid.data.dicom.deidentify.identifiers import texts_of, walk
 from pellucid.data.dicom.deidentify.profile import Choices
 from pellucid.data.dicom.deidentify.pseudonyms import Pseudonyms, moved_date
+from references.deidentified import CT, SECRET, VALUES, everything, expected_action, table, tags_of, types_of, vr_of
 
 NAMES = Pseudonyms(bytes(range(32)))
 CHOICES = [

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from pydicom._dicom_dict import DicomDictionary
-from references.deidentified import CT, expected_action, standard, table, tags_of, types_of, vr_of
 
 from pellucid.data.dicom.deidentify.profile import KEEP, Choices, action_of, resolved, rule_for, rules, type_of
 from pellucid.errors import InputError
+from references.deidentified import CT, expected_action, standard, table, tags_of, types_of, vr_of
 
 WORDS = {"X": "remove", "Z": "empty", "D": "dummy", "U": "uid", "K": "keep", "C": "clean", "shift": "shift"}
 CLASSES = (

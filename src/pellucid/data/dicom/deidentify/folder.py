@@ -156,7 +156,7 @@ def check_pairs(
     form = form and has_form_checker()
     with _Quiet(), heard(show_progress, "reading back", 2 * len(pairs)) as advance:
         for path, _ in pairs:  # first all names, since one patient's may stand in another's file
-            own = identifiers_of(load(path.read_bytes(), pixels=False), job.choices)
+            own = identifiers_of(load(path.read_bytes()), job.choices)
             others.words |= {word: keyword for word, keyword in own.words.items() if keyword in _PATIENTS}
             others.whole |= {value: keyword for value, keyword in own.whole.items() if keyword in _PATIENTS}
             advance(1)

@@ -85,7 +85,7 @@ def dicom_bases(folders: Sequence[Path], most: int = 60_000) -> list[list[bytes]
                 dataset.PatientName = SECRET.decode()
                 file = io.BytesIO()
                 dataset.save_as(file)
-            except Exception:  # of files that pydicom can't write again, others will do
+            except Exception:  # noqa: BLE001 - of files that pydicom can't write again, others will do
                 continue
             kind = dataset.file_meta.get("TransferSyntaxUID", "") if "PixelData" in dataset else ""
             found.setdefault(kind, []).append(file.getvalue())
@@ -107,8 +107,8 @@ def elements_of(data: bytes) -> list[Element]:
     """The top-level elements of a file, as far as pydicom follows them."""
     try:
         dataset = pydicom.dcmread(io.BytesIO(data), force=True)
-        raw = [dataset.get_item(tag) for tag in dataset.keys()]
-    except Exception:  # of what is too damaged for that, any bytes are changed
+        raw = [dataset.get_item(tag) for tag in list(dataset.keys())]
+    except Exception:  # noqa: BLE001 - of what is too damaged for that, any bytes are changed
         return []
     found = []
     for each in raw:
@@ -231,13 +231,13 @@ def _deflated(generator: Generator, data: bytearray) -> bytearray:
     try:
         meta = pydicom.filereader.read_preamble(file := io.BytesIO(bytes(data)), False), file
         about = pydicom.filereader._read_file_meta_info(meta[1])
-    except Exception:  # what is damaged already stays so
+    except Exception:  # noqa: BLE001 - what is damaged already stays so
         return data
     about.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
     head = pydicom.filebase.DicomBytesIO()
     try:
         pydicom.filewriter.write_file_meta_info(head, about)
-    except Exception:  # likewise
+    except Exception:  # noqa: BLE001 - likewise
         return data
     pack = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
     body = pack.compress(bytes(data[meta[1].tell() :]))

@@ -61,7 +61,7 @@ def main(folder: Path, first: int, last: int, step: int) -> None:
             begun = time.perf_counter()
             try:
                 what = outcome(path)
-            except Exception as error:  # any other error is what is looked for
+            except Exception as error:  # noqa: BLE001 - any other error is what is looked for
                 what = f"{type(error).__name__}: {error}"
             taken = time.perf_counter() - begun
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
