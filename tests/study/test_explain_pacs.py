@@ -57,6 +57,7 @@ def way(request: pytest.FixtureRequest, orthanc: Orthanc) -> tuple[str, Access]:
     return (orthanc.web, WEB) if request.param == "dicomweb" else (orthanc.dicom, DICOM)
 
 
+@pytest.mark.parametrize("way", ["dicomweb", pytest.param("dimse", marks=pytest.mark.slow)], indirect=True)
 def test_a_volume_is_explained_and_its_objects_come_back_equal(
     way: tuple[str, Access], orthanc: Orthanc, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -15,7 +15,7 @@ import requests
 from dicomweb_client.api import DICOMwebClient
 from pynetdicom.dsutils import split_dataset
 
-from pellucid.data.pacs import Query, connect, fetch_study, find_studies, store_files
+from pellucid.data.pacs import Pacs, Query, connect, fetch_study, find_studies, store_files
 from servers.orthanc import DICOM, PASSWORD, TITLE, USER, WEB, Orthanc, free_port, listens
 from servers.studies import slice_of, uid, write
 
@@ -63,8 +63,8 @@ def test_dicomweb_client_finds_and_fetches_the_same(orthanc: Orthanc, study: lis
         assert not ours
 
 
-def fetch(pacs: object, folder: Path) -> tuple[Path, ...]:
-    return fetch_study(pacs, uid("s"), folder / "out").files  # type: ignore[arg-type]
+def fetch(pacs: Pacs, folder: Path) -> tuple[Path, ...]:
+    return fetch_study(pacs, uid("s"), folder / "out").files
 
 
 def test_dcmtk_finds_and_gets_the_same(orthanc: Orthanc, study: list[Path], tmp_path: Path) -> None:
