@@ -108,7 +108,7 @@ def test_unknown_orientation_changes_nothing(colours: np.ndarray) -> None:
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UnreadableFileError, match="No such file"):
         read_image(tmp_path / "none.png")
-    with pytest.raises(UnreadableFileError, match="directory"):
+    with pytest.raises(UnreadableFileError, match="a folder without DICOM images"):
         read_image(tmp_path)
     with pytest.raises(UnreadableFileError, match="null"):
         read_image("a\0b.png")

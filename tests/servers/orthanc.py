@@ -33,6 +33,12 @@ end
 """
 
 
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the command line try again at once."""
+    *others, _ = Access.__init__.__defaults__  # type: ignore[misc]
+    monkeypatch.setattr(Access.__init__, "__defaults__", (*others, 0.001))
+
+
 @functools.cache
 def program() -> str:
     """Orthanc's path; the test is skipped where it can't be had."""
@@ -93,6 +99,8 @@ class Orthanc:
         return f"{scheme}://{TITLE}@127.0.0.1:{self.dicom_port}"
 
     def start(self) -> None:
+        if self.process is not None:
+            return
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [program(), self.folder / "orthanc.json"], stdout=log, stderr=log, stdin=subprocess.DEVNULL

@@ -20,7 +20,7 @@ from pellucid.data.transforms import prepare
 from pellucid.errors import UnreadableFileError
 from pellucid.models.checkpoints import ModelCard
 from pellucid.study.explain_files import Question, explain_files
-from pellucid.study.explain_volumes import planes
+from pellucid.study.explain_volumes import Shown, planes
 
 SHAPE = (20, 26, 17)
 # turned about two axes, steps of three sizes, and left-handed
@@ -157,7 +157,8 @@ def test_right_is_on_the_left_front_and_head_above_however_voxels_are_stored() -
     for codes, found in pictures.items():
         for one, other in zip(found, pictures["RAS"], strict=True):
             np.testing.assert_array_equal(one, other, err_msg=codes)
-    axial, coronal, sagittal = pictures["RAS"][:3]
+    look = Shown.of(scene("LPS")).look
+    axial, coronal, sagittal = (look.plane(axis, (5, 9, 5)[axis], 280, marks=False) for axis in range(3))
     for picture, axis, brightest in (
         (axial, 1, 255),  # right
         (axial, 0, 178),  # front

@@ -219,7 +219,7 @@ def write_section(found: Evaluated, output: Path, title: str, *, judged: bool = 
     table = found.scores.drop(columns="image")
     samples = found.samples.assign(image=names)
     if not judged:
-        return write_evaluation(table, output, samples=samples, title=title, curves=found.curves)
+        return write_evaluation(table, output, samples=samples, title=title, curves=found.curves, shown=found.shown)
     said = verdicts(found.scores, found.samples["probability"].tolist())
     counts = said["verdict"].value_counts()
     typer.echo("maps: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
@@ -232,4 +232,5 @@ def write_section(found: Evaluated, output: Path, title: str, *, judged: bool = 
         thresholds=thresholds,
         title=title,
         curves=found.curves,
+        shown=found.shown,
     )

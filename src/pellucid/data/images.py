@@ -56,7 +56,10 @@ _DECODER_ERRORS = (
 
 
 def read_image(path: str | Path, index: int | None = None) -> MedicalImage:
-    """Read a PNG, JPEG, TIFF, BMP or NIfTI file; the format is told by the content, not by the ending.
+    """Read a picture or a volume; the format is told by the content, not by the ending.
+
+    Taken are PNG, JPEG, TIFF, BMP, DICOM, NIfTI, NRRD and MetaImage files, a folder that holds one DICOM series, and
+    `FOLDER/#NAME` for one of several.
 
     Grey stays grey (1, H, W) and colour RGB (3, H, W), in the stored type: 8 and 16 bits, for TIFF also signed, 32
     bits and float. One bit becomes 0 and 255, a palette and CMYK become RGB, alpha is dropped, the EXIF
@@ -65,7 +68,11 @@ def read_image(path: str | Path, index: int | None = None) -> MedicalImage:
     A NIfTI volume (.nii, .nii.gz) is (1, D, H, W) with its axes as they are stored: voxel (i, j, k) of the file is
     `pixels[0, i, j, k]`, and `affine @ (i, j, k, 1)` is its place. It keeps the stored type; where the header has a
     slope and an intercept, they are applied, in float32 (float64 from 32 bits on). Of a file with several volumes
-    `index` picks one.
+    `index` picks one. NRRD (.nrrd) and MetaImage (.mha, .mhd) are read in the same way.
+
+    DICOM pixels are in the units of the file, after its modality LUT. A series is (1, D, H, W): slices along their
+    normal, rows, columns. Of a file of many frames `index` picks one; without it, it is a volume if it says where they
+    lie.
 
     Raises UnreadableFileError that names the file and the reason when it is missing, empty, truncated, damaged,
     of another format, larger than 67,108,864 pixels or 536,870,912 voxels, when it holds values that are not finite,

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pellucid.data.images import MedicalImage
+from pellucid.data.intensity import window_used
 from pellucid.data.windows import Window, is_window, pick_window
 
 
@@ -42,12 +43,11 @@ def window_shown(image: MedicalImage, intensity: str = "dtype") -> Window | None
 
 def scaling_words(image: MedicalImage, intensity: str) -> str:
     """By which window, or from where to where, values become [0, 1] before a network, in words."""
+    window = window_used(image, intensity)
+    if window is not None:
+        return window.text()
     if intensity == "image":
-        return f"from the image's own least to its greatest value, {image.pixels.min():g} to {image.pixels.max():g}"
-    if is_window(intensity):
-        return pick_window(intensity, image.pixels, image.windows).text()
-    if image.window is not None:
-        return image.window.text()
+        return f"from its own least to its greatest value, {image.pixels.min():g} to {image.pixels.max():g}"
     if image.pixels.dtype.kind == "f":
         return "from 0 to 1"
     limits = np.iinfo(image.pixels.dtype)

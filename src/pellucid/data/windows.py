@@ -50,7 +50,10 @@ class Window:
         """What stands beside a picture, such as "lung window, -600/1500"."""
         if self.table is not None:
             return f"{self.name} window, a table of {len(self.table)} greys"
-        return f"{self.name} window, {self.centre:g}/{self.width:g}"
+        # finer than a thousandth of the width nothing is seen
+        digits = 3 - math.floor(math.log10(self.width)) if self.width > 0 else 3
+        centre, width = (round(each, digits) + 0.0 for each in (self.centre, self.width))
+        return f"{self.name} window, {centre:g}/{width:g}"
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Values as grey in [0, 1], float32."""

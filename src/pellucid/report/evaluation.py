@@ -15,6 +15,7 @@ from pellucid.metrics import METRICS
 from pellucid.metrics.lesions import Froc
 from pellucid.report.about import method_terms
 from pellucid.report.diagram import rank_diagram
+from pellucid.report.evaluated_volumes import ShownPart, shown_part
 from pellucid.report.figures import Drawn
 from pellucid.report.froc import FrocPart, froc_part
 from pellucid.report.names import counted, listed, method_title, metric_title, number, p_value, percent
@@ -37,6 +38,7 @@ from pellucid.report.ranked import (
     verdict_counts,
     verdict_table,
 )
+from pellucid.report.scroll import script
 from pellucid.report.tables import Cell, Table
 from pellucid.study.ranking import MetricRanking, Rankings, by_place, rank_methods
 
@@ -102,6 +104,7 @@ def write_evaluation(
     thresholds: str = "",
     title: str = "Evaluation",
     curves: Mapping[str, Froc] | None = None,
+    shown: Sequence[tuple[int, Path]] = (),
 ) -> Path:
     """Write `index.html`, which needs nothing else, and its tables as CSV into a folder; returns the HTML file.
 
@@ -116,6 +119,7 @@ def write_evaluation(
         thresholds: what the verdicts were drawn by, in sentences.
         title: of the page.
         curves: the free-response ROC curve of each method.
+        shown: of volumes, the place among the samples and the file of each that can be scrolled through.
 
     Raises:
         InputError: tables that don't fit; says which column or sample.
@@ -136,7 +140,8 @@ def write_evaluation(
     for name, sheet in sheets.items():
         write_table(output / f"{name}.csv", sheet)
     path = output / "index.html"
-    write_text(path, _page(rankings, facts, verdicts, table, (title, thresholds), froc_part(curves or {})))
+    seen = shown_part(shown, facts, verdicts)
+    write_text(path, _page(rankings, facts, verdicts, table, (title, thresholds), froc_part(curves or {}), seen))
     return path
 
 
@@ -147,6 +152,7 @@ def _page(
     table: pd.DataFrame,
     texts: tuple[str, str],  # the title, and what the verdicts were drawn by
     froc: FrocPart | None,
+    shown: ShownPart | None,
 ) -> str:
     title, thresholds = texts
     methods = [str(name) for name in dict.fromkeys(table["method"])]
@@ -177,6 +183,8 @@ def _page(
         evidence_table=None if verdicts is None else evidence_table(verdicts, titles),
         families=families,
         froc=froc,
+        shown=shown,
+        scroll_script="" if shown is None else script(),
         missing=missing_table(rankings.missing),
         glossary=[_term(metric) for metric in metrics if metric.partition("[")[0] in METRICS],
         methods=method_terms(methods),

@@ -24,13 +24,14 @@ from pellucid.report.volumes import PLANES_NOTE, Seen, SeenMap, example, planes,
 
 WIDTH = 160
 SMALL = 112
+EIGHT_BITS = "the whole range of the stored type, 0 to 255"
 
 
 @dataclass(frozen=True)
 class Strip:
     """One image of the gallery with its overlays; `right` says whether the prediction was.
 
-    A volume is scrolled through, and said to be shown by its `window`.
+    `window` says how it is shown where that must be said; a volume is scrolled through.
     """
 
     label: str
@@ -73,12 +74,22 @@ def examples(dataset: DatasetResult) -> list[Group]:
     for label in dataset.classes:
         chosen = [index for index, name in enumerate(labels) if name == label]
         pictures = [
-            drawn(small_example(arrays, attributes, index), f"Example {number} of the class {label}")
+            drawn(
+                small_example(arrays, attributes, index),
+                f"Example {number} of the class {label}",
+                window_words(attributes, index),
+            )
             for number, index in enumerate(chosen, start=1)
         ]
         if pictures:
             groups.append(Group(label, pictures, wide="volumes" in arrays))
     return groups
+
+
+def window_words(attributes: Mapping[str, Any], index: int) -> str:
+    """By which window a picture that was kept is shown; "" where it has 8 bits, which are shown as they are."""
+    words = str(attributes["scaling"][index]) if "scaling" in attributes else ""
+    return "" if words == EIGHT_BITS else words
 
 
 def small_example(
@@ -116,23 +127,22 @@ def gallery(dataset: DatasetResult, model: str, per_kind: int = 1, page_bytes: i
                 mask = np.asarray(arrays["masks"][index]) if "masks" in arrays and bool(known["has_mask"]) else None
                 image = as_seen(np.asarray(arrays["volumes" if volumes else "images"][index]), enhancement)
                 found = _maps(maps, row, signed, _said(cell, known["sample"]))
-                strip = _strip(known)
+                strip, words = _strip(known), window_words(attributes, index)
                 of = f"{strip.label} predicted as {strip.predicted}"
                 if volumes:
                     seen = Seen(image[0], np.array(attributes["affines"][index]), found, mask)
                     name = f"{dataset.name}-{model}-{row}"
                     scroll = scrolled(seen, name, page_bytes // len(chosen))
-                    window = str(attributes["scaling"][index])
-                    strips.append(replace(strip, pictures=planes(seen, of), scroll=scroll, window=window))
+                    strips.append(replace(strip, pictures=planes(seen, of), scroll=scroll, window=words))
                 else:
-                    strips.append(replace(strip, pictures=_pictures(image, mask, found, of)))
+                    strips.append(replace(strip, pictures=_pictures(image, mask, found, of), window=words))
         if strips:
             several = len(dataset.of_model(model)) > 1
             note = (f" Fold {cell.fold}." if several else "") + (
                 "" if enhancement == NONE else f" Images are shown as {enhancement} leaves them."
             )
             note += PLANES_NOTE if volumes else ""
-            return Gallery(model, strips, _scales(signed.values()), note)
+            return Gallery(model, strips, scales(signed.values()), note)
     return None
 
 
@@ -205,17 +215,18 @@ def _said(cell: CellResult, sample: str) -> dict[str, str]:
     }
 
 
-def _scales(signed: Iterable[bool]) -> list[Drawn]:
+def scales(signed: Iterable[bool]) -> list[Drawn]:
+    """The colour scales of maps, of which some are signed."""
     kinds = set(signed)
-    scales = []
+    found = []
     if False in kinds:
-        scales.append(
+        found.append(
             drawn(legend(), "Colour scale from no evidence to the map’s maximum", "0 | the map’s maximum", exact=True)
         )
     if True in kinds:
         alt = "Colour scale of signed maps, from evidence against to evidence for the class"
-        scales.append(drawn(legend(signed=True), alt, "against | for the class", exact=True))
-    return scales
+        found.append(drawn(legend(signed=True), alt, "against | for the class", exact=True))
+    return found
 
 
 def _enlarged_mask(mask: np.ndarray, shown: Picture) -> np.ndarray:

@@ -99,6 +99,7 @@ def _data(
         "shape": size,
         "steps": [round(step, 4) for step in steps],
         "slices": upright.shape,
+        "affine": [] if grid.affine is None else grid.affine[:3].round(3).tolist(),
         "sides": upright.sides,
         "bars": [bar_length(extents[axis]) for axis in across],
         "image": _sprite(np.rint(grid.bring(grey.astype(np.float32))).astype(np.uint8), quality),

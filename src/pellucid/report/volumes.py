@@ -77,4 +77,4 @@ def scrolled(seen: Seen, name: str, share: int) -> Scroll:
 def example(grey: npt.NDArray[np.uint8], affine: npt.NDArray[np.float64]) -> Picture:
     """A volume (D, H, W) in its three middle planes, small."""
     look = Look.of(grey, affine)
-    return look.three([length // 2 for length in look.upright.shape], SMALL)
+    return look.three([length // 2 for length in look.upright.shape], SMALL, bar=False)

@@ -209,9 +209,7 @@ class StudyConfig(Section):
                     check_volume_size(name, dataset.image_size)
         flat = [each for each in self.enhancements if "2d" in ENHANCEMENTS.resolve(each).entry.needs]
         if True in kinds and flat:
-            raise ValueError(
-                f"enhancements: expected such as take volumes, got {flat[0]!r}, which takes pictures only."
-            )
+            raise ValueError(f"enhancements: expected those of volumes, got {flat[0]!r}, which takes pictures only.")
         return self
 
     @model_validator(mode="after")

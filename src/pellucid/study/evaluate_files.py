@@ -19,6 +19,8 @@ from pellucid.attribution.families import is_control
 from pellucid.attribution.targets import class_logits
 from pellucid.data.images import read_image
 from pellucid.data.labels import labels_of
+from pellucid.data.resample import Geometry
+from pellucid.data.shown import scaling_words
 from pellucid.errors import InputError, UnreadableFileError, expected
 from pellucid.files import write_json, write_table
 from pellucid.metrics.block import EMPTY_ANATOMY, EMPTY_MASK, NO_BOX
@@ -39,6 +41,8 @@ from pellucid.study.evaluate_summary import (
 from pellucid.study.explain_files import class_names, model_record, tell_coarse
 from pellucid.study.known_images import KnownImage, ListedImage, known_of, list_images
 from pellucid.study.saved_maps import SavedMap, SavedMaps, open_maps
+from pellucid.study.shown_volumes import NAME as SHOWN
+from pellucid.study.shown_volumes import keep_shown
 from pellucid.training.predict import as_wanted, frame_of, image_files
 
 KEPT = ".values"  # in the output: what a stopped run goes on from
@@ -65,6 +69,8 @@ class Evaluated:
     problems: tuple[str, ...]
     left_out: tuple[str, ...]
     curves: Mapping[str, Froc]
+    shown: tuple[tuple[int, Path], ...] = ()
+    """Of volumes, the number and the file of each that the page shows, which `read_shown` reads."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ class _Read:
     listed: ListedImage
     image: Tensor
     known: KnownImage
+    lies: Geometry
 
 
 @dataclass
@@ -129,7 +136,7 @@ def evaluate_files(
     check_target(question.target, classes)
     weights = digest(network)
     labels = [each if isinstance(each, str) else each.label for each in question.methods]
-    saved = None if question.maps is None else open_maps(question.maps, images, weights, labels)
+    saved = None if question.maps is None else open_maps(question.maps, images, weights, labels, frame_of(card))
     scoring = Scoring(
         network=network,
         weights=weights,
@@ -171,6 +178,8 @@ class _Found:
     samples: list[dict[str, Any]] = field(default_factory=list)
     predicted: list[int] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
+    kinds: set[tuple[str, bool]] = field(default_factory=set)
+    shown: list[tuple[int, Path]] = field(default_factory=list)
     detections: dict[str, list[Detections]] = field(default_factory=dict)
 
 
@@ -192,10 +201,29 @@ def _through(images: Sequence[ListedImage], run: _Run, folder: Path, advance: Ad
         found.samples += _samples(fitting, shard, run, len(found.samples))
         found.predicted += shard.logits.argmax(dim=1).tolist()
         found.folders.append(store.folder)
+        if run.card.axes == 3:
+            _show(found, fitting, shard, store, run, advance)
     if not found.samples:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in run.skipped[:3])
         raise UnreadableFileError(f"images: none of {len(images)} can be evaluated. {reasons}")
     return found
+
+
+def _show(found: _Found, read: Sequence[_Read], shard: Shard, store: ShardValues, run: _Run, advance: Advance) -> None:
+    """Keep what the page shows of the volumes of a shard that are the first of their kind."""
+    first = len(found.samples) - len(read)
+    for row, each in enumerate(read):
+        known = found.samples[first + row]
+        kind = (known["label"] or known["predicted"], known["label"] in ("", known["predicted"]))
+        if kind in found.kinds:
+            continue
+        found.kinds.add(kind)
+        path = store.folder / SHOWN.format(row)
+        if not path.exists():
+            mask = None if "mask" in each.known.missing else each.known.mask
+            one = list(store.explanation(advance))[row]
+            keep_shown(path, shard.images[row], each.lies, one, mask, run.card)
+        found.shown.append((first + row, path))
 
 
 def _given(images: Sequence[ListedImage]) -> frozenset[str]:
@@ -241,7 +269,7 @@ def _readable(images: Sequence[ListedImage], run: _Run, advance: Advance) -> Ite
         if run.strict and known.problems:
             raise InputError(known.problems[0])
         run.problems += known.problems
-        yield _Read(listed, prepared, known)
+        yield _Read(listed, prepared, known, Geometry.of(image, scaling_words(image, run.card.intensity)))
 
 
 def _shard(number: int, part: Sequence[_Read], run: _Run, advance: Advance) -> tuple[list[_Read], Shard | None]:
@@ -375,7 +403,9 @@ def _write(output: Path, run: _Run, found: _Found, left_out: tuple[str, ...]) ->
     if curves:
         write_table(output / "froc.csv", froc_table(curves))
     write_json(output / "evaluation.json", _record(run, found, left_out))
-    return Evaluated(scores, known, summary, tuple(run.skipped), tuple(run.problems), left_out, curves)
+    return Evaluated(
+        scores, known, summary, tuple(run.skipped), tuple(run.problems), left_out, curves, tuple(found.shown)
+    )
 
 
 def _record(run: _Run, found: _Found, left_out: tuple[str, ...]) -> dict[str, Any]:

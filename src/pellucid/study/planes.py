@@ -58,10 +58,11 @@ class Look:
         signed: bool | None = None,
         *,
         marks: bool = True,
+        bar: bool = True,
     ) -> Picture:
         """The plane at a `place` across an axis, to the scale at which the volume's longest side has `side` pixels.
 
-        `saliency` (Z, Y, X) is laid over, and `marks` are the letters of the sides and the bar.
+        `saliency` (Z, Y, X) is laid over, and `marks` are the letters of the sides, and a `bar` in mm with them.
         """
         down, across = (each for each in range(3) if each != axis)
         extents = [step * length for step, length in zip(self.upright.steps, self.upright.shape, strict=True)]
@@ -78,10 +79,16 @@ class Look:
         if not marks:
             return picture
         length = bar_length(extents[across])
-        return marked(picture, self.upright.edges(axis), (scale * length, f"{length:g} mm"))
+        return marked(picture, self.upright.edges(axis), (scale * length, f"{length:g} mm") if bar else None)
 
     def three(
-        self, voxel: Sequence[int], side: int, saliency: Values | None = None, signed: bool | None = None
+        self,
+        voxel: Sequence[int],
+        side: int,
+        saliency: Values | None = None,
+        signed: bool | None = None,
+        *,
+        bar: bool = True,
     ) -> Picture:
         """The planes through a voxel (z, y, x) side by side, each in a black square (side, 3 · side + 2 · gap, 3)."""
         gap = max(2, side // 40)
@@ -89,7 +96,7 @@ class Look:
         for axis in range(len(PLANES)):
             left = axis * (side + gap)
             canvas[:, left : left + side] = 0
-            plane = self.plane(axis, int(voxel[axis]), side, saliency, signed)
+            plane = self.plane(axis, int(voxel[axis]), side, saliency, signed, bar=bar)
             top, begin = (side - plane.shape[0]) // 2, left + (side - plane.shape[1]) // 2
             canvas[top : top + plane.shape[0], begin : begin + plane.shape[1]] = plane
         return canvas

@@ -368,17 +368,17 @@ def _write_explained(prepared: Prepared, explain: ExplainSettings, seed: int, fo
 def _seen(
     prepared: Prepared, rows: pd.DataFrame, images: ImageDataset | None = None
 ) -> tuple[dict[str, np.ndarray], dict[str, list[Any]]]:
-    """Images (n, C, H, W) as 8-bit values, as the networks get them but for the normalisation.
+    """Images (n, C, H, W) as 8-bit values, as the networks get them but for the normalisation, and by which window.
 
-    Volumes are "volumes" (n, C, D, H, W), and of each is told by which window, and its affine.
+    Volumes are "volumes" (n, C, D, H, W), and of each its affine is told.
     """
     images = images or prepared.images(rows)
     size, frame = prepared.settings.image_size, prepared.settings.frame
     pixels = np.stack([_bytes(images, position) for position in range(len(rows))])
-    if not isinstance(size, tuple):
-        return {"images": pixels}, {}
     lies = [images.geometry(position) for position in range(len(rows))]
     words = [each.scaling for each in lies]
+    if not isinstance(size, tuple):
+        return {"images": pixels}, {"scaling": words}
     affines = [grid_of(each.shape, each.affine, size, frame).affine for each in lies]
     told = [np.eye(4).tolist() if each is None else each.tolist() for each in affines]
     return {"volumes": pixels}, {"affines": told, "scaling": words}

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from pellucid.attribution import Explanation, load_explanation, resize_maps
 from pellucid.data.images import read_image
+from pellucid.data.resample import Frame, grid_of
+from pellucid.data.transforms import AS_STORED
 from pellucid.errors import InputError, UnreadableFileError, expected, unknown_name
 from pellucid.files import inside, read_json
 from pellucid.study.known_images import ListedImage
@@ -55,7 +57,9 @@ class SavedMaps(Protocol):
         """The maps of an image; raises InputError or UnreadableFileError where there are none that fit it."""
 
 
-def open_maps(path: Path, images: Sequence[ListedImage], weights: str, methods: Sequence[str]) -> SavedMaps:
+def open_maps(
+    path: Path, images: Sequence[ListedImage], weights: str, methods: Sequence[str], frame: Frame = AS_STORED
+) -> SavedMaps:
     """The maps in a folder that `pellucid explain` wrote, or in an explanation that was saved.
 
     Arguments:
@@ -63,6 +67,7 @@ def open_maps(path: Path, images: Sequence[ListedImage], weights: str, methods: 
         images: those to be evaluated; a saved explanation must be of them all, in this order.
         weights: the digest of the network's weights.
         methods: labels to take; empty for all.
+        frame: how volumes are laid before the network.
 
     Raises:
         InputError: neither of the two, or of other images, weights or methods.
@@ -71,7 +76,7 @@ def open_maps(path: Path, images: Sequence[ListedImage], weights: str, methods: 
         raise InputError(f"maps: expected a folder that pellucid explain wrote, got {str(path)!r}, which isn't there.")
     if (path / "zarr.json").is_file():
         return _Whole(load_explanation(path), images, methods)
-    return _Records(path, images, weights, methods)
+    return _Records(path, images, weights, methods, frame)
 
 
 def _chosen(there: Sequence[str], methods: Sequence[str]) -> tuple[str, ...]:
@@ -104,8 +109,10 @@ class _Whole:
 class _Records:
     """What `pellucid explain` wrote: a record of each image, that names the files of its maps."""
 
-    def __init__(self, folder: Path, images: Sequence[ListedImage], weights: str, methods: Sequence[str]) -> None:
-        self._folder = folder
+    def __init__(
+        self, folder: Path, images: Sequence[ListedImage], weights: str, methods: Sequence[str], frame: Frame
+    ) -> None:
+        self._folder, self._frame = folder, frame
         self._by_path: dict[Path, Path] = {}
         self._by_name: dict[str, list[Path]] = defaultdict(list)
         for path in sorted(folder.glob("*.json")):
@@ -147,7 +154,7 @@ class _Records:
         if lacking:
             raise InputError(f"it has no map by {lacking[0]}")
         try:
-            raw = self._raw(record)
+            raw = self._raw(record, lengths)
             told = record["methods"]
             maps = {label: _fitting(raw[label], label, lengths, told[label]["resize"]) for label in self.labels}
             rounding = _ROUNDING.get(record.get("precision", "float32"), math.inf)
@@ -158,14 +165,21 @@ class _Records:
         except _DAMAGED as error:
             raise UnreadableFileError(f"its maps can't be read ({error})") from error
 
-    def _raw(self, record: Mapping[str, Any]) -> dict[str, Tensor]:
+    def _raw(self, record: Mapping[str, Any], lengths: Sequence[int]) -> dict[str, Tensor]:
         files = record["maps"]
         if isinstance(files, str):
             with np.load(inside(self._folder, files), allow_pickle=False) as stored:
                 return {label: torch.from_numpy(stored[label].astype(np.float32)) for label in self.labels}
         # a volume's are at its own voxels
         volumes = {label: read_image(inside(self._folder, files[label])) for label in self.labels}
-        return {label: torch.from_numpy(each.pixels[0].astype(np.float32)) for label, each in volumes.items()}
+        values = {label: each.pixels[0].astype(np.float32) for label, each in volumes.items()}
+        if not self._frame.plain:
+            grids = {
+                label: grid_of(each.pixels.shape[1:], each.affine, lengths, self._frame)
+                for label, each in volumes.items()
+            }
+            values = {label: grids[label].bring(each) for label, each in values.items()}
+        return {label: torch.from_numpy(each) for label, each in values.items()}
 
 
 def _record(path: Path) -> dict[str, Any] | None:

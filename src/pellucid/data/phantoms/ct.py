@@ -243,7 +243,7 @@ def _bones(values: Points, x: Points, y: Points, z: Points, body: Points, lung: 
 
 def _nodule(x: Points, y: Points, z: Points, chest: Chest, generator: np.random.Generator) -> Points:
     """How many mm inside the lesion a point lies: a rounded, uneven ball well within one lung."""
-    radius = float(generator.uniform(9, 16))
+    radius = float(generator.uniform(12, 20))
     for _ in range(200):
         side = float(generator.choice((-1, 1)))
         centre = generator.uniform((0.25, -0.5, -45), (0.75, 0.5, 70)) * (side * chest.wide, chest.deep, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 from pellucid.files import written_whole
 
@@ -67,7 +68,8 @@ def write_series(
 
 
 def _uid(key: str, part: str) -> UID:
-    return generate_uid(prefix=None, entropy_srcs=[key, part])
+    """Always the same for one key, below 2.25 (PS3.5, B.2)."""
+    return UID(f"2.25.{int.from_bytes(hashlib.sha256(f'{key} {part}'.encode()).digest()[:16], 'big')}")
 
 
 def _describe(dataset: FileDataset, who: Scanned, number: int, window: tuple[float, float]) -> None:

@@ -30,7 +30,7 @@
     [depth, height, (place, row, column) => (row * height + column) * width + place],
   ][axis];
 
-  // a plane as a small canvas, its bytes coloured by paint(byte, pixel index, bytes of the plane)
+  // a plane as a small canvas, its bytes coloured by paint(byte)
   const picture = (voxels, shape, axis, place, paint) => {
     const [rows, columns, find] = plane(shape, axis), canvas = document.createElement("canvas");
     canvas.width = columns; canvas.height = rows;
@@ -38,7 +38,7 @@
     const bytes = new Uint8Array(rows * columns);
     for (let row = 0; row < rows; row++)
       for (let column = 0; column < columns; column++) bytes[row * columns + column] = voxels[find(place, row, column)];
-    for (let i = 0; i < bytes.length; i++) image.data.set(paint(bytes[i], i, bytes, columns), 4 * i);
+    for (let i = 0; i < bytes.length; i++) image.data.set(paint(bytes[i]), 4 * i);
     context.putImageData(image, 0, 0);
     return canvas;
   };
@@ -49,11 +49,24 @@
       signed ? (Math.abs(byte - 128) < colours.still ? 0 : Math.min(255, 2 * Math.abs(byte - 128)))
         : (byte < 2 * colours.still ? 0 : byte)];
   };
-  const edge = (byte, i, bytes, columns) => {
-    const inside = byte > 127, last = columns - 1;
-    const open = inside && ((i % columns > 0 && bytes[i - 1] < 128) || (i % columns < last && bytes[i + 1] < 128)
-      || (i >= columns && bytes[i - columns] < 128) || (i + columns < bytes.length && bytes[i + columns] < 128));
-    return open ? [...colours.outline, 255] : [0, 0, 0, 0];
+  // lines along the borders of what is inside a plane of a mask
+  const outline = (context, voxels, shape, axis, place, wide, high) => {
+    const [rows, columns, find] = plane(shape, axis);
+    const inside = (row, column) => row >= 0 && column >= 0 && row < rows && column < columns
+      && voxels[find(place, row, column)] > 127;
+    const line = (c0, r0, c1, r1) => { context.moveTo(c0 * wide, r0 * high); context.lineTo(c1 * wide, r1 * high); };
+    context.beginPath();
+    for (let row = 0; row < rows; row++)
+      for (let column = 0; column < columns; column++) {
+        if (!inside(row, column)) continue;
+        if (!inside(row - 1, column)) line(column, row, column + 1, row);
+        if (!inside(row + 1, column)) line(column, row + 1, column + 1, row + 1);
+        if (!inside(row, column - 1)) line(column, row, column, row + 1);
+        if (!inside(row, column + 1)) line(column + 1, row, column + 1, row + 1);
+      }
+    for (const [colour, width] of [["#000", 3], [`rgb(${colours.outline})`, 1.5]]) {
+      context.strokeStyle = colour; context.lineWidth = width; context.stroke();
+    }
   };
 
   const element = (name, parent, properties = {}) => parent.appendChild(Object.assign(document.createElement(name), properties));
@@ -63,7 +76,7 @@
     const image = await decode(data.image, data.shape);
     const mask = data.mask ? await decode(data.mask, data.shape) : null;
     const maps = data.maps.map(() => null);
-    let chosen = 0, shown = true, opacity = 0.75, outlined = true;
+    let chosen = 0, shown = true, opacity = 0.75, outlined = true, crossed = true;
     const at = [...data.start];
 
     const bar = element("div", box, { className: "scroll-bar" });
@@ -85,9 +98,11 @@
     const range = element("input", faint, { type: "range", min: 0, max: 100, value: 75 });
     range.addEventListener("input", () => { opacity = range.value / 100; draw(); });
     if (mask) tick("outline of the lesion", (on) => { outlined = on; });
+    tick("cross-hair", (on) => { crossed = on; });
     const button = element("button", bar, { type: "button", textContent: "to the greatest evidence" });
     button.addEventListener("click", () => { at.splice(0, 3, ...data.maps[chosen].start); draw(); });
 
+    const where = element("output", bar, { className: "scroll-place" });
     const extents = data.shape.map((length, axis) => length * data.steps[axis]);
     const scale = LONGEST / Math.max(...extents);
     const row = element("div", box, { className: "scroll-views" });
@@ -118,20 +133,32 @@
       return { name, axis, down, across, canvas, slider, said };
     });
 
-    const draw = () => views.forEach(({ name, axis, down, across, canvas, slider, said }) => {
+    const draw = () => {
+      const mm = data.affine.map((row) => Math.round(row[3] + at.reduce((sum, each, axis) => sum + row[axis] * each, 0)));
+      where.textContent = `at (${mm.join(", ")}) mm to the right, front and head`;
+      views.forEach(paint);
+    };
+    const paint = ({ name, axis, down, across, canvas, slider, said }) => {
       const context = canvas.getContext("2d"), { width, height } = canvas;
-      const lay = (source, alpha, smooth) => {
-        context.globalAlpha = alpha; context.imageSmoothingEnabled = smooth;
+      const lay = (source, alpha) => {
+        context.globalAlpha = alpha; context.imageSmoothingEnabled = true;
         context.drawImage(source, 0, 0, width, height);
         context.globalAlpha = 1;
       };
-      lay(picture(image, data.shape, axis, at[axis], grey), 1, true);
+      lay(picture(image, data.shape, axis, at[axis], grey), 1);
       const map = data.maps[chosen], voxels = maps[chosen];
       if (shown && voxels) {
         const place = Math.min(map.shape[axis] - 1, Math.floor((at[axis] + 0.5) * map.shape[axis] / data.shape[axis]));
-        lay(picture(voxels, map.shape, axis, place, coloured(map.signed)), opacity, true);
+        lay(picture(voxels, map.shape, axis, place, coloured(map.signed)), opacity);
       }
-      if (mask && outlined) lay(picture(mask, data.shape, axis, at[axis], edge), 1, false);
+      const [high, wide] = [height / data.shape[down], width / data.shape[across]];
+      if (mask && outlined) outline(context, mask, data.shape, axis, at[axis], wide, high);
+      if (crossed) {
+        context.beginPath();
+        context.moveTo((at[across] + 0.5) * wide, 0); context.lineTo((at[across] + 0.5) * wide, height);
+        context.moveTo(0, (at[down] + 0.5) * high); context.lineTo(width, (at[down] + 0.5) * high);
+        context.strokeStyle = "rgba(255, 255, 255, .3)"; context.lineWidth = 1; context.stroke();
+      }
       context.font = "bold 13px sans-serif"; context.fillStyle = "#fff"; context.strokeStyle = "#000"; context.lineWidth = 3;
       const write = (text, x, y, align, baseline) => {
         context.textAlign = align; context.textBaseline = baseline;
@@ -150,7 +177,7 @@
       const slice = Math.floor((at[axis] + 0.5) * data.slices[axis] / data.shape[axis]) + 1;
       said.textContent = `${name}, slice ${slice} of ${data.slices[axis]}`;
       canvas.setAttribute("aria-label", `${said.textContent}, ${shown ? `${map.title} over the image` : "the image alone"}`);
-    });
+    };
     const choose = async (number) => {
       chosen = number;
       maps[number] = maps[number] || await decode(data.maps[number].uri, data.maps[number].shape);
