@@ -411,7 +411,7 @@ def test_smoothing_fusing_precision_and_memory_are_options(images: Path, weights
     ("options", "message"),
     [
         (["--fuse", "sum"], "fuse: expected mean or max, got 'sum'."),
-        (["--precision", "half"], "precision: expected float32 or bfloat16, got 'half'."),
+        (["--precision", "half"], "precision: expected 'float32' or 'bfloat16', got 'half'."),
         (["--max-memory", "lots"], "max-memory: expected a size such as 2GiB or 500MB, got 'lots'."),
         (["--max-memory", "1KB"], "max_memory: expected at least"),
         (["--methods", "layer-cam[smooth=flip]"], "unknown smooth 'flip'. Did you mean 'flips'?"),

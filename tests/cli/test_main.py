@@ -131,8 +131,7 @@ def test_predict_writes_a_row_per_image_and_names_what_it_skips(
         (["train", "nowhere", "-o", "out", "--model", "resnet81"], 2, "Did you mean 'resnet18'"),
         (["train", "phantom:brian", "-o", "out"], 2, "Did you mean 'brain'"),
         (["train", "phantom:brain", "-o", "out", "--device", "cuda:77"], 2, "device: expected"),
-        (["predict", "x.png", "--model", "none.safetensors"], 2, "x.png"),
-        (["predict", ".", "--model", "none.safetensors"], 2, "no image file in ."),
+        (["predict", "x.png", "--model", "none.safetensors"], 2, "weights: expected a file, got 'none.safetensors'"),
         (["report", "nowhere"], 2, "nowhere"),
     ],
 )

@@ -7,17 +7,15 @@ from pathlib import Path
 import pytest
 
 from pellucid.cli.main import main
-from pellucid.data.pacs import Access
-from servers.orthanc import PASSWORD, REFUSED, USER, Orthanc
+from servers.orthanc import PASSWORD, REFUSED, USER, Orthanc, impatient
 from servers.studies import slice_of, uid, write
 
 IDENTIFYING = ("Nobody", "P-17", "ACC-4711", "19600102", PASSWORD)
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    *others, _ = Access.__init__.__defaults__  # type: ignore[misc]
-    monkeypatch.setattr(Access.__init__, "__defaults__", (*others, 0.001))  # seconds before the second attempt
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient(monkeypatch)
 
 
 @pytest.fixture

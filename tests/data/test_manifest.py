@@ -162,7 +162,7 @@ def test_masks_are_checked_against_their_images(folder: Path) -> None:
     assert manifest.table["mask"].tolist() == ["m/good.png", "", "", "", ""]
     assert manifest.unreadable == ()
     assert manifest.mask_problems == (
-        ("m/large.png", "mask of a/1.png: it is 12 × 10 pixels, its image 6 × 5"),
+        ("m/large.png", "mask of a/1.png: it is 12 × 10 pixels, its image 6 × 5 pixels"),
         ("m/broken.png", "mask of b/0.png: the file is empty"),
         ("m/none.png", "mask of b/1.png: No such file or directory"),
     )

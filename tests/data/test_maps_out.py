@@ -107,6 +107,24 @@ def test_a_map_of_a_nifti_has_its_axes(tmp_path: Path, ending: str) -> None:
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd"])
+@pytest.mark.parametrize("kind", [".nrrd", ".mha"])
+def test_a_map_of_a_nrrd_or_metaimage_has_its_axes(tmp_path: Path, kind: str, ending: str) -> None:
+    source = sitk.GetImageFromArray(np.ones(SHAPE, np.int16))
+    source.SetDirection(TURN.reshape(-1).tolist())
+    source.SetSpacing((0.8, 1.5, 2.7))
+    source.SetOrigin((40.0, -25.0, 12.0))
+    sitk.WriteImage(source, str(tmp_path / f"image{kind}"))
+    image = read_image(tmp_path / f"image{kind}")
+    given = np.random.default_rng(0).normal(size=image.pixels.shape[1:]).astype(np.float32)
+    write_map(tmp_path / f"a{ending}", given, image, "grad-cam")
+    read = sitk.ReadImage(str(tmp_path / f"a{ending}"))
+    assert read.GetSize() == source.GetSize() == given.shape
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read), given.transpose())
+    for voxel in ((0, 0, 0), (3, 1, 2), (5, 4, 3)):
+        np.testing.assert_allclose(itk_place(read, voxel), itk_place(source, voxel), atol=1e-4)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd"])
 def test_classes_are_kept_one_after_another(tmp_path: Path, ending: str) -> None:
     given = values(2)
     write_map(tmp_path / f"a{ending}", given, volume(oblique()))

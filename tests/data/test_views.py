@@ -9,7 +9,7 @@ import pytest
 
 from pellucid.data.dicom.geometry import affine_of
 from pellucid.data.images import MedicalImage
-from pellucid.data.views import View, drawn, picture_view, shown, volume_views
+from pellucid.data.views import Shown, View, drawn, picture_view, volume_views
 from pellucid.data.windows import Window
 from pellucid.errors import InputError
 
@@ -29,9 +29,9 @@ def volume(orientation: tuple[float, ...], *, backwards: bool = False) -> Medica
 @pytest.mark.parametrize("orientation", [AXIAL, CORONAL, SAGITTAL])
 def test_planes_run_to_the_sides_that_they_name(orientation: tuple[float, ...], backwards: bool) -> None:
     image = volume(orientation, backwards=backwards)
-    grey = np.repeat(image.pixels[0][..., None] % 251, 3, axis=-1).astype(np.uint8)
+    greys = Shown((image.pixels % 251).astype(np.uint8), "")
     assert image.affine is not None
-    views = volume_views(image, image.pixels[0], grey, (2, 3, 4))
+    views = volume_views(image, image.pixels[0], greys, (2, 3, 4))
     assert len(views) == 3
     towards = {"L": (0, -1), "R": (0, 1), "A": (1, 1), "P": (1, -1), "H": (2, 1), "F": (2, -1)}  # in RAS
 
@@ -60,13 +60,12 @@ def test_planes_run_to_the_sides_that_they_name(orientation: tuple[float, ...], 
 def test_the_window_is_the_file_s_and_is_said() -> None:
     pixels = np.array([[[-200.0, 40.0, 300.0]]], np.float32)
     image = MedicalImage(pixels, None, None, "CT", Path("x"), units="HU", window=Window(40, 400, "file's"))
-    grey, words = shown(image)
-    assert words == "file's window, 40/400 HU"
-    assert grey[0, 0].tolist() == [0, 0, 0]
-    assert 126 <= grey[0, 1, 0] <= 129
-    assert grey[0, 2].tolist() == [255, 255, 255]
-    _, other = shown(image, "lung")
-    assert other == "lung window, -600/1500 HU"
+    shown = Shown.of(image)
+    assert shown.words == "file's window, 40/400 HU"
+    black, middle, white = shown.greys[0, 0].tolist()
+    assert (black, white) == (0, 255)
+    assert 126 <= middle <= 129
+    assert Shown.of(image, "lung").words == "lung window, -600/1500 HU"
 
 
 def test_inverted_pixels_are_shown_the_other_way_round() -> None:
@@ -74,20 +73,22 @@ def test_inverted_pixels_are_shown_the_other_way_round() -> None:
     image = MedicalImage(
         pixels, None, None, "CR", Path("x"), window=Window(50, 100, "file's", "linear-exact"), inverted=True
     )
-    grey, words = shown(image)
-    assert grey[0, :, 0].tolist() == [255, 0]
-    assert words.endswith(", inverted")
+    shown = Shown.of(image)
+    assert shown.greys[0, 0].tolist() == [255, 0]
+    assert shown.words.endswith(", inverted")
 
 
 def test_colour_is_shown_as_stored() -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (3, 4, 5)).astype(np.uint8)
-    grey, words = shown(MedicalImage(pixels, None, None, "US", Path("x")))
-    np.testing.assert_array_equal(grey, np.moveaxis(pixels, 0, -1))
-    assert words == "colour as it is stored"
+    image = MedicalImage(pixels, None, None, "US", Path("x"))
+    shown = Shown.of(image)
+    assert shown.words == "colour as it is stored"
+    view = picture_view(image, np.zeros((4, 5)), shown)
+    np.testing.assert_array_equal(view.grey, np.moveaxis(pixels, 0, -1))
 
 
 def test_sides_of_a_picture_come_from_its_orientation_or_from_what_is_said() -> None:
-    pixels, grey = np.zeros((1, 3, 4), np.uint8), np.zeros((3, 4, 3), np.uint8)
+    pixels, grey = np.zeros((1, 3, 4), np.uint8), Shown(np.zeros((1, 3, 4), np.uint8), "")
     plain = MedicalImage(pixels, None, None, "CR", Path("x"))
     placed = MedicalImage(pixels, (1.0, 1.0), CORONAL, "CT", Path("x"))
     assert picture_view(plain, pixels[0], grey).sides == ("", "", "", "")

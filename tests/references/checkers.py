@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+_PACKAGES = {"dciodvfy": "dicom3tools", "dcmdump": "dcmtk", "dsrdump": "dcmtk"}
+_SCRIPT = Path(__file__).parents[2] / "tools" / "debian_packages.sh"
 
-def needs(tool: str) -> None:
-    if shutil.which(tool) is None:
-        pytest.skip(f"{tool} isn't installed")
+
+@functools.cache
+def _missing(tool: str) -> str:
+    """Why a tool can't be had; "" where it is there, or could be installed."""
+    if shutil.which(tool):
+        return ""
+    done = subprocess.run(["sh", _SCRIPT, _PACKAGES[tool]], capture_output=True, text=True, check=False)
+    return "" if shutil.which(tool) else f"{tool} can't be had: {done.stderr.strip()[-300:]}"
+
+
+def _run(tool: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    if reason := _missing(tool):
+        pytest.skip(reason)
+    return subprocess.run([tool, *arguments], capture_output=True, check=False)
 
 
 def errors_of(path: Path) -> list[str]:
     """The errors that dciodvfy finds in a file."""
-    needs("dciodvfy")
-    ran = subprocess.run(["dciodvfy", str(path)], capture_output=True, check=False)
-    return [line for line in ran.stderr.decode(errors="replace").splitlines() if line.startswith("Error")]
+    said = _run("dciodvfy", str(path)).stderr.decode(errors="replace")
+    return [line for line in said.splitlines() if line.startswith("Error")]
 
 
 def dumped(path: Path, tool: str = "dcmdump") -> str:
     """What dcmtk reads in a file; a failure where it reads no whole one."""
-    needs(tool)
-    ran = subprocess.run([tool, "+U8", str(path)], capture_output=True, check=False)
+    ran = _run(tool, "+U8", str(path))
     assert ran.returncode == 0, ran.stderr
     return ran.stdout.decode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ from PIL import Image
 from torch import nn
 
 from pellucid.cli.main import main
+from pellucid.data.dicom.series import series_name
 from pellucid.data.images import read_image
 from pellucid.errors import InputError
 from pellucid.models.checkpoints import ModelCard, save_weights
 from pellucid.study.explain_files import Question, explain_files
 from pellucid.study.explain_objects import WRITTEN, Wishes
 from references import dicom_sources as sources
+from references.ct_series import SERIES, STUDY, write_ct_series
 
 WHEN = datetime.datetime(2024, 5, 6, 7, 8, 9)
 
@@ -111,6 +114,23 @@ def test_a_volume_has_its_map_where_it_lies(tmp_path: Path) -> None:
     expected = (volume.pixels[0, 4, 7, 9] - low) / (high - low) / volume.pixels.size  # the gradient of a mean
     for name, value in at.items():
         assert value == pytest.approx(expected, rel=1e-4), name
+
+
+def test_a_series_is_named_without_saying_whose_it_is(tmp_path: Path) -> None:
+    write_ct_series(tmp_path / "ct", shape=(4, 8, 8), markers=[((-30.0, 30.0, -305.0), 900.0)])
+    _, files = explained(tmp_path / "ct", tmp_path / "out", (4, 8, 8), Wishes(WRITTEN, when=WHEN))
+    assert len(files) == 6
+    (name,) = {file.name.split(".")[0] for file in files}
+    assert name == series_name(SERIES)
+    for file in files:
+        if file.suffix == ".dcm":
+            made = pydicom.dcmread(file)
+            assert (made.StudyInstanceUID, str(made.PatientName)) == (STUDY, "Mäkelä^Märta")
+            assert str(tmp_path) not in str(made)
+        else:
+            data = file.read_bytes()
+            text = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+            assert not any(said in text for said in (b"made-up", SERIES.encode(), "Mäkelä".encode(), b"19500102"))
 
 
 def _index(affine: np.ndarray, place: np.ndarray) -> tuple[int, ...]:

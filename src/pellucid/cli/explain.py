@@ -22,6 +22,21 @@ from pellucid.cli.options import (
     load_network,
     parse_bytes,
     parse_methods,
+    parse_metrics,
+)
+from pellucid.cli.pacs_options import (
+    Ca,
+    Certificate,
+    Key,
+    Listen,
+    OptionalStudy,
+    OptionalUrl,
+    SeriesUids,
+    StoreBack,
+    Timeout,
+    Title,
+    open_pacs,
+    tell_stored,
 )
 from pellucid.errors import expected
 
@@ -31,12 +46,18 @@ if TYPE_CHECKING:
 
 
 def explain(
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders that are searched for them.")],
     model: Annotated[Path, typer.Option(help="Weights: those that pellucid wrote, or a plain state dict with --arch.")],
+    images: Annotated[
+        list[Path] | None, typer.Argument(help="Image files, or folders that are searched for them; or --pacs.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.", file_okay=False)] = Path("explained"),
     methods: Annotated[
         list[str] | None,
         typer.Option(help="Names with commas, options in brackets: 'saliency\\[smooth=flips]'. Repeatable."),
+    ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(help="Metrics that measure each map, such as road; their values go into records and reports."),
     ] = None,
     target: Annotated[str, typer.Option(help="predicted, all, or a class by its name or index.")] = "predicted",
     layer: Annotated[list[str] | None, typer.Option(help="A dotted name instead of auto. Repeatable.")] = None,
@@ -74,17 +95,35 @@ def explain(
     ] = None,
     device: Device = "auto",
     strict: Strict = False,
+    pacs: OptionalUrl = None,
+    study: OptionalStudy = None,
+    series: SeriesUids = None,
+    store_back: StoreBack = False,
+    pacs_ca: Ca = None,
+    pacs_cert: Certificate = None,
+    pacs_key: Key = None,
+    pacs_aet: Title = "PELLUCID",
+    pacs_listen: Listen = None,
+    pacs_timeout: Timeout = 60.0,
 ) -> None:
     """Explain images or volumes: writes an overlay, the raw maps and a record of each into a folder.
 
-    Volumes can be scrolled through on a page, index.html, beside their maps.
+    Volumes can be scrolled through on a page, index.html, beside their maps. With --pacs and --study they come from a
+    PACS, and with --store-back DICOM objects of the maps go back there.
     """
     from pellucid.attribution.engine import PAPER_METHODS, check_precision
     from pellucid.devices import pick_device
     from pellucid.report.explained import write_explained
     from pellucid.study.explain_files import Question, explain_files
-    from pellucid.study.explain_objects import Wishes
+    from pellucid.study.explain_objects import OBJECTS, Wishes
 
+    if pacs is None and (study or series or store_back):
+        raise expected("pacs", "the address of a PACS, since --study, --series and --store-back go with it", "none")
+    if pacs is not None and (images or not study):
+        raise expected("study", "a Study Instance UID and no image files, since --pacs is given", "another choice")
+    if pacs is None and not images:
+        raise expected("images", "image files or folders, or --pacs with --study", "none")
+    kinds = [kind.strip() for each in write or [] for kind in each.split(",")] or (list(OBJECTS) if store_back else [])
     chosen = parse_methods(methods or [])
     where = pick_device(device)
     network = load_network(model, where, arch, classes, size, channels)
@@ -102,9 +141,28 @@ def explain(
         precision=cast("Precision", precision),
         compile=compile,
         index=index,
-        write=Wishes([kind.strip() for each in write or [] for kind in each.split(",")], threshold, when),
+        write=Wishes(kinds, threshold, when),
+        metrics=parse_metrics(metrics)[0] if metrics else (),
     )
-    records, unreadable = explain_files(images, network, out, question, strict=strict, show_progress=True)
+    outcomes = []
+    if pacs is None:
+        records, unreadable = explain_files(images or [], network, out, question, strict=strict, show_progress=True)
+    else:
+        from pellucid.study.explain_pacs import explain_study
+
+        with open_pacs(pacs, pacs_ca, pacs_cert, pacs_key, pacs_aet, pacs_listen, pacs_timeout) as server:
+            done = explain_study(
+                server,
+                study or "",
+                network,
+                out,
+                question,
+                series=series or (),
+                store_back=store_back,
+                strict=strict,
+                show_progress=True,
+            )
+        records, unreadable, outcomes = done.records, done.skipped, done.outcomes
     for path, reason in unreadable:
         typer.echo(f"skipped {path}: {reason}", err=True)
     skipped = f", {len(unreadable)} skipped" if unreadable else ""
@@ -112,3 +170,5 @@ def explain(
     page = write_explained(records, out, show_progress=True)
     if page is not None:
         typer.echo(f"volumes to scroll through: {page}")
+    if store_back:
+        tell_stored(outcomes)

@@ -14,6 +14,7 @@ import typer
 import pellucid
 from pellucid.cli import (
     data,
+    data_convert,
     data_deidentify,
     demo,
     doctor,
@@ -81,6 +82,7 @@ app.command()(told(methods.methods))
 app.command()(told(doctor.doctor))
 data_app = typer.Typer(help="Look a data set over, make one of DICOM files, or de-identify them.", no_args_is_help=True)
 data_app.command()(told(data.check))
+data_app.command()(told(data_convert.convert))
 data_app.command()(told(data_deidentify.deidentify))
 data_app.command()(told(pacs.query))
 data_app.command()(told(pacs.fetch))

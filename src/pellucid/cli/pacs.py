@@ -9,13 +9,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pellucid.cli.pacs_options import Ca, Certificate, Key, Listen, Timeout, Title, Url, open_pacs
+from pellucid.cli.pacs_options import (
+    Ca,
+    Certificate,
+    Key,
+    Listen,
+    SeriesUids,
+    Study,
+    Timeout,
+    Title,
+    Url,
+    open_pacs,
+    tell_stored,
+)
 
 if TYPE_CHECKING:
-    from pellucid.data.pacs import Outcome, StudyEntry
+    from pellucid.data.pacs import StudyEntry
 
 _WIDEST = 40  # letters of one column
-_FAILURES_LISTED = 20
 
 
 def query(
@@ -48,9 +59,9 @@ def query(
 
 def fetch(
     pacs: Url,
-    study: Annotated[str, typer.Option(help="The Study Instance UID.")],
+    study: Study,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.", file_okay=False)],
-    series: Annotated[list[str] | None, typer.Option(help="A Series Instance UID; all without. Repeatable.")] = None,
+    series: SeriesUids = None,
     pacs_ca: Ca = None,
     pacs_cert: Certificate = None,
     pacs_key: Key = None,
@@ -93,23 +104,6 @@ def store(
     with open_pacs(pacs, pacs_ca, pacs_cert, pacs_key, pacs_aet, pacs_listen, pacs_timeout) as server:
         outcomes = store_files(server, listed, record=record, show_progress=True)
     tell_stored(outcomes)
-
-
-def tell_stored(outcomes: Sequence[Outcome]) -> None:
-    """Say what became of stored files; raises PacsError where some weren't."""
-    from pellucid.data.pacs import PacsError, failures
-
-    for each in outcomes:
-        if each.state == "stored" and each.reason:
-            typer.echo(f"{each.path}: {each.reason}", err=True)
-    failed = failures(outcomes)
-    for each in failed[:_FAILURES_LISTED]:
-        typer.echo(f"not stored: {each.path}: {each.reason}", err=True)
-    stored = sum(each.state == "stored" for each in outcomes)
-    there = sum(each.state == "there" for each in outcomes)
-    typer.echo(f"{stored} stored" + (f", {there} were there before" if there else ""))
-    if failed:
-        raise PacsError(f"{len(failed)} of {len(outcomes)} files were not stored; run the same command to try again.")
 
 
 def _table(studies: Sequence[StudyEntry], *, names: bool) -> str:

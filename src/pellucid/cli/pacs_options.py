@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,18 +11,31 @@ import typer
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from pellucid.data.pacs import Pacs
+    from pellucid.data.pacs import Outcome, Pacs
 
 _PANEL = "PACS"
+_LISTED = 20  # files that weren't stored
 _FILE = {"rich_help_panel": _PANEL, "dir_okay": False}
 
-Url = Annotated[
-    str,
+_URL = typer.Option(
+    "--pacs",
+    help="https://HOST/dicom-web, or dicom://AETITLE@HOST:PORT. User and password, or a token, come from "
+    "PELLUCID_PACS_USER and PELLUCID_PACS_PASSWORD, or PELLUCID_PACS_TOKEN.",
+    rich_help_panel=_PANEL,
+)
+_STUDY = typer.Option("--study", help="The Study Instance UID.", rich_help_panel=_PANEL)
+Url = Annotated[str, _URL]
+OptionalUrl = Annotated[str | None, _URL]
+Study = Annotated[str, _STUDY]
+OptionalStudy = Annotated[str | None, _STUDY]
+SeriesUids = Annotated[
+    list[str] | None,
+    typer.Option("--series", help="A Series Instance UID; all without. Repeatable.", rich_help_panel=_PANEL),
+]
+StoreBack = Annotated[
+    bool,
     typer.Option(
-        "--pacs",
-        help="https://HOST/dicom-web, or dicom://AETITLE@HOST:PORT. User and password, or a token, come from "
-        "PELLUCID_PACS_USER and PELLUCID_PACS_PASSWORD, or PELLUCID_PACS_TOKEN.",
-        rich_help_panel=_PANEL,
+        "--store-back", help="Store the DICOM objects in the PACS: those of --write, else all.", rich_help_panel=_PANEL
     ),
 ]
 Ca = Annotated[
@@ -84,3 +98,20 @@ def open_pacs(
         timeout=timeout,
     )
     return connect(url, access)
+
+
+def tell_stored(outcomes: Sequence[Outcome]) -> None:
+    """Say what became of stored files; raises PacsError where some weren't."""
+    from pellucid.data.pacs import PacsError, failures
+
+    for each in outcomes:
+        if each.state == "stored" and each.reason:
+            typer.echo(f"{each.path}: {each.reason}", err=True)
+    failed = failures(outcomes)
+    for each in failed[:_LISTED]:
+        typer.echo(f"not stored: {each.path}: {each.reason}", err=True)
+    stored = sum(each.state == "stored" for each in outcomes)
+    there = sum(each.state == "there" for each in outcomes)
+    typer.echo(f"{stored} stored" + (f", {there} were there before" if there else ""))
+    if failed:
+        raise PacsError(f"{len(failed)} of {len(outcomes)} files were not stored; run the same command to try again.")

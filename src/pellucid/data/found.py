@@ -16,6 +16,7 @@ from pellucid.data.itk import ITK_ENDINGS
 from pellucid.data.nifti import VOLUME_ENDINGS as NIFTI_ENDINGS
 
 VOLUME_ENDINGS = (*NIFTI_ENDINGS, *ITK_ENDINGS)
+_NOTED = 5  # of a folder's series
 KNOWN_ENDINGS = (*IMAGE_ENDINGS, *OTHER_IMAGE_ENDINGS, *VOLUME_ENDINGS)
 
 
@@ -66,7 +67,9 @@ def dicom_images(files: Sequence[Path], *, volumes: bool) -> DicomImages:
         for each in wanted:
             path = each.files[0] if len(each.files) == 1 else each.path
             patients[path] = each.patient
-            notes += [f"{path.name}: {note}." for note in each.notes]
+            notes += [f"The series {each.name}: {note}." for note in each.notes]
+        if len(notes) > _NOTED:
+            notes = [*notes[:_NOTED], f"There is more to be said of other series ({len(notes) - _NOTED} notes)."]
         left = sum(len(each.files) for each in series) - sum(len(each.files) for each in wanted)
         if left:
             notes.append(f"{left} DICOM files are no part of a volume (localisers, pictures) and were left out.")

@@ -15,7 +15,8 @@ import imagecodecs
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from pellucid.data.dicom.read import decode_dicom, is_dicom
+from pellucid.data.dicom.headers import DICOM_ENDINGS, NOT_DICOM, is_dicom
+from pellucid.data.dicom.read import decode_dicom
 from pellucid.data.itk import decode_itk, is_itk
 from pellucid.data.medical_image import MedicalImage as MedicalImage
 from pellucid.data.nifti import decode_nifti, is_nifti
@@ -55,7 +56,10 @@ _DECODER_ERRORS = (
 
 
 def read_image(path: str | Path, index: int | None = None) -> MedicalImage:
-    """Read a PNG, JPEG, TIFF, BMP or NIfTI file; the format is told by the content, not by the ending.
+    """Read a picture or a volume; the format is told by the content, not by the ending.
+
+    Taken are PNG, JPEG, TIFF, BMP, DICOM, NIfTI, NRRD and MetaImage files, a folder that holds one DICOM series, and
+    `FOLDER/#NAME` for one of several.
 
     Grey stays grey (1, H, W) and colour RGB (3, H, W), in the stored type: 8 and 16 bits, for TIFF also signed, 32
     bits and float. One bit becomes 0 and 255, a palette and CMYK become RGB, alpha is dropped, the EXIF
@@ -64,7 +68,13 @@ def read_image(path: str | Path, index: int | None = None) -> MedicalImage:
     A NIfTI volume (.nii, .nii.gz) is (1, D, H, W) with its axes as they are stored: voxel (i, j, k) of the file is
     `pixels[0, i, j, k]`, and `affine @ (i, j, k, 1)` is its place. It keeps the stored type; where the header has a
     slope and an intercept, they are applied, in float32 (float64 from 32 bits on). Of a file with several volumes
-    `index` picks one.
+    `index` picks one. NRRD (.nrrd) and MetaImage (.mha, .mhd) are read in the same way.
+
+    DICOM pixels are in the units of the file, after its modality LUT (PS3.3, C.11.1); colour and palettes become RGB.
+    They keep the stored type where nothing changes them; else int16 where slope, intercept and all results allow it,
+    or float32 (float64 where more than 16 bits are stored). PET in Bq/ml becomes the uptake value where the file says
+    what that takes. A series is (1, D, H, W): slices along their normal, rows, columns. Of a file of many frames
+    `index` picks one; without it, it is a volume if it says where they lie.
 
     Raises UnreadableFileError that names the file and the reason when it is missing, empty, truncated, damaged,
     of another format, larger than 67,108,864 pixels or 536,870,912 voxels, when it holds values that are not finite,
@@ -109,7 +119,7 @@ def decode_file(path: Path, index: int | None = None, *, volumes: bool = False) 
     except ValueError as error:  # a NUL in the name
         raise DecodeError(str(error)) from error
     try:
-        if data and is_dicom(data, path.name):
+        if is_dicom(data):
             image = decode_dicom(data, path, index)
             if image.affine is not None and not volumes:
                 raise DecodeError(f"a DICOM file of {len(image.pixels[0])} slices; {PICTURES}")
@@ -165,6 +175,10 @@ def _decode(data: bytes, name: str) -> tuple[np.ndarray, int]:
         return decode_tiff(data)
     if is_nifti(data, name):
         raise DecodeError(f"a NIfTI file; {PICTURES}")
+    if name.lower().endswith(DICOM_ENDINGS):
+        raise DecodeError(NOT_DICOM)
+    if name.lower().endswith((".mgz", ".mgh")):
+        raise DecodeError("a FreeSurfer volume, which isn't read; save it as NIfTI")
     raise DecodeError(f"not an image of a known format; {READ}")
 
 

@@ -19,10 +19,10 @@ MAP_ENDINGS = (".nii.gz", ".nrrd")
 def write_map(path: Path, values: np.ndarray, image: MedicalImage, label: str = "") -> None:
     """Write the values of a map where the image's pixels lie, as NIfTI or NRRD by the path's ending.
 
-    A map of a NIfTI volume has that file's axes and geometry. One of any other volume has its axes the other way
-    round, columns first, rows, then slices, as ITK and others give it. Its affine is the image's: in a NIfTI as the
-    sform, and as the qform too where that can tell it, which it can't of slices that lie askew (a tilted gantry). A
-    picture's map has the size of pixels where that is known, and no place.
+    A map of a NIfTI, NRRD or MetaImage volume has that file's axes, and of a NIfTI its header's geometry as it is. One
+    of DICOM has columns first, rows, then slices, as ITK and others give it. Its affine is the image's: in a NIfTI as
+    the sform, and as the qform too where that can tell it, which it can't of slices that lie askew (a tilted gantry).
+    A picture's map has the size of pixels where that is known, and no place.
 
     Arguments:
         path: ends in .nii.gz or .nrrd; it appears whole or not at all.
@@ -42,7 +42,7 @@ def write_map(path: Path, values: np.ndarray, image: MedicalImage, label: str = 
     if array.shape[array.ndim - len(shape) :] != shape:
         raise expected("values", f"the image's shape {shape} in the last axes", array.shape)
     array = array.reshape(-1, *shape)
-    stored = image.affine is not None and _is_nifti(image.source)
+    stored = image.affine is not None and not image.files
     order = list(range(len(shape))) if stored else list(range(len(shape)))[::-1]
     array = np.moveaxis(array.transpose(0, *(1 + axis for axis in order)), 0, -1)
     array = array[..., 0] if array.shape[-1] == 1 else array
@@ -52,7 +52,9 @@ def write_map(path: Path, values: np.ndarray, image: MedicalImage, label: str = 
         data = encode_nrrd(array, affine, spacing if affine is None else (), label)
     else:
         array = array if affine is not None else np.expand_dims(array, 2)  # a picture is one slice
-        header: nibabel.Nifti1Header = geometry_of(image.source) if stored else geometry_from(affine, spacing)
+        header: nibabel.Nifti1Header = (
+            geometry_of(image.source) if stored and _is_nifti(image.source) else geometry_from(affine, spacing)
+        )
         data = encode_nifti(array, header, label)
     with written_whole(path) as aside:
         aside.write_bytes(data)

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pellucid.data.images import MedicalImage
 from pellucid.data.planes import Upright, letters
 from pellucid.data.shown import as_shown
-from pellucid.drawing import Picture, bar_length, is_signed, legend, marked, overlay
+from pellucid.drawing import Picture, bar_length, is_signed, legend, marked, overlay, to_picture
 from pellucid.errors import expected
 
 SIDE = (512, 1024)  # pixels of a drawn picture's longer side, at least and at most
@@ -37,17 +37,24 @@ class View:
     sides: tuple[str, str, str, str] = ("", "", "", "")
 
 
-def shown(image: MedicalImage, intensity: str = "dtype") -> tuple[Picture, str]:
-    """All pixels of an image as `as_shown` has them, (*S, 3), and in words how."""
-    grey, window = as_shown(image, intensity)
-    picture = np.ascontiguousarray(np.broadcast_to(np.moveaxis(grey, 0, -1), (*grey.shape[1:], 3)))
-    if not window:
-        return picture, "colour as it is stored" if len(image.pixels) == 3 else "greys as they are stored"
-    units = f" {image.units}" if image.units else ""
-    return picture, f"{window}{units}{', inverted' if image.inverted else ''}"
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """All pixels of an image as they are shown, (C, *S) in 8 bits, and in words how."""
+
+    greys: npt.NDArray[np.uint8]
+    words: str
+
+    @classmethod
+    def of(cls, image: MedicalImage, intensity: str = "dtype") -> Shown:
+        """As `as_shown` has them."""
+        greys, window = as_shown(image, intensity)
+        if not window:
+            return cls(greys, "colour as it is stored" if len(greys) == 3 else "greys as they are stored")
+        units = f" {image.units}" if image.units else ""
+        return cls(greys, f"{window}{units}{', inverted' if image.inverted else ''}")
 
 
-def picture_view(image: MedicalImage, values: npt.ArrayLike, grey: Picture, towards: Sequence[str] = ()) -> View:
+def picture_view(image: MedicalImage, values: npt.ArrayLike, shown: Shown, towards: Sequence[str] = ()) -> View:
     """The view of a picture; `towards` are the sides to which rows and columns run, where no orientation is known."""
     array = np.asarray(values, np.float64)
     if array.shape != image.pixels.shape[1:]:
@@ -57,23 +64,23 @@ def picture_view(image: MedicalImage, values: npt.ArrayLike, grey: Picture, towa
     if image.orientation is not None:
         to_right_front_head = np.reshape(image.orientation, (2, 3)) * (-1, -1, 1)
         right, down = letters(to_right_front_head[0]), letters(to_right_front_head[1])
-    return View(grey, array, spacing, (_opposite(right), right, _opposite(down), down))
+    sides = _opposite(right), right, _opposite(down), down
+    return View(to_picture(np.moveaxis(shown.greys, 0, -1)), array, spacing, sides)
 
 
-def volume_views(image: MedicalImage, values: npt.ArrayLike, grey: Picture, voxel: Sequence[int]) -> list[View]:
+def volume_views(image: MedicalImage, values: npt.ArrayLike, shown: Shown, voxel: Sequence[int]) -> list[View]:
     """The three planes through a voxel, axial, coronal and sagittal or nearest to it, as a radiologist sees them."""
     assert image.affine is not None
     array = np.asarray(values, np.float64)
     upright = Upright.of(array.shape, image.affine)
-    turned, greys = upright.turn(array), upright.turn(np.moveaxis(grey, -1, 0))
+    turned, greys = upright.turn(array), upright.turn(shown.greys)
     place = upright.grid.turned(voxel)
     views = []
     for axis in range(3):
         down, along = (each for each in range(3) if each != axis)
-        plane = np.moveaxis(greys, 1 + axis, 1)[:, place[axis]]
         views.append(
             View(
-                np.ascontiguousarray(np.moveaxis(plane, 0, -1)),
+                to_picture(np.moveaxis(np.moveaxis(greys, 1 + axis, 1)[:, place[axis]], 0, -1)),
                 np.ascontiguousarray(np.moveaxis(turned, axis, 0)[place[axis]]),
                 (upright.steps[down], upright.steps[along]),
                 upright.edges(axis),

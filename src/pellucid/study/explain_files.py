@@ -32,8 +32,11 @@ from pellucid.data.shown import as_shown
 from pellucid.drawing import Panel, Picture, Row, encode, enlarge, is_signed, overlay, sheet, strongest, to_picture
 from pellucid.errors import InputError, UnreadableFileError, expected, unknown_name
 from pellucid.files import read_json, write_json, written_whole
+from pellucid.metrics.families import Metric
 from pellucid.models.checkpoints import ModelCard, digest
 from pellucid.progress import Advance, progress
+from pellucid.registry import Choice
+from pellucid.study.explain_metrics import Values, check_metrics, measured
 from pellucid.study.explain_objects import NOTHING, OWN_ENDINGS, Explained, Wishes, write_wanted
 from pellucid.study.explain_volumes import VOLUME_MAP, Shown, greatest, millimetres, planes, volume_maps
 from pellucid.training.predict import as_wanted, frame_of, image_files
@@ -53,7 +56,7 @@ class Question:
     """What is asked of each image, as in `pellucid.explain`.
 
     `target` is "predicted", "all", or a class by its name or index; `index` picks a volume or frame of files that hold
-    several. `write` says what else is written of each image.
+    several. `write` says what else is written of each image, and `metrics` measure each map.
     """
 
     methods: Sequence[MethodChoice] = PAPER_METHODS
@@ -66,6 +69,7 @@ class Question:
     compile: bool = False
     index: int | None = None
     write: Wishes = NOTHING
+    metrics: Sequence[Choice[Metric]] = ()
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ def explain_files(
     network, card = model
     classes = class_names(card)
     target = _target(question.target, classes)
+    check_metrics(question.metrics, question.target)
     given = [Path(path) for path in paths]
     files = image_files(given, (*IMAGE_ENDINGS, *VOLUME_ENDINGS), volumes=card.axes == 3)
     names = output_names([path for path in files if path in given or not is_own(path)], out)
@@ -140,10 +145,21 @@ def explain_files(
                 precision=question.precision,
                 compile=question.compile,
             )
+            values = measured(
+                network,
+                torch.stack([each.image for each in part]),
+                explanation,
+                question.metrics,
+                seed=number,
+                batch_size=question.batch_size,
+                max_memory=question.max_memory,
+                precision=question.precision,
+                multi_label=card.multi_label,
+            )
             if not records:
                 tell_coarse(explanation.layer, explanation.grid)
-            for read, one in zip(part, explanation, strict=True):
-                records.append(_write(read, one, card, about, out, question.write))
+            for read, one, found in zip(part, explanation, values, strict=True):
+                records.append(_write(read, one, card, about, out, question.write, found))
                 advance(1)
     if not records:
         reasons = "; ".join(reason for _, reason in unreadable[:3])
@@ -294,7 +310,15 @@ def model_record(network: nn.Module, card: ModelCard) -> dict[str, Any]:
     }
 
 
-def _write(read: _Read, one: Explanation, card: ModelCard, about: Mapping[str, Any], out: Path, wishes: Wishes) -> Path:
+def _write(
+    read: _Read,
+    one: Explanation,
+    card: ModelCard,
+    about: Mapping[str, Any],
+    out: Path,
+    wishes: Wishes,
+    values: Values,
+) -> Path:
     """The files of one image; the record comes last."""
     classes = class_names(card)
     overlay_path, record_path = (out / f"{read.name}{ending}" for ending in (OVERLAY, RECORD))
@@ -303,7 +327,7 @@ def _write(read: _Read, one: Explanation, card: ModelCard, about: Mapping[str, A
     with written_whole(overlay_path) as aside:
         aside.write_bytes(encode(drawn))
     grid = None if read.source.affine is None else _grid(read, card)
-    explained = Explained(read.source, one, classes, about["asked"], about["index"], grid)
+    explained = Explained(read.source, one, classes, about["asked"], about["index"], grid, values)
     written = write_wanted(explained, card, about["model"]["weights"], out, read.name, wishes)
     index = one.target[0].tolist()  # a list where all classes were explained
     files = {label: entry.pop("file") for label, entry in methods.items()}
@@ -319,6 +343,7 @@ def _write(read: _Read, one: Explanation, card: ModelCard, about: Mapping[str, A
         "layer": one.layer or None,
         "grid": list(one.grid) or None,
         "methods": methods,
+        **({"metrics": values} if any(values.values()) else {}),
         "coinciding": [list(group) for group in one.coinciding],
         "seconds": dict(one.seconds),
         "seed": one.seed,

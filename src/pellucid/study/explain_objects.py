@@ -7,7 +7,7 @@ import logging
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from pellucid.data.images import MedicalImage
 from pellucid.data.maps_out import write_map
 from pellucid.data.resample import Grid
 from pellucid.errors import InputError, UnreadableFileError, unknown_name
+from pellucid.metrics.families import METRICS
 from pellucid.models.checkpoints import ModelCard
 from pellucid.study.explain_volumes import volume_maps
 
@@ -69,7 +70,10 @@ NOTHING = Wishes()
 
 @dataclass(frozen=True, eq=False)
 class Explained:
-    """One image with its explanation, and how it was laid before the network; `grid` for volumes."""
+    """One image with its explanation, and how it was laid before the network; `grid` for volumes.
+
+    `values` are those of metrics, by method and metric.
+    """
 
     image: MedicalImage
     one: Explanation
@@ -77,6 +81,7 @@ class Explained:
     asked: str
     index: int | None = None
     grid: Grid | None = None
+    values: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def maps(self) -> Iterator[tuple[str, Array]]:
         """Each method's label and values (…, *S) at the image's own pixels."""
@@ -147,7 +152,7 @@ def _write_objects(
     when: datetime.datetime,
 ) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     # highdicom takes half a second to load, which those who write no object shouldn't wait for
-    from pellucid.data.dicom.objects import About, Map
+    from pellucid.data.dicom.objects import About, Map, Metric
     from pellucid.data.dicom.outputs import Wanted, write_objects
     from pellucid.data.dicom.segmentation import parse_threshold
 
@@ -155,7 +160,11 @@ def _write_objects(
     maps = []
     for label, values in explained.maps():
         classes = values if explained.one.target.ndim == 2 else values[None]
-        maps += [Map(label, each, finding) for each, finding in zip(classes, findings, strict=True)]
+        metrics = tuple(
+            Metric(name, value, source=METRICS.from_label(name).entry.source)
+            for name, value in explained.values.get(label, {}).items()
+        )
+        maps += [Map(label, each, finding, metrics) for each, finding in zip(classes, findings, strict=True)]
     wanted = Wanted(wishes.objects, parse_threshold(wishes.threshold), card.intensity, explained.index)
     made = write_objects(explained.image, maps, About(card.architecture, weights, when), *where, wanted)
     return made.files, made.left_out

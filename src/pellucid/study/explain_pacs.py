@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import nn
@@ -19,14 +20,16 @@ from pellucid.data.pacs import (
     store_files,
     study_folder,
 )
+from pellucid.data.pacs.entries import hashed
 from pellucid.data.pacs.headers import Header
 from pellucid.errors import expected
-from pellucid.files import read_json
+from pellucid.files import read_json, write_json
 from pellucid.models.checkpoints import ModelCard
 from pellucid.study.explain_files import Question, explain_files
+from pellucid.study.explain_objects import OBJECTS
 
 KEPT = ".pacs"  # the folder in the output with the fetched files, and the record of what was stored
-STORED = "stored.json"
+STORED, TIMES = "stored.json", "times.json"
 MAKER = "pellucid"  # the Manufacturer of our own objects, which aren't explained again
 
 # what follows in the UIDs of storage classes that hold no picture to explain (PS3.4, B.5)
@@ -77,9 +80,12 @@ def explain_study(
 
     Raises:
         InputError: objects are to be stored, but none is to be written; and as `explain_files` does.
+        UnreadableFileError: as `explain_files` does.
         NotInPacsError: there is no such study or series, or no image in it.
         PacsError: the PACS fails or refuses. What was fetched and explained is kept.
     """
+    if store_back and not question.write.objects:
+        raise expected("store_back", f"DICOM objects among what is written: {', '.join(OBJECTS)}", "none of them")
     kept = out / KEPT
     fetched = fetch_study(
         pacs,
@@ -92,12 +98,34 @@ def explain_study(
     )
     if not fetched.files:
         raise NotInPacsError(f"PACS at {pacs.address}: all images of that study were made by pellucid.")
+    if store_back:
+        question = _at_first_time(question, (study, *series), kept / TIMES)
     records, skipped = explain_files([fetched.folder], model, out, question, strict=strict, show_progress=show_progress)
     outcomes = []
     if store_back:
-        objects = written_objects(records)
-        outcomes = store_files(pacs, objects, record=kept / STORED, show_progress=show_progress)
+        outcomes = store_files(pacs, objects_of(records), record=kept / STORED, show_progress=show_progress)
     return StudyExplained(fetched, records, skipped, outcomes)
+
+
+def _at_first_time(question: Question, uids: Sequence[str], path: Path) -> Question:
+    """The question with the time of its first run, so that a second one writes the same objects and stores none.
+
+    Whatever the UIDs of objects don't follow from (another method, class or threshold) has a time of its own.
+    """
+    if question.write.when is not None:
+        return question
+    plain = replace(question, methods=(), metrics=())  # whose texts would change from run to run
+    methods = [each if isinstance(each, str) else each.label for each in question.methods]
+    asked = hashed(repr((uids, plain, methods, [each.label for each in question.metrics])))
+    times = read_json(path) if path.exists() else {}
+    if asked not in times:
+        when = datetime.datetime.now().replace(microsecond=0)
+        while when.isoformat() in times.values():  # two questions within a second
+            when += datetime.timedelta(seconds=1)
+        times[asked] = when.isoformat()
+        write_json(path, times)
+    first = datetime.datetime.fromisoformat(times[asked])
+    return replace(question, write=replace(question.write, when=first))
 
 
 def is_image(entry: InstanceEntry) -> bool:
@@ -110,9 +138,7 @@ def is_ours(header: Header) -> bool:
     return header.manufacturer == MAKER
 
 
-def written_objects(records: Sequence[Path]) -> list[Path]:
+def objects_of(records: Sequence[Path]) -> list[Path]:
     """The DICOM files that records name as written beside them."""
-    found = [record.parent / name for record in records for name in read_json(record).get("objects", [])]
-    if not found:
-        raise expected("store_back", "DICOM objects among what is written", "none", do="Give --write, such as all.")
-    return list(dict.fromkeys(found))
+    named = [(record.parent, read_json(record).get("written", {}).get("files", [])) for record in records]
+    return [folder / name for folder, names in named for name in names if name.endswith(".dcm")]

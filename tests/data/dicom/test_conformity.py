@@ -68,6 +68,7 @@ SOURCES: dict[str, Callable[[Path], Made]] = {
 }
 PLACED = {"CT, oblique", "CT, tilted", "CT, one slice", "MR", "PT", "MR, enhanced", "CT_small", "MR_small"}
 PLACED |= {"MR_small, big endian"}
+LARGE = {"CR, RG3", "CR of RSNA", "SC, colour", "NM", "US, two frames"}
 
 
 def smooth(shape: tuple[int, ...]) -> np.ndarray:
@@ -94,7 +95,7 @@ def written(at: Path, source: str, name: str = "a") -> tuple[MedicalImage, list[
     return image, list(made.files)
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in SOURCES])
 def test_no_checker_finds_an_error_that_the_source_did_not_have(tmp_path: Path, source: str) -> None:
     image, files = written(tmp_path, source)
     assert sorted({path.name.split(".")[-2] for path in files}) == sorted(KINDS)
@@ -207,6 +208,27 @@ def test_what_the_source_left_out_is_not_made_up(tmp_path: Path) -> None:
         assert not errors_of(path)
 
 
+@pytest.mark.parametrize(
+    ("characters", "name"),
+    [
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        (["ISO_IR 144"], "Люкceмбypг"),
+        (["GB18030"], "Wang^XiaoDong=王^小东"),
+    ],
+)
+def test_names_in_any_script_stay_what_they_are(tmp_path: Path, characters: list[str], name: str) -> None:
+    path = sources.radiograph(tmp_path / "a.dcm")
+    dataset = pydicom.dcmread(path)
+    dataset.SpecificCharacterSet, dataset.PatientName, dataset.StudyDescription = characters, name, name.split("=")[-1]
+    dataset.save_as(path)
+    image = sources.picture_of(path)
+    for made in write_objects(image, maps_of(image), ABOUT, tmp_path / "out", "a").files:
+        read = pydicom.dcmread(made)
+        assert (read.SpecificCharacterSet, str(read.PatientName)) == ("ISO_IR 192", name)
+        assert read.StudyDescription == name.split("=")[-1]
+        assert name in dumped(made)
+
+
 def test_damaged_identities_neither_stop_it_nor_reach_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -246,12 +268,32 @@ def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
         write_objects(image, [dataclasses.replace(maps[0], values=maps[0].values[1:])], ABOUT, out, "a")
     with pytest.raises(InputError, match="NaN or infinity in grad-cam-plus-plus"):
         write_objects(image, [dataclasses.replace(maps[0], values=maps[0].values * np.nan)], ABOUT, out, "a")
-    with pytest.raises(InputError, match=r"file 1 27.0 mm off its slice's place"):
+    with pytest.raises(InputError, match="file 2 beside slice 9"):
         write_objects(dataclasses.replace(image, files=image.files[::-1]), maps, ABOUT, out, "a")
     cine = sources.picture_of(sources.ultrasound(tmp_path / "us.dcm"))
     with pytest.raises(InputError, match="which of the file's 3 frames the image is, from 0, got None"):
         write_objects(cine, maps_of(cine), ABOUT, out, "a")
     assert not out.exists()
+
+
+def test_slices_that_were_filled_in_have_no_frames(tmp_path: Path) -> None:
+    paths = write_ct_series(tmp_path / "source")
+    whole = sources.volume_of(paths)
+    gone = {whole.files[3], whole.files[6]}
+    filled = dataclasses.replace(whole, files=tuple(path for path in whole.files if path not in gone))
+    for path in gone:
+        path.unlink()
+    bump = smooth(whole.pixels.shape[1:])
+    made = write_objects(filled, [Map("grad-cam", bump, FINDING)], ABOUT, tmp_path / "out", "a")
+    mapped = pydicom.dcmread(made.files[0])
+    kept = [at for at in range(10) if whole.files[at] not in gone]
+    stored = np.frombuffer(mapped.FloatPixelData, "<f4").reshape(8, 24, 32)
+    of = {pydicom.dcmread(whole.files[at]).SOPInstanceUID: at for at in kept}
+    for frame, group in zip(stored, mapped.PerFrameFunctionalGroupsSequence, strict=True):
+        reference = group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+        np.testing.assert_array_equal(frame, bump[of[reference]])
+    for path in made.files:
+        assert not errors_of(path)
 
 
 def test_classes_have_objects_of_their_own(tmp_path: Path) -> None:

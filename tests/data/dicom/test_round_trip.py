@@ -20,11 +20,10 @@ from torch import nn
 import pellucid
 from pellucid.data.dicom.objects import About, Finding, Map
 from pellucid.data.dicom.outputs import Wanted, write_objects
-from pellucid.data.images import MedicalImage
+from pellucid.data.images import MedicalImage, read_image
 from pellucid.data.maps_out import write_map
 from pellucid.data.transforms import prepare
 from references.ct_series import AXIAL, OBLIQUE, places, write_ct_series
-from references.dicom_sources import volume_of
 
 # LPS mm; the brighter one further left, further back and lower
 MIDDLE = np.array([-26.2, 36.1, -296.4])
@@ -62,7 +61,8 @@ def series(folder: Path, name: str) -> MedicalImage:
         backwards=backwards,
         markers=[(BRIGHT, 1000.0), (DIM, 450.0)],
     )
-    return volume_of(paths)
+    assert len(paths) == SHAPE[0]
+    return read_image(folder)
 
 
 def explained(image: MedicalImage) -> np.ndarray:

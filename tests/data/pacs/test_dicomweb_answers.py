@@ -146,6 +146,19 @@ def test_what_is_sent_to_the_server() -> None:
             assert "PatientID=A%26B%3DC&ModalitiesInStudy=CT&StudyDate=20260101-&" in request.path
 
 
+def test_credentials_on_an_open_line_are_noted(caplog: pytest.LogCaptureFixture) -> None:
+    for url, access, noted in [
+        ("http://pacs.example/dicom-web", Access(token="hunter2"), True),
+        ("http://pacs.example/dicom-web", QUICK, False),
+        ("https://pacs.example/dicom-web", Access(token="hunter2"), False),
+        ("http://127.0.0.1/dicom-web", Access(token="hunter2"), False),
+    ]:
+        caplog.clear()
+        with connect(url, access):
+            assert ("isn't encrypted, so that others on the way can read the credentials" in caplog.text) == noted
+        assert "hunter2" not in caplog.text
+
+
 def test_a_netrc_file_gives_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login someone password hunter2\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydicom.uid import ExplicitVRLittleEndian
+from pynetdicom import AE
 from pynetdicom.events import Event
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from pellucid.data.pacs import (
     Access,
+    InstanceEntry,
     NotInPacsError,
     PacsBrokenError,
     PacsError,
@@ -21,9 +24,12 @@ from pellucid.data.pacs import (
     find_studies,
     store_files,
 )
+from pellucid.data.pacs.headers import read_stored
+from pellucid.data.pacs.kept import Kept
 from pellucid.data.pacs.receiver import Receiver
 from pellucid.errors import InputError, StorageError
 from servers.archive import FIND, archive
+from servers.orthanc import free_port
 from servers.studies import slice_of, uid, write
 
 QUICK = Access(timeout=5, attempts=2, pause=0.01)
@@ -223,6 +229,25 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
             fetch_study(pacs, uid("s"), tmp_path / "out")
         with connect(server.url, QUICK) as pacs, pytest.raises(PacsError, match="it sends files by C-MOVE only"):
             fetch_study(pacs, uid("s"), tmp_path / "out")
+
+
+def test_nobody_else_can_send_to_our_port(tmp_path: Path) -> None:
+    wanted = slice_of("s", 0)
+    entry = InstanceEntry(uid("s"), wanted.SeriesInstanceUID, wanted.SOPInstanceUID, wanted.SOPClassUID)
+    kept = Kept(tmp_path / "out", [entry], lambda steps=1, note="": None)
+    port = free_port()
+    own = AE("PELLUCID")
+    with Receiver(kept).listening(own, ("127.0.0.1", port), [wanted.SOPClassUID], [ExplicitVRLittleEndian]):
+        unasked = write(tmp_path / "in", slice_of("s", 1), slice_of("other", 0))
+        with (
+            connect(f"dicom://ANOTHER@127.0.0.1:{port}", QUICK) as pacs,
+            pytest.raises(PacsRefusedError, match="AE title"),
+        ):
+            list(pacs.store([read_stored(path) for path in unasked]))
+        with connect(f"dicom://PELLUCID@127.0.0.1:{port}", QUICK) as pacs:
+            list(pacs.store([read_stored(path) for path in (*unasked, *write(tmp_path / "in", wanted))]))
+    assert [path.name for path in kept.files()] == [kept.path_of(entry).name]
+    assert len([path for path in (tmp_path / "out").rglob("*") if path.is_file()]) == 1
 
 
 def test_what_is_asked_wrongly_is_told(tmp_path: Path) -> None:

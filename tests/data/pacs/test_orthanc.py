@@ -35,6 +35,7 @@ from servers.orthanc import DICOM, REFUSED, WEB, Orthanc
 from servers.studies import slice_of, uid, write
 
 Way = tuple[str, Access]
+SLOWLY = pytest.mark.parametrize("way", ["dicomweb", pytest.param("dimse", marks=pytest.mark.slow)], indirect=True)
 IDENTIFYING = ("Nobody", "P-17", "ACC-4711", "19600102")
 
 
@@ -114,6 +115,7 @@ def test_what_is_there_is_not_fetched_again(
         assert len(taken) == 3
 
 
+@SLOWLY
 def test_one_series_or_what_is_wanted_of_it(way: Way, orthanc: Orthanc, study: list[Path], tmp_path: Path) -> None:
     orthanc.upload(*study)
     with connect(*way) as pacs:
@@ -258,6 +260,7 @@ def test_every_transfer_syntax_travels_as_it_is(way: Way, orthanc: Orthanc, tmp_
         assert data_set(back[each]) == data_set(path)
 
 
+@SLOWLY
 def test_real_files_travel_as_they_are(way: Way, orthanc: Orthanc, shared_data: Path, tmp_path: Path) -> None:
     names = (
         "CT_small",

@@ -22,7 +22,7 @@ from pellucid.data.dicom.objects import (
 )
 from pellucid.data.dicom.source import Source
 from pellucid.data.images import MedicalImage
-from pellucid.data.views import PLANE_SIDE, drawn, picture_view, shown, volume_views
+from pellucid.data.views import PLANE_SIDE, Shown, drawn, picture_view, volume_views
 from pellucid.drawing import Picture
 
 KIND = "secondary-capture"
@@ -31,25 +31,25 @@ PURPOSE = CodedConcept("121322", "DCM", "Source of Image Processing Operation")
 _RESEARCH = "made by a computer, for research; not for diagnosis"
 
 
-def overlay_picture(image: MedicalImage, source: Source, one: Map, intensity: str = "dtype") -> Picture:
+def overlay_picture(image: MedicalImage, source: Source, one: Map, shown: Shown | None = None) -> Picture:
     """The drawn overlay of a map (H, W, 3) uint8: of a picture itself, of a volume three planes.
 
     The planes run through the map's largest value. Sides are named and lengths given where the files say them; the
     method, the class and its probability, the window and the place stand beside it.
     """
     check_map(one, source)
-    grey, words = shown(image, intensity)
+    shown = shown or Shown.of(image)
     finding = one.finding
     said = finding.name if finding.probability is None else f"{finding.name}, probability {finding.probability:.3f}"
     title = f"{one.label}: {said}" + ("" if one.values.any() else " (no evidence)")
-    lines = [words, *(note for note in image.notes if note.startswith("spacing is"))]
+    lines = [shown.words, *(note for note in image.notes if note.startswith("spacing is"))]
     if one.values.ndim == 2:
-        view = picture_view(image, one.values, grey, _sides(source))
+        view = picture_view(image, one.values, shown, _sides(source))
         return drawn([view], title, [*lines, _RESEARCH])
     chosen = greatest(one.values)
     assert image.affine is not None
     lines.append(f"slice {chosen[0] + 1} of {len(one.values)}, planes through {_place(image.affine, chosen)}")
-    return drawn(volume_views(image, one.values, grey, chosen), title, [*lines, _RESEARCH], side=PLANE_SIDE)
+    return drawn(volume_views(image, one.values, shown, chosen), title, [*lines, _RESEARCH], side=PLANE_SIDE)
 
 
 def capture(source: Source, picture: Picture, one: Map, about: About, number: int = 1) -> Dataset:

@@ -6,6 +6,7 @@ spend memory on what a stream claims, and the header has been checked.
 
 from __future__ import annotations
 
+import itertools
 import struct
 import zlib
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pellucid.data.dicom.guarded import within
 from pellucid.data.dicom.layout import Layout
 from pellucid.data.whole import DecodeError, check_jpeg
 
@@ -124,21 +126,17 @@ def _jpeg_headers(data: bytes) -> _Jpeg:
 
 def _jpeg_ls(data: bytes, layout: Layout) -> Frame:
     """JPEG-LS through CharLS (ISO 14495-1)."""
-    import jpeg_ls
+    import imagecodecs
 
     about = _jpeg_headers(data)
     if about.kind != 0xF7:
         raise DecodeError("its pixel data is damaged (no JPEG-LS)")
     _same_size("JPEG-LS", about.rows, about.columns, len(about.ids), layout)
-    buffer, info = jpeg_ls.decode_pixel_data(data)
-    samples = np.frombuffer(buffer, f"<u{1 if info['bits_per_sample'] <= 8 else 2}")
-    if layout.samples == 1:
-        samples = samples.reshape(layout.rows, layout.columns)
-    elif info["interleave_mode"] == 0:
-        samples = np.moveaxis(samples.reshape(layout.samples, layout.rows, layout.columns), 0, -1)
-    else:
-        samples = samples.reshape(layout.rows, layout.columns, layout.samples)
-    return Frame(samples, info["bits_per_sample"], False)
+    size = layout.rows * layout.columns * layout.samples
+    samples = within(0.5 + 1e-6 * size, imagecodecs.jpegls_decode, data)
+    if samples.size != size:
+        raise DecodeError("its pixel data is damaged (no JPEG-LS)")
+    return Frame(_shaped(samples, layout), about.precision, False)
 
 
 def _jpeg_2000(data: bytes, layout: Layout) -> Frame:
@@ -171,18 +169,32 @@ def _jpeg_2000(data: bytes, layout: Layout) -> Frame:
 
 
 def _run_lengths(data: bytes, layout: Layout) -> Frame:
-    """Run lengths of the bytes of each sample, the highest first (PS3.5, annex G)."""
-    from rle.rle import decode_frame
+    """Run lengths of the bytes of each sample, the highest first (PS3.5, annex G).
+
+    Not through pylibjpeg-rle, which ends in a panic of its own language where a run is longer than it should be.
+    """
+    import imagecodecs
 
     count = struct.unpack_from("<L", data)[0] if len(data) >= 64 else 0
     width = max(8, layout.allocated) // 8
-    if count != layout.samples * width:
+    if count != layout.samples * width or count > 15:
         raise DecodeError(f"its pixel data is damaged ({count} runs of bytes, of {layout.samples * width})")
-    buffer = decode_frame(data, layout.rows * layout.columns, 8 * width, "<")
-    samples = np.frombuffer(buffer, f"<u{width}").reshape(layout.samples, layout.rows, layout.columns)
-    return Frame(
-        np.moveaxis(samples, 0, -1)[..., 0] if layout.samples == 1 else np.moveaxis(samples, 0, -1), 8 * width, False
-    )
+    places = [*struct.unpack_from(f"<{count}L", data, 4), len(data)]
+    if places[0] < 64 or any(start > end for start, end in itertools.pairwise(places)) or places[-2] > len(data):
+        raise DecodeError("its pixel data is damaged (the places of its runs of bytes)")
+    size = layout.rows * layout.columns
+    packed = -(-size // 8) if layout.allocated == 1 else size
+    planes = np.empty((layout.samples, packed, width), np.uint8)
+    for number, (start, end) in enumerate(itertools.pairwise(places)):
+        run = imagecodecs.packbits_decode(data[start:end])
+        if len(run) < packed:
+            raise DecodeError(f"its pixel data is damaged (a run of {len(run)} bytes, of {packed})")
+        planes[number // width, :, width - 1 - number % width] = np.frombuffer(run, np.uint8, packed)
+    if layout.allocated == 1:
+        bits = np.unpackbits(planes[0, :, 0], count=size, bitorder="little")
+        return Frame(bits.reshape(layout.rows, layout.columns), 1, False)
+    samples = planes.view(f"<u{width}")[..., 0].T
+    return Frame(_shaped(np.ascontiguousarray(samples), layout), 8 * width, False)
 
 
 def _same_size(kind: str, rows: int, columns: int, components: int, layout: Layout) -> None:
@@ -206,9 +218,6 @@ def inflated(data: bytes, length: int) -> bytes:
         raise DecodeError("its compressed pixels are damaged")
     return found
 
-
-DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
-ENCAPSULATED_NATIVE = "1.2.840.10008.1.2.1.98"
 
 _JPEG = "1.2.840.10008.1.2.4."
 _DECODERS: dict[str, Callable[[bytes, Layout], Frame]] = {

@@ -64,7 +64,10 @@ def palette_of(dataset: Dataset, *, signed: bool, little: bool) -> tuple[np.ndar
         firsts.append(first)
     if len({len(table) for table in tables}) > 1 or len(set(firsts)) > 1:
         raise DecodeError("the palettes of red, green and blue differ in length or first value")
-    return np.stack(tables).astype(np.uint16 if deep else np.uint8), firsts[0]
+    palette = np.stack(tables)
+    if deep and (not (palette & 0xFF).any() or (palette % 257 == 0).all()):  # 8 bits, written as 16
+        return (palette >> 8).astype(np.uint8), firsts[0]
+    return palette.astype(np.uint16 if deep else np.uint8), firsts[0]
 
 
 def coloured(stored: np.ndarray, palette: np.ndarray, first: int) -> np.ndarray:

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pellucid.data.dicom.codecs import DEFLATED_FRAMES, ENCAPSULATED_NATIVE, Frame, decoder_of, inflated
+from pellucid.data.dicom.codecs import Frame, decoder_of, inflated
 from pellucid.data.dicom.colour import to_rgb
-from pellucid.data.dicom.fragments import frames_of
+from pellucid.data.dicom.fragments import frames_of, joined
 from pellucid.data.dicom.headers import BIG, DicomFile
-from pellucid.data.dicom.layout import NATIVE, Layout
+from pellucid.data.dicom.layout import DEFLATED_FRAMES, ENCAPSULATED_NATIVE, NATIVE, Layout
 from pellucid.data.whole import DecodeError
 
 
@@ -24,23 +24,22 @@ def stored_values(file: DicomFile, layout: Layout, places: Sequence[int]) -> np.
     if file.syntax in NATIVE:
         if file.encapsulated:
             raise DecodeError("(0002,0010) TransferSyntaxUID says that its pixels are plain, but they are encapsulated")
-        return _native(file.pixels, file, layout, places)
+        return _native(file.pixels, file, layout, places, layout.frames)
     if file.syntax in (DEFLATED_FRAMES, ENCAPSULATED_NATIVE):
-        parts = frames_of(file, layout.frames)
+        groups = frames_of(file, layout.frames)
         length = -(-layout.frame_bits // 8)
+        parts = [joined(file.pixels, groups[place]) for place in places]
         if file.syntax == DEFLATED_FRAMES:
-            parts = [inflated(parts[place], length) for place in places]
-        else:
-            parts = [parts[place] for place in places]
-        return np.concatenate([_native(memoryview(part), file, layout, [0]) for part in parts])
+            parts = [inflated(part, length) for part in parts]
+        return np.concatenate([_native(memoryview(part), file, layout, [0], 1) for part in parts])
     decoder = decoder_of(file.syntax)
     if not file.encapsulated:
         raise DecodeError("(0002,0010) TransferSyntaxUID says that its pixels are encapsulated, but they aren't")
-    parts = frames_of(file, layout.frames)
+    groups = frames_of(file, layout.frames)
     out: np.ndarray | None = None
     for number, place in enumerate(places):
         with _damage_told(place, layout.frames):
-            frame = _fitting(decoder(parts[place], layout), layout)
+            frame = _fitting(decoder(joined(file.pixels, groups[place]), layout), layout)
         if out is None:
             out = np.empty((len(places), *frame.shape), frame.dtype)
         elif out.dtype != frame.dtype:  # streams of several precisions
@@ -59,8 +58,8 @@ def _damage_told(place: int, frames: int) -> Iterator[None]:
     except DecodeError:
         raise
     except ImportError as error:
-        package = {"openjpeg": "pylibjpeg-openjpeg", "rle": "pylibjpeg-rle", "jpeg_ls": "pyjpegls"}
-        name = package.get(error.name or "", error.name)
+        module = (error.name or "").strip("_").split(".")[0]
+        name = {"openjpeg": "pylibjpeg-openjpeg"}.get(module, module)
         raise DecodeError(f"its pixels need the package {name}: pip install {name}") from error
     except MemoryError as error:
         raise DecodeError("it doesn't fit into memory") from error
@@ -68,12 +67,12 @@ def _damage_told(place: int, frames: int) -> Iterator[None]:
         raise DecodeError(f"the compressed pixels{where} are damaged") from error
 
 
-def _native(pixels: memoryview, file: DicomFile, layout: Layout, places: Sequence[int]) -> np.ndarray:
-    """Frames of uncompressed pixels (PS3.5, section 8)."""
-    if len(pixels) * 8 < layout.frame_bits * (max(places) + 1) or len(
-        pixels
-    ) * 8 < layout.frame_bits * layout.frames * (file.syntax in NATIVE):
-        need = -(-layout.frame_bits * layout.frames // 8)
+def _native(
+    pixels: memoryview, file: DicomFile, layout: Layout, places: Sequence[int], frames: int
+) -> np.ndarray:  # fmt: skip
+    """Those at `places` of uncompressed `frames` (PS3.5, section 8)."""
+    need = -(-layout.frame_bits * frames // 8)
+    if len(pixels) < need:
         raise DecodeError(f"the file is truncated: {len(pixels):,} bytes of pixels, of {need:,}")
     swapped = file.syntax == BIG and file.vr == "OW" and layout.allocated <= 8
     if swapped:  # bytes in words of 16 bits
@@ -84,10 +83,9 @@ def _native(pixels: memoryview, file: DicomFile, layout: Layout, places: Sequenc
         return np.stack([_unpacked(pixels, layout, place) for place in places])
     dtype = layout.dtype.newbyteorder(">" if file.big_endian else "<")
     size = layout.frame_bits // layout.allocated
-    if len(places) == layout.frames:
-        flat = np.frombuffer(pixels, dtype, size * layout.frames).reshape(layout.frames, size)
-    else:
-        flat = np.stack([np.frombuffer(pixels, dtype, size, place * size * dtype.itemsize) for place in places])
+    flat = np.frombuffer(pixels, dtype, size * frames).reshape(frames, size)
+    first, behind = min(places), max(places) + 1
+    flat = flat[first:behind] if list(places) == list(range(first, behind)) else flat[list(places)]
     flat = _stored_bits(flat.astype(layout.dtype, copy=False), layout)
     if layout.samples == 1:
         return flat.reshape(len(places), 1, layout.rows, layout.columns)

@@ -16,8 +16,8 @@ _JPEG_END = b"\xff\xd9"
 Span = tuple[int, int]  # start and end of a fragment in the element
 
 
-def frames_of(file: DicomFile, count: int) -> list[bytes]:
-    """The encoded bytes of `count` frames; what comes after them is left out.
+def frames_of(file: DicomFile, count: int) -> list[list[Span]]:
+    """The fragments of each of `count` frames; what comes after them is left out.
 
     Fragments go to frames by the extended table of offsets, by the basic one, one by one where there are as many as
     frames, all to the only frame, and else by the marker that ends a JPEG. Raises DecodeError where none of it works.
@@ -30,7 +30,7 @@ def frames_of(file: DicomFile, count: int) -> list[bytes]:
         raise DecodeError("the file is truncated within its pixels")
     if len(groups) < count:
         raise DecodeError(f"(0028,0008) NumberOfFrames is {count}, but its pixel data holds {len(groups)}")
-    return [_joined(file.pixels, group) for group in groups[:count]]
+    return groups[:count]
 
 
 def _spans(pixels: memoryview) -> tuple[list[Span], int, list[int], bool]:
@@ -92,5 +92,6 @@ def _by_count(file: DicomFile, spans: Sequence[Span], count: int) -> list[list[S
     return [group for group in groups if group]
 
 
-def _joined(pixels: memoryview, group: Sequence[Span]) -> bytes:
+def joined(pixels: memoryview, group: Sequence[Span]) -> bytes:
+    """The encoded bytes of a frame."""
     return b"".join(pixels[start:end] for start, end in group)

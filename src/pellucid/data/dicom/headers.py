@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filereader import dcmread, read_dataset
+from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
-from pellucid.data.dicom.elements import text, value
+from pellucid.data.dicom.elements import text
 from pellucid.data.whole import DecodeError
 
 DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
+NOT_DICOM = "not a DICOM file, or its header is damaged"
 MAX_INFLATED = 2**28  # bytes of a deflated data set
 
 IMPLICIT, EXPLICIT, BIG, DEFLATED = (f"1.2.840.10008.1.2{end}" for end in ("", ".1", ".2", ".1.99"))
@@ -29,6 +30,7 @@ GE_PRIVATE = "1.2.840.113619.5.2"  # implicit VR little endian, but pixels big e
 
 _PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 _UNDEFINED = 0xFFFFFFFF
+_READS = 200_000
 _LONG = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 _SHORT = (
     *(b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS"),
@@ -52,8 +54,6 @@ class DicomFile:
     vr: str = ""
     pixels: memoryview = field(default_factory=lambda: memoryview(b""))
     encapsulated: bool = False
-    cut: bool = False
-    """Whether the file ends within its pixels."""
 
     @property
     def big_endian(self) -> bool:
@@ -61,9 +61,23 @@ class DicomFile:
         return self.syntax in (BIG, GE_PRIVATE)
 
 
-def is_dicom(data: bytes, name: str) -> bool:
-    """Whether a file is DICOM by its content, or at least by its name; a few hundred bytes of it are enough."""
-    return data[128:132] == b"DICM" or name.lower().endswith(DICOM_ENDINGS) or _begins_bare(data)
+class _Budget(io.BytesIO):
+    """Bytes that may be read so and so often: damaged headers can look like millions of empty elements."""
+
+    def __init__(self, data: bytes | bytearray, size: int) -> None:
+        super().__init__(data)
+        self.left = _READS + size // 64
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.left -= 1
+        if self.left < 0:
+            raise DecodeError("its header is damaged (elements without end)")
+        return super().read(size)
+
+
+def is_dicom(data: bytes) -> bool:
+    """Whether bytes begin like a DICOM file, or like a data set that lacks the preamble; the first 264 are enough."""
+    return data[128:132] == b"DICM" or _begins_bare(data)
 
 
 def _begins_bare(data: bytes) -> bool:
@@ -89,14 +103,14 @@ def open_file(data: bytes) -> DicomFile:
     """A file's header and the place of its pixels, which aren't decoded. Raises DecodeError."""
     if not data:
         raise DecodeError("the file is empty")
-    if not (data[128:132] == b"DICM" or _begins_bare(data)):
-        raise DecodeError("not a DICOM file, or its header is damaged")
-    handle = io.BytesIO(data)
+    if not is_dicom(data):
+        raise DecodeError(NOT_DICOM)
+    handle = _Budget(data, len(data))
     meta, syntax = _meta(handle, data)
     view = memoryview(data)
     if syntax == DEFLATED:
         body = _inflated(data, handle.tell())
-        handle, view = io.BytesIO(body), memoryview(body)
+        handle, view = _Budget(body, len(data)), memoryview(body)
     header = _parse(handle, syntax, meta)
     found = _pixel_element(view, handle.tell(), header)
     if found is None:
@@ -104,8 +118,7 @@ def open_file(data: bytes) -> DicomFile:
     keyword, vr, start, length = found
     encapsulated = length == _UNDEFINED
     end = len(view) if encapsulated else min(len(view), start + length)
-    cut = not encapsulated and start + length > len(view)
-    return DicomFile(header, syntax, len(data), keyword, vr, view[start:end], encapsulated, cut)
+    return DicomFile(header, syntax, len(data), keyword, vr, view[start:end], encapsulated)
 
 
 def open_header(path: Path, tags: Sequence[int] | None = None) -> Dataset:
@@ -118,8 +131,8 @@ def open_header(path: Path, tags: Sequence[int] | None = None) -> Dataset:
             start = handle.read(264)
             if not start:
                 raise DecodeError("the file is empty")
-            if not (start[128:132] == b"DICM" or _begins_bare(start)):
-                raise DecodeError("not a DICOM file")
+            if not is_dicom(start):
+                raise DecodeError(NOT_DICOM)
             handle.seek(0)
             meta, syntax = _meta(handle, start)
             source: BinaryIO = handle
@@ -130,27 +143,6 @@ def open_header(path: Path, tags: Sequence[int] | None = None) -> Dataset:
         raise DecodeError(error.strerror or "it can't be opened") from error
 
 
-def open_dataset(data: bytes) -> Dataset:
-    """The whole data set of a file's bytes, pixels included but not decoded. Raises DecodeError."""
-    open_file(data)  # which bounds what may be inflated
-    try:
-        return dcmread(io.BytesIO(data), force=True)
-    except Exception as error:  # pydicom raises whatever a damaged header leads it to
-        raise DecodeError("its header is damaged") from error
-
-
-def file_of(dataset: Dataset) -> DicomFile:
-    """A data set with its pixels, as `open_dataset` gives it, as the file that it was."""
-    syntax = text(dataset.file_meta, "TransferSyntaxUID")
-    for tag, keyword in _PIXELS.items():
-        pixels = value(dataset, keyword)
-        if isinstance(pixels, bytes):
-            element = dataset[tag]
-            view = memoryview(pixels)
-            return DicomFile(dataset, syntax, len(view), keyword, element.VR, view, element.is_undefined_length)
-    return DicomFile(dataset, syntax, 0)
-
-
 def _meta(handle: BinaryIO, start: bytes) -> tuple[FileMetaDataset, str]:
     """The file meta information and the transfer syntax, guessed where it isn't stated; `handle` comes to stand behind.
 
@@ -159,7 +151,9 @@ def _meta(handle: BinaryIO, start: bytes) -> tuple[FileMetaDataset, str]:
     handle.seek(132 if start[128:132] == b"DICM" else 0)
     begins = handle.tell()
     meta = FileMetaDataset(_parsed(handle, True, lambda tag, vr, length: tag >> 16 != 2))
-    _parsed(handle, False, lambda tag, vr, length: tag >> 16 != 0)  # what a network message may have left there
+    _parsed(
+        handle, False, lambda tag, vr, length: tag >> 16 != 0 or not length
+    )  # what a network message may have left there
     stated = text(meta, "TransferSyntaxUID")
     if stated:
         return meta, stated
@@ -167,7 +161,7 @@ def _meta(handle: BinaryIO, start: bytes) -> tuple[FileMetaDataset, str]:
     head = handle.read(8)
     handle.seek(place)
     if len(head) < 8:
-        raise DecodeError("it holds no data set" if place > begins else "not a DICOM file, or its header is damaged")
+        raise DecodeError("it holds no data set" if place > begins else NOT_DICOM)
     explicit = head[4:6] in _LONG or head[4:6] in _SHORT
     little = struct.unpack_from("<H", head)[0] < 0x0400  # groups begin at 0004 or 0008; 0008 the other way is 0800
     return meta, (EXPLICIT if little else BIG) if explicit else IMPLICIT
@@ -176,11 +170,17 @@ def _meta(handle: BinaryIO, start: bytes) -> tuple[FileMetaDataset, str]:
 def _parse(handle: BinaryIO, syntax: str, meta: FileMetaDataset, tags: Sequence[int] | None = None) -> Dataset:
     """The elements before the pixels; `handle` comes to stand at those."""
     explicit = syntax not in (IMPLICIT, GE_PRIVATE)
-    dataset = _parsed(handle, explicit, lambda tag, vr, length: tag in _PIXELS, syntax != BIG, tags)
+    dataset = _parsed(handle, explicit, _at_pixels, syntax != BIG, tags)
     dataset.file_meta = meta
     if "TransferSyntaxUID" not in meta:
         meta.TransferSyntaxUID = UID(syntax)
     return dataset
+
+
+def _at_pixels(tag: int, vr: str | None, length: int) -> bool:
+    if tag == 0:
+        raise DecodeError("its header is damaged (zeros)")
+    return tag in _PIXELS
 
 
 def _parsed(
@@ -193,6 +193,8 @@ def _parsed(
     wanted = None if tags is None else [BaseTag(tag) for tag in tags]
     try:
         return read_dataset(handle, not explicit, little, stop_when=stop, specific_tags=wanted)  # type: ignore[arg-type]
+    except DecodeError:
+        raise
     except RecursionError as error:
         raise DecodeError("its header is damaged (sequences within sequences without end)") from error
     except Exception as error:  # pydicom raises whatever a damaged header leads it to
@@ -200,15 +202,16 @@ def _parsed(
 
 
 def _inflated(data: bytes, start: int) -> bytearray:
-    """A deflated data set, at most MAX_INFLATED bytes of it (PS3.5, A.5)."""
+    """A deflated data set, at most MAX_INFLATED bytes of it, and no more than images deflate to (PS3.5, A.5)."""
+    most = min(MAX_INFLATED, max(2**26, 512 * len(data)))
     inflate, body = zlib.decompressobj(-zlib.MAX_WBITS), bytearray()
     rest = memoryview(data)[start:]
     try:
         while rest and not inflate.eof:
             body += inflate.decompress(rest, 2**20)
             rest = memoryview(inflate.unconsumed_tail)
-            if len(body) > MAX_INFLATED:
-                raise DecodeError(f"its data set is deflated from more than {MAX_INFLATED:,} bytes")
+            if len(body) > most:
+                raise DecodeError(f"its data set is deflated from more than {most:,} bytes")
     except zlib.error as error:
         raise DecodeError("its compressed data set is damaged") from error
     if not inflate.eof:

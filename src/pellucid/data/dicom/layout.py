@@ -14,6 +14,8 @@ from pellucid.data.whole import MAX_PIXELS, DecodeError
 GREY = ("MONOCHROME1", "MONOCHROME2")
 PALETTE = "PALETTE COLOR"
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT", "YBR_PARTIAL_422", "YBR_PARTIAL_420")
+DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"  # whose fragments hold native pixels
+ENCAPSULATED_NATIVE = "1.2.840.10008.1.2.1.98"
 NATIVE = (IMPLICIT, EXPLICIT, BIG, DEFLATED, GE_PRIVATE)
 
 _HONEST = 512  # times that pixels may be as large as the file they come from, once they are larger than _FREE
@@ -80,7 +82,7 @@ def layout_of(file: DicomFile) -> Layout:
     _check_samples(samples, photometric)
     _check_bits(allocated, stored, high, real, file.keyword)
     _check_size(rows, columns, samples, frames, allocated, file.size)
-    native = file.syntax in NATIVE
+    native = file.syntax in (*NATIVE, DEFLATED_FRAMES, ENCAPSULATED_NATIVE)
     return Layout(
         rows,
         columns,

@@ -108,12 +108,17 @@ class Map:
 
 
 def check_map(one: Map, source: Source) -> Values:
-    """The values as (slices, H, W) float32; raises InputError where they don't fit the source or aren't finite."""
+    """The values at the files' slices, (slices, H, W) float32.
+
+    Raises InputError where they don't fit the source or aren't finite.
+    """
     values = np.ascontiguousarray(one.values, np.float32)
     values = values[None] if values.ndim == 2 else values
-    wanted = (len(source.slices), source.header.Rows, source.header.Columns)
-    if values.shape != wanted:
+    size = source.header.Rows, source.header.Columns
+    if values.shape != (source.depth, *size):
+        wanted = (source.depth, *size)
         raise expected("values", f"one for each pixel of the image, {wanted}", f"{values.shape} of {one.label}")
+    values = values[list(source.kept)] if len(source.kept) < source.depth else values
     if not np.isfinite(values).all():
         raise expected("values", "finite numbers", f"NaN or infinity in {one.label}")
     return values
@@ -123,7 +128,7 @@ def code_of(name: str, meaning: str = "") -> CodedConcept:
     """A name in the private scheme; a code has 16 characters at most (PS3.5, 6.2), so that a long one is cut short.
 
     >>> code_of("grad-cam").value, code_of("grad-cam-plus-plus").value
-    ('grad-cam', 'grad-cam--dc8cf7')
+    ('grad-cam', 'grad-cam--0fdcf5')
     """
     plain = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_.+") else "-" for letter in name)
     if plain != name or len(plain) > 16:

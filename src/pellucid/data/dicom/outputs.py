@@ -16,6 +16,8 @@ from pellucid.data.dicom.segmentation import HALF, Threshold, segmentation
 from pellucid.data.dicom.source import source_of
 from pellucid.data.dicom.structured_report import Shown, structured_report
 from pellucid.data.images import MedicalImage
+from pellucid.data.quiet import quiet_loggers
+from pellucid.data.views import Shown as Look
 from pellucid.errors import expected, unknown_name
 
 KINDS = ("parametric-map", "segmentation", "secondary-capture", "structured-report")
@@ -47,6 +49,7 @@ class Wanted:
 EVERYTHING = Wanted()
 
 
+@quiet_loggers()
 def write_objects(
     image: MedicalImage, maps: Sequence[Map], about: About, out: Path, name: str, wanted: Wanted = EVERYTHING
 ) -> Written:
@@ -78,6 +81,7 @@ def write_objects(
     several = len({each.finding.name for each in maps}) > 1
     files: list[Path] = []
     left_out: list[str] = []
+    look = Look.of(image, wanted.intensity) if "secondary-capture" in wanted.kinds else None
     shown: list[Shown] = []
     taken: set[str] = set()
     for number, one in enumerate(maps, 1):
@@ -95,7 +99,7 @@ def write_objects(
                 )
                 left_out.append(f"segmentation of {one.label} for {one.finding.name}: {what}")
         if "secondary-capture" in wanted.kinds:
-            picture = overlay_picture(image, source, one, wanted.intensity)
+            picture = overlay_picture(image, source, one, look)
             made["capture"] = capture(source, picture, one, about, number)
         for kind, key in zip(KINDS, ("parametric_map", "segmentation", "capture"), strict=False):
             dataset = made.get(key)

@@ -13,11 +13,7 @@ from pellucid.data.dicom.colour import coloured, palette_of
 from pellucid.data.dicom.decode import stored_values
 from pellucid.data.dicom.elements import named, number, text
 from pellucid.data.dicom.frames import functional, orientation_of, pixel_spacing, stack_of
-from pellucid.data.dicom.headers import DICOM_ENDINGS as DICOM_ENDINGS
-from pellucid.data.dicom.headers import DicomFile, file_of, open_file
-from pellucid.data.dicom.headers import is_dicom as is_dicom
-from pellucid.data.dicom.headers import open_dataset as open_dataset
-from pellucid.data.dicom.headers import open_header as open_header
+from pellucid.data.dicom.headers import DicomFile, open_file
 from pellucid.data.dicom.layout import GREY, PALETTE, Layout, layout_of
 from pellucid.data.dicom.values import Transformation, transformation_of
 from pellucid.data.dicom.voi import default_window, stated_windows
@@ -130,10 +126,11 @@ def decode_frames(file: DicomFile, layout: Layout, places: Sequence[int]) -> Dec
         return Decoded(coloured(stored, palette, first), layout, Transformation(), None, ())
     if layout.photometric not in GREY:
         return Decoded(stored, layout, Transformation(), None, ())
-    padding = _padding(header, stored)
+    keyword = f"{file.keyword}PaddingValue".replace("DataPadding", "Padding")
+    padding = _padding(header, stored, keyword, signed=layout.signed)
     notes: list[str] = []
     if padding is not None:
-        notes.append(f"{int(padding.sum()):,} pixels are padding, by {named('PixelPaddingValue')}")
+        notes.append(f"{int(padding.sum()):,} pixels are padding, by {named(keyword)}")
     transforms = [
         transformation_of(header, place, signed=layout.signed, little=little)
         for place in (places if _own_values(header) else places[:1])
@@ -152,15 +149,20 @@ def _own_values(header: Dataset) -> bool:
     return "PerFrameFunctionalGroupsSequence" in header
 
 
-def _padding(header: Dataset, stored: np.ndarray) -> np.ndarray | None:
-    """Where stored values are padding (PS3.3, C.7.5.1.1.2); None where none are."""
+def _padding(header: Dataset, stored: np.ndarray, keyword: str, *, signed: bool) -> np.ndarray | None:
+    """Where stored values are padding (PS3.3, C.7.5.1.1.2); None where none are.
+
+    They keep their value, as in other readers, and are only left out where a window is found by percentiles.
+    """
     try:
-        low = number(header, "PixelPaddingValue")
-        high = number(header, "PixelPaddingRangeLimit", low)
+        low = number(header, keyword)
+        high = number(header, keyword.replace("PaddingValue", "PaddingRangeLimit"), low)
     except DecodeError:
         return None
     if low is None or high is None:
         return None
+    if signed:  # which not every writer has noticed
+        low, high = (end - 2**16 if 2**15 <= end < 2**16 and stored.itemsize == 2 else end for end in (low, high))
     found: np.ndarray = (stored >= min(low, high)) & (stored <= max(low, high))
     return found if found.any() else None
 
@@ -180,24 +182,6 @@ def windows_of(
     modality = text(file.header, "Modality") or None
     limits = (0.0, 1.0) if layout.real else transformation.limits(layout.limits)
     return (), default_window(modality, decoded.values, limits, decoded.padding), notes
-
-
-def values_of(dataset: Dataset) -> np.ndarray:
-    """Values (F, C, H, W) of all frames of a data set, as `open_dataset` gives it. Raises DecodeError."""
-    file = file_of(dataset)
-    layout = check_pixels_there(file)
-    return decode_frames(file, layout, range(layout.frames)).values
-
-
-def window_of(dataset: Dataset, pixels: np.ndarray) -> Window:
-    """How grey `pixels` are shown: by the first window that a data set states, or else by what they are."""
-    file = file_of(dataset)
-    layout = check_pixels_there(file)
-    transformation = transformation_of(dataset, 0, signed=layout.signed, little=not file.big_endian)
-    _, window, _ = windows_of(file, Decoded(pixels, layout, transformation, None, ()), 0)
-    if window is None:
-        raise DecodeError("a picture in colour, which has no window")
-    return window
 
 
 def laterality_of(header: Dataset, frame: int) -> str | None:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from pydicom.dataelem import RawDataElement
-from pydicom.dataset import FileDataset
+from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from pellucid.data.dicom.headers import DICOM_ENDINGS
+from pellucid.data.dicom.headers import DEFLATED, DICOM_ENDINGS, open_header
 from pellucid.data.whole import DecodeError
 
 HEAD = 2**16  # bytes that hold nearly every header
@@ -54,6 +54,9 @@ _FIRST_OF_PIXELS = 0x7FE00008  # pixels as float and double come before those as
 _STARTS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")  # of a file without preamble: groups 2 and 8, in either byte order
 
 
+Pixels = tuple[int, int, int]  # tag, offset and length of their element
+_NOWHERE = (0, 0, 0)
+
 _lock = threading.Lock()
 _kept: OrderedDict[tuple[str, int, int, int], Header | None] = OrderedDict()
 
@@ -88,7 +91,7 @@ class Native:
     intercept: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Header:
     """What a file says; "" and None for what it doesn't. `telling` holds TELLING's raw values, then b-values."""
 
@@ -120,13 +123,19 @@ class Header:
 class Elements:
     """The wanted elements of a file, as bytes."""
 
-    def __init__(self, dataset: FileDataset) -> None:
+    def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
 
     def raw(self, tag: BaseTag) -> bytes:
         element: Any = self.dataset.get_item(tag)
         value = element.value if isinstance(element, RawDataElement) else None
         return value if isinstance(value, bytes) else b""
+
+    def meta(self, tag: int) -> str:
+        """A UID of the file meta information."""
+        element: Any = self.dataset.file_meta.get_item(tag)
+        value = getattr(element, "value", b"") or b""
+        return (value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)).strip("\0 ")
 
     def text(self, name: str) -> str:
         return self.raw(_TAGS[name]).decode("ascii", "replace").strip("\0 ")
@@ -155,7 +164,10 @@ class Elements:
         """Text in whatever characters the file uses."""
         if not self.raw(_TAGS[name]):
             return ""
-        return " ".join(str(self.dataset[_TAGS[name]].value).split())
+        try:
+            return " ".join(str(self.dataset[_TAGS[name]].value).split())
+        except Exception:  # noqa: BLE001 - whatever pydicom raises on characters that aren't of the set
+            return repr(self.raw(_TAGS[name]))
 
 
 def headers_of(
@@ -217,19 +229,26 @@ def read_header(path: Path) -> Header | None:
         with path.open("rb") as handle:
             head = handle.read(HEAD)
             _check(head)
+            if DEFLATED.encode() in head[:1024]:  # which unpacks within bounds
+                return _checked(path, head, (open_header(path, _WANTED), _NOWHERE))
             found = _parsed(io.BytesIO(head)) if len(head) == HEAD else None
             if found is None or not found[1][0]:  # the pixels come later, if at all
                 handle.seek(0)
                 found = _parsed(io.BytesIO(head) if len(head) < HEAD else handle)
     except OSError as error:
         raise DecodeError(error.strerror or str(error)) from error
+    return _checked(path, head, found)
+
+
+def _checked(path: Path, head: bytes, found: tuple[Dataset, Pixels] | None) -> Header | None:
     if found is None:
         raise DecodeError(DAMAGED)
     dataset, pixels = found
-    if str(dataset.file_meta.get("MediaStorageSOPClassUID", "")) == DIRECTORY:
+    elements = Elements(dataset)
+    if elements.meta(0x00020002) == DIRECTORY:
         return None
     try:
-        return _header(path, dataset, pixels)
+        return _header(path, elements, pixels)
     except _NoHeaderError:
         raise DecodeError(DAMAGED if head[128:132] == b"DICM" else FOREIGN) from None
 
@@ -241,12 +260,12 @@ def _check(head: bytes) -> None:
         raise DecodeError(FOREIGN)
 
 
-def _parsed(source: BinaryIO) -> tuple[FileDataset, tuple[int, int, int]] | None:
+def _parsed(source: BinaryIO) -> tuple[Dataset, Pixels] | None:
     """The elements before the pixels, and those pixels' tag, offset and length (zeros where none were reached).
 
     None where they can't be parsed, since the source ends too early or is damaged.
     """
-    pixels = (0, 0, 0)
+    pixels = _NOWHERE
 
     def stop(tag: BaseTag, _representation: str | None, length: int) -> bool:
         nonlocal pixels
@@ -261,8 +280,7 @@ def _parsed(source: BinaryIO) -> tuple[FileDataset, tuple[int, int, int]] | None
         return None
 
 
-def _header(path: Path, dataset: FileDataset, pixels: tuple[int, int, int]) -> Header:
-    elements = Elements(dataset)
+def _header(path: Path, elements: Elements, pixels: Pixels) -> Header:
     text, numbers, short = elements.text, elements.numbers, elements.short
     rows, columns = short("Rows", 0), short("Columns", 0)
     modality = text("Modality")
@@ -301,12 +319,12 @@ def _header(path: Path, dataset: FileDataset, pixels: tuple[int, int, int]) -> H
     )
 
 
-def _native(elements: Elements, pixels: tuple[int, int, int], count: int) -> Native | None:
+def _native(elements: Elements, pixels: Pixels, count: int) -> Native | None:
     """Where to read the pixels without parsing the file again; None where they need more than a slope."""
     tag, offset, length = pixels
     bits, stored = elements.short("BitsAllocated", 0), elements.short("BitsStored", 0)
-    syntax = elements.dataset.file_meta.get("TransferSyntaxUID")
-    slope, intercept = elements.number("RescaleSlope", 1), elements.number("RescaleIntercept", 0)
+    syntax = elements.meta(0x00020010)
+    slope, intercept = elements.number("RescaleSlope", 1.0), elements.number("RescaleIntercept", 0.0)
     damaged = any(elements.text(name) and elements.numbers(name, 1) is None for name in _RESCALE)
     plain = (
         tag == _PIXELS

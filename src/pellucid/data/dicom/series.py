@@ -42,11 +42,11 @@ class Series:
 
     folder: Path
     name: str
-    uid: str
-    study: str
+    uid: str = field(repr=False)
+    study: str = field(repr=False)
     patient: str = field(repr=False)
     modality: str
-    description: str
+    description: str = field(repr=False)
     files: tuple[Path, ...]
     volume: bool
     notes: tuple[str, ...] = ()
@@ -119,9 +119,9 @@ def _files(paths: Sequence[Path]) -> list[Path]:
 
 
 def _series(uid: str, headers: Sequence[Header], damaged: Mapping[Path, int]) -> list[Series]:
-    folder = Path(os.path.commonpath([each.path.parent for each in headers]))
+    folder = _common({each.path.parent for each in headers})
     found = []
-    for number, stack in enumerate(stacks_of(headers, _same), start=1):
+    for number, stack in enumerate(stacks_of(headers, _digest), start=1):
         first = stack.headers[0]
         beside = sum(damaged.get(each, 0) for each in {each.path.parent for each in stack.headers})
         lost = f"{beside} damaged file{'s' if beside > 1 else ''} beside its slices, which may have been of it"
@@ -145,15 +145,23 @@ def _series(uid: str, headers: Sequence[Header], damaged: Mapping[Path, int]) ->
     return found
 
 
-def _same(one: Header, other: Header) -> bool:
-    """Whether two files hold the same values at the same place."""
-    if (one.rows, one.columns, one.samples, one.position) != (other.rows, other.columns, other.samples, other.position):
-        return False
+def _common(folders: Iterable[Path]) -> Path:
+    """The deepest folder that holds all of them."""
+    listed = list(folders)
+    if len({each.is_absolute() for each in listed}) > 1:
+        listed = [each.absolute() for each in listed]
+    return Path(os.path.commonpath(listed))
+
+
+def _digest(header: Header) -> str:
+    """The hash of a file's values; of one that can't be read, nothing that another has."""
     try:
-        values = [decode_file(each.path).pixels for each in (one, other)]
+        pixels = decode_file(header.path).pixels
     except DecodeError:
-        return False
-    return np.array_equal(values[0], values[1])
+        return str(header.path)
+    digest = hashlib.sha256(f"{pixels.shape} {pixels.dtype} ".encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
 
 
 def is_series_path(path: Path) -> bool:

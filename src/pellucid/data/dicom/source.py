@@ -11,7 +11,7 @@ import contextlib
 import copy
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +49,7 @@ _OWN = (
     *("SourceImageSequence", "ReferencedSeriesSequence", "ContributingEquipmentSequence", "IconImageSequence"),
 )
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_NEAR = 0.51  # of a slice's step: farther off, a slice isn't the one that the volume has there
+_NEAR = 0.5  # of a slice's step: farther off, a file is none of the volume's slices
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,16 @@ class Source:
 
     `headers` one for each file, without pixels; `slices` the stand-in of each slice of the image, and `planes` where
     they lie, empty where the files don't say (radiographs, ultrasound). `references` the file and frame for which the
-    UID of a stand-in stands.
+    UID of a stand-in stands. `kept` are the slices of the image that they are, in its order: all `depth` of it but
+    those that were filled in where files are missing.
     """
 
     headers: tuple[Dataset, ...]
     slices: tuple[Dataset, ...]
     planes: tuple[Plane, ...]
-    references: dict[str, Reference] = field(default_factory=dict)
+    references: dict[str, Reference]
+    kept: tuple[int, ...]
+    depth: int
 
     @property
     def header(self) -> Dataset:
@@ -130,19 +133,20 @@ def source_of(image: MedicalImage, index: int | None = None) -> Source:
         else [(each, 0, _plane(each)) for each in headers]
     )
     depth = image.pixels.shape[1] if image.pixels.ndim == 4 else 1
-    if len(found) != depth:
-        raise expected("image", f"a slice for each of its {len(found)} files or frames", f"{depth} slices")
     for path, header in zip(image.files, headers, strict=True):
         if (header.Rows, header.Columns) != image.pixels.shape[-2:]:
             size = " × ".join(map(str, image.pixels.shape[-2:]))
             raise expected("image", f"the rows and columns of {path}, {header.Rows} × {header.Columns}", size)
     planes = [plane for _, _, plane in found if plane is not None]
     whole = len(planes) == len(found)
+    kept = tuple(range(len(found)))
     if whole and image.affine is not None:
-        _check_places(planes, image.affine)
+        kept = _places_of(planes, image.affine, depth)
+    elif len(found) != depth:
+        raise expected("image", f"a slice for each of its {len(found)} files or frames", f"{depth} slices")
     references: dict[str, Reference] = {}
     slices = tuple(_stand_in(header, frame, plane if whole else None, references) for header, frame, plane in found)
-    return Source(headers, slices, tuple(planes) if whole else (), references)
+    return Source(headers, slices, tuple(planes) if whole else (), references, kept, depth)
 
 
 def put_right(dataset: Dataset, source: Source) -> None:
@@ -241,17 +245,21 @@ def _thickness(header: Dataset, frame: int) -> float | None:
     return found if found is not None and found >= 0 else None
 
 
-def _check_places(planes: Sequence[Plane], affine: np.ndarray) -> None:
-    """See that the files lie where the volume says that its slices are, so that no map is written upside down."""
+def _places_of(planes: Sequence[Plane], affine: np.ndarray, depth: int) -> tuple[int, ...]:
+    """Which slices of a volume the files are, by where they lie; they must go up, so that none is misplaced."""
+    places = (_LPS_TO_RAS @ affine @ np.array([[at, 0, 0, 1] for at in range(depth)]).T)[:3].T
     step = float(np.linalg.norm(affine[:3, 0]))
-    for at, plane in enumerate(planes):
-        wanted = (_LPS_TO_RAS @ affine @ [at, 0, 0, 1])[:3]
-        off = float(np.linalg.norm(wanted - np.array(plane.position)))
-        if off > _NEAR * step:
+    kept: list[int] = []
+    for at, plane in enumerate(planes, 1):
+        off = np.linalg.norm(places - np.array(plane.position), axis=1)
+        nearest = int(off.argmin())
+        if off[nearest] > _NEAR * step or (kept and nearest <= kept[-1]):
             raise expected(
-                "image", "files in the order of the slices", f"file {at + 1} {off:.1f} mm off its slice's place",
+                "image", "files in the order of its slices", f"file {at} beside slice {nearest + 1}",
                 do="Read the series again.",
             )  # fmt: skip
+        kept.append(nearest)
+    return tuple(kept)
 
 
 def _stand_in(header: Dataset, frame: int, plane: Plane | None, references: dict[str, Reference]) -> Dataset:

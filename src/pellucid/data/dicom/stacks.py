@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from pellucid.data.dicom.geometry import normal_of
 from pellucid.data.dicom.scan import PROJECTIONS, TELLING, Header
 
-NEAR = 0.01  # mm within which places are one place
+NEAR = 0.01  # mm within which places are one place, where pixels aren't far smaller than a millimetre
 OFF_GRID = 0.01  # of a step, by which a slice may lie off the grid
 TURNED = 1e-3  # of a direction cosine, by which slices of one stack may differ
 B_VALUE = "b-value"
@@ -41,10 +41,10 @@ _WHOLE = (  # classes whose multi-frame files are volumes
 )
 _LOCALIZERS = {"LOCALIZER", "SCOUT", "SURVEY", "TOPOGRAM"}
 
-Same = Callable[[Header, Header], bool]
+Digest = Callable[[Header], Hashable]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Stack:
     """Headers in the order of their places. `refusal` says why slices that should be a volume are none.
 
@@ -63,22 +63,22 @@ class Stack:
         return 0 < sum(self.missing) <= MOST_FILLED * len(self.headers)
 
 
-def stacks_of(headers: Sequence[Header], same: Same) -> list[Stack]:
+def stacks_of(headers: Sequence[Header], digest: Digest) -> list[Stack]:
     """The stacks of one series, volumes first.
 
     Arguments:
         headers: of all its files.
-        same: whether two files hold the same pixels.
+        digest: equal of files that hold the same pixels; asked of those alone that may be copies.
     """
     patients = {each.patient_id or each.patient_name for each in headers}
     if len(patients) > 1:
         told = f"its files are of {len(patients)} patients; part them into folders, or mend their PatientID"
         return [Stack(tuple(headers), refusal=told)]
-    kept, notes = _without_copies(headers, same)
+    kept, notes = _without_copies(headers, digest)
     found = [
         replace(stack, notes=(*notes, *stack.notes))
         for part in _parted(kept, _kind).values()
-        for stack in _of(part, same)
+        for stack in _of(part, digest)
     ]
     found.sort(key=lambda each: (not each.volume, -len(each.headers) if each.volume else 0, _first(each.headers)))
     volumes = sum(stack.volume for stack in found)
@@ -112,19 +112,18 @@ def _parted(headers: Iterable[Header], key: Callable[[Header], Hashable]) -> dic
     return dict(parts)
 
 
-def _without_copies(headers: Sequence[Header], same: Same) -> tuple[list[Header], list[str]]:
+def _without_copies(headers: Sequence[Header], digest: Digest) -> tuple[list[Header], list[str]]:
     """The headers without further copies of an object."""
     kept: list[Header] = []
-    copies = 0
     for part in _parted(headers, lambda each: (each.sop, each.position) if each.sop else each.path).values():
-        unlike = [part[0]]
-        for each in part[1:]:
-            if any(same(other, each) for other in unlike):
-                copies += 1
-            else:
-                unlike.append(each)
-        kept += unlike
+        kept += part if len(part) == 1 else _unlike(part, digest)
+    copies = len(headers) - len(kept)
     return kept, [f"{_count(copies, 'copy', 'copies')} of its files left out"] if copies else []
+
+
+def _unlike(headers: Iterable[Header], digest: Digest) -> list[Header]:
+    """The first file of each that hold the same pixels."""
+    return [part[0] for part in _parted(headers, lambda each: (each.rows, each.columns, digest(each))).values()]
 
 
 def _kind(header: Header) -> Hashable:
@@ -137,7 +136,7 @@ def _kind(header: Header) -> Hashable:
     )
 
 
-def _of(headers: list[Header], same: Same) -> list[Stack]:
+def _of(headers: list[Header], digest: Digest) -> list[Stack]:
     """The stacks of files of one kind."""
     first = headers[0]
     headers = sorted(headers, key=lambda each: (each.number, str(each.path)))
@@ -147,14 +146,14 @@ def _of(headers: list[Header], same: Same) -> list[Stack]:
         return [Stack((first,), volume=first.sop_class in _WHOLE)]
     if _LOCALIZERS & set(first.image_type):
         return [Stack(tuple(headers), notes=("a localizer",))]
-    pictures = first.modality in PROJECTIONS or first.samples != 1
+    pictures = first.modality in PROJECTIONS or not first.photometric.startswith("MONOCHROME")
     lacking = [each for each in headers if not _placed(each)]
     if pictures or len(headers) == 1 or (len(lacking) == len(headers) and first.modality not in ("CT", "MR", "PT")):
         return [Stack(tuple(headers))]
     if lacking:
         return [Stack(tuple(headers), refusal=_lacking(lacking, len(headers)))]
     parts = _clusters(headers)
-    found = [stack for part in parts for stack in _stacked(part, same)]
+    found = [stack for part in parts for stack in _stacked(part, digest)]
     if len(parts) > 1:
         told = f"its series holds slices of {len(parts)} orientations or spacings, each a stack of its own"
         found = [replace(stack, notes=(*stack.notes, told)) for stack in found]
@@ -196,7 +195,7 @@ def _clusters(headers: Iterable[Header]) -> list[list[Header]]:
     return [part for _, part in found]
 
 
-def _stacked(headers: list[Header], same: Same, notes: tuple[str, ...] = ()) -> list[Stack]:
+def _stacked(headers: list[Header], digest: Digest, notes: tuple[str, ...] = ()) -> list[Stack]:
     """The stacks of slices of one grid."""
     if len(headers) == 1:
         return [Stack(tuple(headers), notes=notes)]
@@ -205,8 +204,8 @@ def _stacked(headers: list[Header], same: Same, notes: tuple[str, ...] = ()) -> 
     if max(map(len, here)) > 1:
         parts, told = _told_apart(headers, here)
         if parts:
-            return [stack for part in parts for stack in _stacked(part, same, (*notes, told))]
-        here = [_unlike(each, same) for each in here]
+            return [stack for part in parts for stack in _stacked(part, digest, (*notes, told))]
+        here = [each if len(each) == 1 else _unlike(each, digest) for each in here]
         left = sum(map(len, here))
         if left < len(headers):
             told = f"{_count(len(headers) - left, 'slice', 'slices')} left out that repeat another's place and pixels"
@@ -230,24 +229,15 @@ def _stacked(headers: list[Header], same: Same, notes: tuple[str, ...] = ()) -> 
 
 def _ordered(headers: Iterable[Header]) -> list[Header]:
     listed = list(headers)
-    order = np.lexsort((np.arange(len(listed)), along_normal(listed).round(4)))
+    order = np.lexsort((np.arange(len(listed)), along_normal(listed).round(6)))
     return [listed[place] for place in order]
 
 
 def _at_places(headers: Sequence[Header]) -> list[list[Header]]:
     """Slices in their order, those at one place together."""
-    steps = np.diff(along_normal(headers)) > NEAR
+    steps = np.diff(along_normal(headers)) > _near(headers)
     starts = [0, *(np.flatnonzero(steps) + 1).tolist(), len(headers)]
     return [list(headers[start:end]) for start, end in itertools.pairwise(starts)]
-
-
-def _unlike(headers: Sequence[Header], same: Same) -> list[Header]:
-    kept = [headers[0]]
-    for each in headers[1:]:
-        near = [other for other in kept if np.abs(places([other]) - places([each])).max() <= NEAR]
-        if not any(same(other, each) for other in near):
-            kept.append(each)
-    return kept
 
 
 def _told_apart(headers: Sequence[Header], here: Sequence[Sequence[Header]]) -> tuple[list[list[Header]], str]:
@@ -256,51 +246,59 @@ def _told_apart(headers: Sequence[Header], here: Sequence[Sequence[Header]]) -> 
     No parts where nothing tells them apart.
     """
     wanted = max(map(len, here))
-    place = {id(each): number for number, part in enumerate(here) for each in part}
-    values: dict[str, dict[int, Hashable]] = {"place across": _across(headers)}
-    values |= {name: _told(headers, name) for name in (*TELLING, B_VALUE)}
-    values |= _runs(headers, here)
-    varying = [name for name, each in values.items() if 1 < len(set(each.values())) <= len(headers) // 2 + 1]
+    place = np.concatenate([[number] * len(part) for number, part in enumerate(here)])
+    values = {"place across": _across(headers), **{name: _told(headers, name) for name in (*TELLING, B_VALUE)}}
+    coded = {name: _codes(each) for name, each in (values | _runs(headers, here)).items()}
+    varying = [name for name, each in coded.items() if 0 < each.max() <= len(headers) // 2]
     for size in (1, 2, 3):
         for names in itertools.combinations(varying, size):
-            parts = _parted(headers, _joint([values[name] for name in names]))
-            if len(parts) == wanted and all(
-                len({place[id(each)] for each in part}) == len(part) for part in parts.values()
-            ):
-                ordered = sorted(parts.values(), key=_first)
-                return ordered, f"told apart from others at its place by {' and '.join(map(_in_words, names))}"
+            joint = _codes(list(zip(*(coded[name].tolist() for name in names), strict=True)))
+            if joint.max() + 1 == wanted and len(np.unique(joint * len(here) + place)) == len(headers):
+                told = f"told apart from others at its place by {' and '.join(map(_in_words, names))}"
+                return sorted(_split(headers, joint.tolist()), key=_first), told
     return [], ""
 
 
-def _told(headers: Sequence[Header], name: str) -> dict[int, Hashable]:
+def _told(headers: Sequence[Header], name: str) -> list[Hashable]:
     position = (*TELLING, B_VALUE).index(name)
-    return {id(each): each.telling[position] for each in headers}
+    return [each.telling[position] for each in headers]
 
 
-def _joint(values: Sequence[Mapping[int, Hashable]]) -> Callable[[Header], Hashable]:
-    return lambda header: tuple(each[id(header)] for each in values)
+def _codes(values: Sequence[Hashable]) -> np.ndarray:
+    """Each value's number, by the order in which they come."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(each, len(numbers)) for each in values])
 
 
-def _across(headers: Sequence[Header]) -> dict[int, Hashable]:
+def _split(headers: Sequence[Header], values: Sequence[Hashable]) -> list[list[Header]]:
+    parts: dict[Hashable, list[Header]] = defaultdict(list)
+    for each, value in zip(headers, values, strict=True):
+        parts[value].append(each)
+    return list(parts.values())
+
+
+def _across(headers: Sequence[Header]) -> list[Hashable]:
     """Where slices lie within their plane, to a tenth of a millimetre."""
     assert headers[0].orientation is not None
     plane = np.array(headers[0].orientation).reshape(2, 3)
-    found = (places(headers) @ plane.T).round(1).tolist()
-    return {id(each): tuple(own) for each, own in zip(headers, found, strict=True)}
+    return [tuple(own) for own in (places(headers) @ plane.T).round(1).tolist()]
 
 
-def _runs(headers: Sequence[Header], here: Sequence[Sequence[Header]]) -> dict[str, dict[int, Hashable]]:
+def _runs(headers: Sequence[Header], here: Sequence[Sequence[Header]]) -> dict[str, list[Hashable]]:
     """Volumes that follow each other by InstanceNumber, all places of one before those of the next; or the reverse."""
-    each_place = {len(part) for part in here}
     numbers = [each.number for each in headers]
-    if len(each_place) > 1 or len(set(numbers)) < len(numbers):
+    if len({len(part) for part in here}) > 1 or len(set(numbers)) < len(numbers):
         return {}
-    count = each_place.pop()
-    by_number = sorted(headers, key=lambda each: each.number)
+    rank = np.argsort(np.argsort(numbers))
     return {
-        "InstanceNumber": {id(each): position // len(here) for position, each in enumerate(by_number)},
-        "InstanceNumber at each place": {id(each): position % count for position, each in enumerate(by_number)},
+        "InstanceNumber": (rank // len(here)).tolist(),
+        "InstanceNumber at each place": (rank % len(here[0])).tolist(),
     }
+
+
+def _near(headers: Sequence[Header]) -> float:
+    assert headers[0].pixel_spacing is not None
+    return min(NEAR, 0.1 * min(headers[0].pixel_spacing))
 
 
 def _in_words(name: str) -> str:
@@ -320,10 +318,10 @@ def _on_grid(headers: Sequence[Header], notes: tuple[str, ...]) -> Stack:
     index = np.concatenate([[0], np.cumsum(counts)])
     step = (own[-1] - own[0]) / index[-1]
     off = np.abs(own - own[0] - index[:, None] * step).max()
-    bound = max(NEAR, OFF_GRID * least)
+    bound = max(_near(headers), OFF_GRID * least)
     if off > bound:
         straight = np.abs(own - own[0] - np.outer(along - along[0], step / (along[-1] - along[0]) * index[-1])).max()
-        if straight > max(NEAR, bound):
+        if straight > bound:
             told = (
                 f"its slices don't lie behind each other, but up to {straight:.3g} mm off the line from first to last"
             )
@@ -348,7 +346,7 @@ def _on_grid(headers: Sequence[Header], notes: tuple[str, ...]) -> Stack:
 def _regular_parts(headers: Sequence[Header]) -> list[list[Header]]:
     """The parts that one acquisition each makes of slices at unequal steps, if each is a volume."""
     for name in ("AcquisitionNumber", "SliceThickness", "ConvolutionKernel", "ImageType"):
-        parts = list(_parted(headers, _joint([_told(headers, name)])).values())
+        parts = _split(headers, _told(headers, name))
         if len(parts) > 1 and all(len(part) > 2 and _on_grid(part, ()).volume for part in parts):
             return sorted(parts, key=_first)
     return []

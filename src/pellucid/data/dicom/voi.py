@@ -36,6 +36,8 @@ def stated_windows(
         for entry in items(source, "VOILUTSequence"):
             table, first = lut_of(entry, signed=signed or transformation.intercept < 0, little=little)
             bits = int((numbers(entry, "LUTDescriptor", 3) or (0, 0, 16))[2])
+            if transformation.factor != 1:
+                raise DecodeError("it belongs to values in other units")
             found.append(_table_window(table, first, bits))
     except DecodeError as error:
         notes.append(f"a VOI LUT is left out: {error}")

@@ -120,7 +120,9 @@ def _voxels(
         else:
             wider[place] = values
 
-    pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1))
+    # decoders let others run, plain reading is done before it would help
+    threads = 1 if values_of is _plain else min(_THREADS, os.cpu_count() or 1)
+    pool = ThreadPoolExecutor(threads)
     try:
         list(pool.map(put, index, headers))
     finally:  # an error doesn't wait for the rest

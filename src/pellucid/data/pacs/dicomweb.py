@@ -12,8 +12,8 @@ from pellucid.data.pacs.address import Access, Address
 from pellucid.data.pacs.entries import InstanceEntry, Outcome, Query, Sink, StoredFile, StudyEntry, by_series, is_uid
 from pellucid.data.pacs.errors import NotInPacsError, PacsBrokenError, PacsError
 from pellucid.data.pacs.multipart import FilesAsParts, MultipartError, Parts, TruncatedError, content_type
-from pellucid.data.pacs.quiet import hushed
 from pellucid.data.pacs.transport import JSON_TYPES, StatusError, Transport
+from pellucid.data.quiet import hushed
 
 PAGE = 500  # entries asked for at once; a server may give fewer
 BATCH_FILES, BATCH_BYTES = 20, 2**26  # of one store

@@ -41,8 +41,8 @@ from pellucid.data.pacs.entries import (
     is_uid,
 )
 from pellucid.data.pacs.errors import PacsError
-from pellucid.data.pacs.quiet import hushed
 from pellucid.data.pacs.receiver import Receiver
+from pellucid.data.quiet import hushed
 
 # every transfer syntax that an image may come in, each asked for by itself, so that none is decoded on the way
 SYNTAXES = (

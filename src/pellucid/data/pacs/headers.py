@@ -7,12 +7,12 @@ import io
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset, read_partial
+from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import DeflatedExplicitVRLittleEndian
-from pynetdicom.dsutils import split_dataset
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from pellucid.data.pacs.entries import InstanceEntry, StoredFile, is_uid
 from pellucid.data.whole import DecodeError
@@ -20,6 +20,7 @@ from pellucid.data.whole import DecodeError
 _UIDS: tuple[BaseTag, ...] = tuple(map(Tag, ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")))
 _MAKER = Tag("Manufacturer")
 _LAST = max(_UIDS)
+_LONGEST = 2**24  # bytes of one value that are read
 _DEFER = 2**16  # bytes of a value from which on it stays on disk
 _INFLATED = 2**20  # bytes of a deflated data set within which its UIDs are looked for
 
@@ -33,15 +34,24 @@ class Header:
     manufacturer: str
 
 
+class _Bounded(io.BufferedReader):
+    """A file of which nobody reads much at once, whatever length it states."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= _LONGEST:
+            raise DecodeError("its header is damaged")
+        return super().read(size)
+
+
 def read_header(path: Path) -> Header:
     """The UIDs of a DICOM file, its transfer syntax and its maker; raises DecodeError with the reason alone."""
     try:
-        with path.open("rb") as handle:
+        with _Bounded(path.open("rb", buffering=0)) as handle:
             if handle.read(132)[128:] != b"DICM":
                 raise DecodeError("not a DICOM file")
-        meta, offset = split_dataset(path)
-        syntax = str(meta.TransferSyntaxUID)
-        found = _dataset(path, syntax, offset)
+            meta = read_dataset(handle, False, True, stop_when=_behind_meta)
+            syntax = str(meta.TransferSyntaxUID)
+            found = _data_set(handle, UID(syntax))
         sop_class, uid, study, series = (_text(found, tag) for tag in _UIDS)
         maker = _text(found, _MAKER)
     except DecodeError:
@@ -63,19 +73,22 @@ def read_stored(path: Path) -> StoredFile:
     return StoredFile(path, header.entry, header.transfer_syntax, digest)
 
 
-def _dataset(path: Path, syntax: str, offset: int) -> Dataset:
+def _data_set(handle: _Bounded, syntax: UID) -> Dataset:
     """The elements up to the UIDs; of a deflated file no more is inflated than they should need."""
-    if syntax != DeflatedExplicitVRLittleEndian:
-        with path.open("rb") as handle:
-            return read_partial(handle, stop_when=_behind, defer_size=_DEFER, specific_tags=[*_UIDS, _MAKER])
-    with path.open("rb") as handle:
-        handle.seek(offset)
-        start = zlib.decompressobj(-zlib.MAX_WBITS).decompress(handle.read(_INFLATED), _INFLATED)
-    return read_dataset(io.BytesIO(start), False, True, stop_when=_behind, specific_tags=[*_UIDS, _MAKER])
+    source: Any = handle
+    if syntax == DeflatedExplicitVRLittleEndian:
+        source = io.BytesIO(zlib.decompressobj(-zlib.MAX_WBITS).decompress(handle.read(_INFLATED), _INFLATED))
+    implicit, little = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
+    wanted: list[BaseTag | int] = [*_UIDS, _MAKER]
+    return read_dataset(source, implicit, little, stop_when=_behind, defer_size=_DEFER, specific_tags=wanted)
 
 
 def _text(found: Dataset, tag: BaseTag) -> str:
     return str(found[tag].value or "").strip(" \0") if tag in found else ""
+
+
+def _behind_meta(tag: BaseTag, vr: str | None, length: int) -> bool:
+    return bool(tag.group != 2)
 
 
 def _behind(tag: BaseTag, vr: str | None, length: int) -> bool:

@@ -13,7 +13,7 @@ from pellucid.data.pacs.entries import InstanceEntry, Outcome, Pacs, Query, Stor
 from pellucid.data.pacs.errors import NotInPacsError, PacsBrokenError, PacsError, PacsRefusedError
 from pellucid.data.pacs.headers import Header, read_stored
 from pellucid.data.pacs.kept import Kept
-from pellucid.data.pacs.quiet import hushed
+from pellucid.data.quiet import hushed
 from pellucid.data.whole import DecodeError
 from pellucid.errors import expected
 from pellucid.files import read_json, write_json

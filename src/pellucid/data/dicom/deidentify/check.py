@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
-from pydicom.pixels.utils import pixel_array
 
 from pellucid.data.dicom.deidentify.burned_in import Box
 from pellucid.data.dicom.deidentify.dummies import DATE, REMOVED
 from pellucid.data.dicom.deidentify.identifiers import MAKER, TEXTS, Identifiers, identifiers_of, texts_of, walk
-from pellucid.data.dicom.deidentify.pixels import without_comments
+from pellucid.data.dicom.deidentify.pixels import frames_of, without_comments
 from pellucid.data.dicom.deidentify.profile import REGISTERED, TIMES, Choices, action_of
+from pellucid.data.whole import DecodeError
 
 _HARMLESS = ("", REMOVED, DATE, "000000", DATE + "000000", "000D", "0", "0.0", "urn:removed", "\0\0")
 _REFERENCES = ("ReferencedSOPInstanceUID", "ReferencedSeriesInstanceUID")
@@ -207,22 +207,21 @@ def _same_pixels(source: Dataset, result: Dataset, boxes: Sequence[Box]) -> bool
     for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"):
         if (keyword in source) != (keyword in result):
             return False
-        if keyword in source and source[keyword].value == result[keyword].value and not boxes:
+        if keyword not in source or (not boxes and source[keyword].value == result[keyword].value):
             continue
-        if keyword in source:
-            try:
-                one, other = (np.array(pixel_array(each)) for each in (source, result))
-            except Exception:  # noqa: BLE001 — whatever a decoder raises on a damaged source
-                if boxes or not _same_streams(source, result):
-                    return False
-                continue
-            for box in boxes:
-                place = np.s_[..., box.top : box.bottom, box.left : box.right, :] if _is_colour(source) else (
-                    np.s_[..., box.top : box.bottom, box.left : box.right])  # fmt: skip
-                one[place] = 0
-                other[place] = 0
-            if one.shape != other.shape or not np.array_equal(one, other):
+        try:
+            one, other = frames_of(source), frames_of(result)
+        except DecodeError:  # damaged in the source
+            if boxes or not _same_streams(source, result):
                 return False
+            continue
+        if one is None or other is None or one.shape != other.shape:
+            return False
+        outside = np.ones(one.shape[2:], bool)
+        for box in boxes:
+            outside[box.top : box.bottom, box.left : box.right] = False
+        if not np.array_equal(one[..., outside], other[..., outside]):
+            return False
     return True
 
 
@@ -234,10 +233,6 @@ def _same_streams(source: Dataset, result: Dataset) -> bool:
     except Exception:  # noqa: BLE001 — fragments that can't be parted
         return False
     return [without_comments(each).rstrip(b"\0") for each in one] == [each.rstrip(b"\0") for each in other]
-
-
-def _is_colour(dataset: Dataset) -> bool:
-    return int(dataset.get("SamplesPerPixel") or 1) > 1
 
 
 def _tied(name: str, source: Dataset, result: Dataset, ties: Ties) -> Iterable[str]:

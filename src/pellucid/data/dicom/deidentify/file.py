@@ -20,6 +20,8 @@ from pellucid.data.dicom.deidentify.pixels import black_out, clear_unused_bits, 
 from pellucid.data.dicom.deidentify.profile import REGISTERED, Choices
 from pellucid.data.dicom.deidentify.pseudonyms import Pseudonyms
 from pellucid.data.dicom.deidentify.review import picture_of
+from pellucid.data.dicom.elements import text
+from pellucid.data.dicom.headers import open_file
 from pellucid.data.whole import DecodeError
 
 _COUNTED = {
@@ -97,7 +99,7 @@ def make(
     return Made(dataset, written, picture)
 
 
-def load(data: bytes, *, pixels: bool = True) -> Dataset:
+def load(data: bytes) -> Dataset:
     """The data set of a DICOM file's bytes, with or without preamble and file meta information.
 
     Raises DecodeError for what is none, what is damaged, and what has no class or UID.
@@ -106,22 +108,20 @@ def load(data: bytes, *, pixels: bool = True) -> Dataset:
         raise DecodeError("the file is empty")
     if data[128:132] != b"DICM" and data[:2] not in _STARTS:
         raise DecodeError("not a DICOM file")
+    open_file(data)  # which bounds what may be inflated, and sees whether it can be parsed at all
     try:
-        dataset = pydicom.dcmread(io.BytesIO(data), force=True, stop_before_pixels=not pixels)
-        sop_class, uid = str(dataset.get("SOPClassUID") or ""), str(dataset.get("SOPInstanceUID") or "")
-        if dataset.get("file_meta") is not None or hasattr(dataset, "file_meta"):
-            stated = str(dataset.file_meta.get("MediaStorageSOPClassUID") or "")
-            sop_class = sop_class or stated
+        dataset = pydicom.dcmread(io.BytesIO(data), force=True)
     except Exception as error:
         raise DecodeError("its header is damaged") from error
-    if sop_class == _DIRECTORY:
+    if _DIRECTORY in (text(dataset.file_meta, "MediaStorageSOPClassUID"), text(dataset, "SOPClassUID")):
         raise DecodeError("a DICOMDIR, an index of other files; make a new one for the result")
-    if not syntax_of(dataset).is_transfer_syntax:
-        syntax = syntax_of(dataset)
+    syntax = syntax_of(dataset)
+    if not syntax.is_transfer_syntax:
         name = f" ({syntax})" if syntax.startswith(REGISTERED) else ""
         raise DecodeError(f"its transfer syntax{name} isn't one that pydicom {pydicom.__version__} knows")
-    if not sop_class or not uid or "SOPClassUID" not in dataset:
+    if not text(dataset, "SOPClassUID") or not text(dataset, "SOPInstanceUID"):
         raise DecodeError("it has no SOP Class UID (0008,0016) or no SOP Instance UID (0008,0018)")
+    dataset.file_meta.TransferSyntaxUID = syntax
     return dataset
 
 
@@ -138,15 +138,15 @@ def save(dataset: Dataset, path: Path) -> None:
 def _blacken(dataset: Dataset, boxes: Sequence[Box]) -> None:
     try:
         black_out(dataset, boxes)
-    except Exception as error:
-        raise DecodeError("text in its pixels can't be blackened, since they can't be decoded") from error
+    except DecodeError as error:
+        raise DecodeError(f"text in its pixels can't be blackened: {error}") from error
 
 
 def _frames(dataset: Dataset, notes: list[str]) -> np.ndarray | None:
     try:
         frames = frames_of(dataset)
         return None if frames is None else seen(dataset, frames)
-    except Exception:  # noqa: BLE001 — whatever a decoder raises, the header can be de-identified
+    except DecodeError:
         notes.append("its pixels can't be decoded, so that no burned-in text was looked for")
         return None
 

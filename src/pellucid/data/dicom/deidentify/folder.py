@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import warnings
@@ -156,7 +157,7 @@ def check_pairs(
     form = form and has_form_checker()
     with _Quiet(), heard(show_progress, "reading back", 2 * len(pairs)) as advance:
         for path, _ in pairs:  # first all names, since one patient's may stand in another's file
-            own = identifiers_of(load(path.read_bytes(), pixels=False), job.choices)
+            own = identifiers_of(load(path.read_bytes()), job.choices)
             others.words |= {word: keyword for word, keyword in own.words.items() if keyword in _PATIENTS}
             others.whole |= {value: keyword for value, keyword in own.whole.items() if keyword in _PATIENTS}
             advance(1)
@@ -205,7 +206,11 @@ def files_below(folder: Path) -> list[Path]:
 
 def _agree(job: Job, pseudonyms: Pseudonyms) -> None:
     """See that the output was made with the same options and key, or is new."""
-    about = {"options": job.choices.text(), "key": pseudonyms.short("about", "key")}
+    options = job.choices.text()
+    if job.regions is not None:
+        boxes = repr(sorted((name, [(*vars(box).values(),) for box in each]) for name, each in job.regions.items()))
+        options += f" boxes={hashlib.sha256(boxes.encode()).hexdigest()[:8]}"
+    about = {"options": options, "key": pseudonyms.short("about", "key")}
     place = job.output / ABOUT
     if place.is_file():
         former = read_json(place)

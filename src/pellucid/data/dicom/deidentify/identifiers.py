@@ -145,7 +145,9 @@ def _note(found: Identifiers, element: DataElement, text: str, choices: Choices)
     if element.tag.is_private_creator or ("uids" in choices.keep and _UID.fullmatch(text)):
         return
     if element.VR == "PN":
-        found.whole.setdefault(small, keyword)
+        for form in {each.strip(" ^") for each in (small, *small.split("="))}:  # letters, ideograms, sounds
+            if len(form) >= LEAST or not form.isascii():
+                found.whole.setdefault(form, keyword)
         for word in _WORDS.findall(small):
             if word not in known_words() and word not in _MEANINGLESS and not word.isdecimal():
                 found.words.setdefault(word, keyword)

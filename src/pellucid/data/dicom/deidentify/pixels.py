@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.pixels.processing import apply_color_lut
-from pydicom.pixels.utils import pixel_array
-from pydicom.uid import RLELossless
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
+from pellucid.data.dicom.colour import coloured, palette_of
+from pellucid.data.dicom.decode import stored_values
 from pellucid.data.dicom.deidentify.burned_in import Box
+from pellucid.data.dicom.headers import DicomFile
+from pellucid.data.dicom.layout import PALETTE, layout_of
 
+_PIXELS = 0x7FE00010
 # what a picture may need to be decoded: JFIF's density, HP's colour transform, Adobe's colour
 _KEPT_SEGMENTS = (0xE0, 0xE8, 0xEE)
 _ALONE = (0x01, *range(0xD0, 0xDA))  # markers without a length
@@ -111,7 +116,7 @@ def clear_unused_bits(dataset: Dataset) -> bool:
               for number in range(16) if (0x6000 + 2 * number, 0x0102) in dataset]  # fmt: skip
     if not any(places) or not 0 < stored < bits or int(dataset.get("HighBit") or 0) != stored - 1:
         return False
-    order = "<" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">"
+    order: Literal["<", ">"] = "<" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">"
     data = np.frombuffer(dataset.PixelData, f"{order}u{bits // 8}")
     cleared = data & ((1 << stored) - 1)
     if int(dataset.get("PixelRepresentation") or 0):
@@ -123,24 +128,32 @@ def clear_unused_bits(dataset: Dataset) -> bool:
 
 
 def frames_of(dataset: Dataset) -> np.ndarray | None:
-    """Stored values of all frames (F, C, H, W), colour as RGB; None where there are no pictures to look at."""
+    """Stored values of all frames (F, C, H, W), colour as RGB; None where there are no pictures to look at.
+
+    Raises DecodeError.
+    """
     if "PixelData" not in dataset or int(dataset.get("BitsAllocated") or 0) == 1:
         return None
-    values = np.asarray(pixel_array(dataset))
-    count, samples = int(dataset.get("NumberOfFrames") or 1), int(dataset.SamplesPerPixel)
-    values = values.reshape(count, int(dataset.Rows), int(dataset.Columns), samples)
-    return np.moveaxis(values, -1, 1)
+    element = dataset[_PIXELS]
+    pixels = memoryview(element.value or b"")
+    syntax = dataset.file_meta.TransferSyntaxUID
+    file = DicomFile(dataset, syntax, len(pixels), "PixelData", element.VR, pixels, syntax.is_encapsulated)
+    layout = layout_of(file)
+    return stored_values(file, layout, range(layout.frames))
 
 
 def seen(dataset: Dataset, frames: np.ndarray) -> np.ndarray:
     """Frames as a screen shows them: colours (F, 3, H, W) of a palette in place of its numbers."""
-    if str(dataset.get("PhotometricInterpretation", "")) != "PALETTE COLOR":
+    if str(dataset.get("PhotometricInterpretation", "")) != PALETTE:
         return frames
-    return np.moveaxis(np.asarray(apply_color_lut(frames[:, 0], dataset))[..., :3], -1, 1)
+    return coloured(frames, *_palette(dataset))
 
 
 def black_out(dataset: Dataset, boxes: Sequence[Box]) -> None:
-    """Blacken boxes in all frames; the pixels are then stored as they are, uncompressed (explicit little endian)."""
+    """Blacken boxes in all frames; compressed pixels are then stored as they are (explicit little endian).
+
+    Raises DecodeError.
+    """
     frames = frames_of(dataset)
     if frames is None or not boxes:
         return
@@ -148,30 +161,34 @@ def black_out(dataset: Dataset, boxes: Sequence[Box]) -> None:
     black = _black(dataset, frames)
     for box in boxes:
         frames[:, :, box.top : box.bottom, box.left : box.right] = black
-    values = np.moveaxis(frames, 1, -1)
-    values = values[..., 0] if values.shape[-1] == 1 else values
-    values = values[0] if values.shape[0] == 1 else values
-    kind = str(dataset.PhotometricInterpretation)
-    stored = int(dataset.BitsStored)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated:
+        syntax = dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    size = frames.dtype.itemsize
+    order: Literal["<", ">"] = "<" if syntax.is_little_endian else ">"
+    data = np.moveaxis(frames, 1, -1).astype(frames.dtype.newbyteorder(order)).tobytes()
+    vr = "OW" if size > 1 or syntax.is_implicit_VR else "OB"
+    dataset[_PIXELS] = DataElement(_PIXELS, vr, data + b"\0" * (len(data) % 2))
+    dataset.BitsAllocated, dataset.HighBit = 8 * size, int(dataset.BitsStored) - 1
+    if frames.shape[1] == 3:
+        dataset.PhotometricInterpretation, dataset.PlanarConfiguration = "RGB", 0
     for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
         if keyword in dataset:
             delattr(dataset, keyword)
-    dataset.set_pixel_data(
-        np.ascontiguousarray(values), "RGB" if frames.shape[1] == 3 else kind, stored, generate_instance_uid=False
-    )
 
 
 def _black(dataset: Dataset, frames: np.ndarray) -> int:
+    """The stored value that is shown darkest."""
     kind = str(dataset.PhotometricInterpretation)
     if kind == "MONOCHROME1":
         return int(frames.max())
-    if kind == "PALETTE COLOR":
-        tables = [dataset.get(f"{colour}PaletteColorLookupTableData") for colour in ("Red", "Green", "Blue")]
-        if all(tables):
-            first = int(dataset.RedPaletteColorLookupTableDescriptor[1])
-            wide = int(dataset.RedPaletteColorLookupTableDescriptor[2])
-            kinds = np.dtype("<u2" if wide == 16 else "u1")
-            entries = [np.frombuffer(table, kinds).astype(int) for table in tables]
-            length = min(len(each) for each in entries)
-            return first + int(np.argmin(sum(each[:length] for each in entries)))
+    if kind == PALETTE:
+        palette, first = _palette(dataset)
+        return first + int(np.argmin(palette.astype(int).sum(axis=1)))
     return int(frames.min()) if int(dataset.get("PixelRepresentation") or 0) else 0
+
+
+def _palette(dataset: Dataset) -> tuple[np.ndarray, int]:
+    """Colours (N, 3) and the stored value of the first."""
+    signed = bool(int(dataset.get("PixelRepresentation") or 0))
+    return palette_of(dataset, signed=signed, little=dataset.file_meta.TransferSyntaxUID.is_little_endian)

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import os
+import re
 import secrets
 import uuid
 from datetime import date, timedelta
@@ -16,6 +17,9 @@ from pellucid.errors import InputError, StorageError, expected
 
 NEAREST_DAY, FARTHEST_DAY = 30, 3650
 """Between how many days dates are moved into the past."""
+
+PSEUDONYM = re.compile("P-[A-Z2-7]{10}")
+"""What a patient's pseudonym looks like."""
 
 _BYTES = 32
 
