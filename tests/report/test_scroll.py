@@ -20,7 +20,7 @@ from PIL import Image
 from pellucid.drawing import OUTLINE
 from pellucid.report.page import page
 from pellucid.report.scroll import STILL, script, scroll
-from pellucid.report.volumes import Seen, SeenMap, planes
+from pellucid.report.volumes import Seen, SeenMap, draw
 
 SHAPE = (24, 30, 20)
 AFFINE = np.array([[2.0, 0, 0, -20], [0, 1.0, 0, 5], [0, 0, 3.0, -7], [0, 0, 0, 1]])
@@ -148,7 +148,7 @@ def whole_page(codes: str = "SPL") -> str:
         "probability": "98 %",
         "window": "lung window, -600/1500",
         "scroll": scroll(parts["grey"], parts["affine"], parts["maps"], mask=parts["mask"], name="</script>"),
-        "pictures": planes(seen, "one"),
+        "pictures": draw(seen, "one", "one", 10**6)[0],
         "overlay": "one.overlay.png",
     }
     return page(

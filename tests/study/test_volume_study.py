@@ -1,5 +1,6 @@
 """A study of volumes from files to the report: two classes of noise with and without a ball, two tiny networks."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,24 @@ def test_networks_of_volumes_vote(folder: Path, tmp_path: Path) -> None:
         check_cell(tmp_path, model)
 
 
+@pytest.mark.slow
+def test_enhancements_of_volumes_are_crossed_and_shown(folder: Path, tmp_path: Path) -> None:
+    asked = {"enhancements": ["none", "negative"], "models": [{"name": "resnet10-slim-3d", "epochs": 1}]}
+    run_study(config(folder, **asked), tmp_path, device="cpu")
+    page = build_report(tmp_path).read_text()
+    assert "Images are shown as negative leaves them." in page
+    assert page.count('class="thumbs volumes"') == 4  # examples of both classes, as they are and under both
+    shown = [json.loads(part.split("</script>")[0]) for part in page.split('<script type="application/json">')[1:]]
+    plain, negative = (
+        [each for each in shown if each["id"].startswith(f"balls-resnet10-slim-3d{arm}-")]
+        for arm in ("", " + negative")
+    )
+    assert plain
+    assert negative
+    for one, other in zip(plain, negative, strict=False):
+        assert one["image"] != other["image"]
+
+
 def test_the_report_shows_three_planes_and_a_scroll(finished: Path) -> None:
     page = build_report(finished).read_text()
     assert "seen by the networks at 16 × 16 × 16 voxels" in page
@@ -167,6 +186,16 @@ def test_pictures_are_left_out_of_volumes_and_volumes_of_pictures(folder: Path) 
         ),
         ({"datasets": [{"name": "a", "path": "x", "image_size": [16, 16]}]}, r"datasets\[1\].image_size"),
         ({"datasets": [{"name": "a", "path": "x", "image_size": [4, 16, 16]}]}, "greater than or equal to 8"),
+        ({"models": ["densenet121-3d"]}, "at least 29 voxels along each axis for 'densenet121-3d', got 16 × 16 × 16"),
+        (
+            {"datasets": [{"name": "a", "path": "x", "image_size": SIZE, "orientation": "RAX"}]},
+            "three letters, one each",
+        ),
+        ({"datasets": [{"name": "a", "path": "x", "image_size": SIZE, "spacing": [1, 0, 1]}]}, "three steps above 0"),
+        (
+            {"models": ["resnet18"], "datasets": [{"name": "a", "path": "x", "orientation": "RAS"}]},
+            "expected none for pictures, got some",
+        ),
         ({"datasets": [{"name": "a", "path": "x"}]}, r"a network of pictures, got 'resnet10-3d'.*image_size = \[64"),
         (
             {"datasets": [{"name": "a", "path": "x"}, {"name": "b", "path": "x", "image_size": SIZE}]},

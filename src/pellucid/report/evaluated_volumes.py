@@ -15,7 +15,7 @@ from pellucid.report.gallery import Strip, scales
 from pellucid.report.names import method_title
 from pellucid.report.ranked import VERDICTS
 from pellucid.report.scroll import PAGE_BYTES
-from pellucid.report.volumes import PLANES_NOTE, Seen, SeenMap, planes, scrolled
+from pellucid.report.volumes import PLANES_NOTE, Seen, SeenMap, draw
 from pellucid.study.shown_volumes import ShownVolume, read_shown
 
 
@@ -46,6 +46,8 @@ def shown_part(
         maps = _maps(found, _said(known["sample"], verdicts))
         signed |= {each.signed for each in maps}
         seen = Seen(found.grey, found.affine, maps, found.mask)
+        number = known["number"]
+        pictures, scroll = draw(seen, f"image {number}", f"image-{number}", PAGE_BYTES // len(shown))
         label, predicted = str(known["label"]), str(known["predicted"])
         strip = Strip(
             label=label,
@@ -53,11 +55,11 @@ def shown_part(
             probability="",
             target=str(known.get("target", "")),
             right=label == predicted,
-            pictures=planes(seen, f"image {known['number']}"),
-            scroll=scrolled(seen, f"image-{known['number']}", PAGE_BYTES // len(shown)),
+            pictures=pictures,
+            scroll=scroll,
             window=found.window,
         )
-        strips.append((f"Image {known['number']}", strip))
+        strips.append((f"Image {number}", strip))
     return ShownPart(strips, scales(signed), PLANES_NOTE.strip())
 
 

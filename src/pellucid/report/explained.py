@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from pellucid.report.gallery import scales
 from pellucid.report.names import method_title, percent
 from pellucid.report.page import page
 from pellucid.report.scroll import PAGE_BYTES, Scroll, script
-from pellucid.report.volumes import PLANES_NOTE, Seen, SeenMap, planes, scrolled
+from pellucid.report.volumes import PLANES_NOTE, Seen, SeenMap, draw
 
 MOST = 24  # volumes of a page
 
@@ -99,28 +99,35 @@ def _part(
         place = int(np.argmax(record["score"]))
         target, probability = target[place], probability[place]
     files = sorted(record["maps"].items(), key=lambda each: is_control(each[0]))
-    maps = [_map(label, folder, file, image, place) for label, file in files]
+    signed: set[bool] = set()
+    maps = _maps(files, folder, image, place, signed)
     field = next((method["seen"] for method in record["methods"].values() if "seen" in method), None)
     seen = Seen(grey[0], image.affine, maps, field=field)
+    pictures, scroll = draw(seen, name, anchor, share)
     part = ExplainedVolume(
         name=name,
         target=str(target),
         probability=percent(float(probability), 0),
         window=window,
-        scroll=scrolled(seen, anchor, share),
-        pictures=planes(seen, name),
+        scroll=scroll,
+        pictures=pictures,
         overlay=str(record["overlay"]),
     )
-    return part, {each.signed for each in maps}
+    return part, signed
 
 
-def _map(label: str, folder: Path, file: str, image: MedicalImage, place: int) -> SeenMap:
-    stored = read_image(inside(folder, file), place)
-    try:  # a file of its own, with axes of its own
-        one = on_voxels_of(stored, image.pixels.shape[1:], image.affine)
-    except DecodeError as error:
-        raise UnreadableFileError(f"{file}: {error}") from error
-    values = one.pixels[0].astype(np.float32, copy=False)
-    title = method_title(label)
-    caption = title + ("\u00a0†" if is_control(label) else "") + ("" if values.any() else " (no evidence)")
-    return SeenMap(title, values, caption, is_signed(values))
+def _maps(
+    files: Sequence[tuple[str, str]], folder: Path, image: MedicalImage, place: int, signed: set[bool]
+) -> Iterator[SeenMap]:
+    """The maps of a volume, read one at a time; tells which colour scales they take."""
+    for label, file in files:
+        stored = read_image(inside(folder, file), place)
+        try:  # a file of its own, with axes of its own
+            one = on_voxels_of(stored, image.pixels.shape[1:], image.affine)
+        except DecodeError as error:
+            raise UnreadableFileError(f"{file}: {error}") from error
+        values = one.pixels[0].astype(np.float32, copy=False)
+        title = method_title(label)
+        caption = title + ("\u00a0†" if is_control(label) else "") + ("" if values.any() else " (no evidence)")
+        signed.add(is_signed(values))
+        yield SeenMap(title, values, caption, is_signed(values))

@@ -20,7 +20,7 @@ from pellucid.report.names import method_title, percent
 from pellucid.report.ranked import VERDICTS
 from pellucid.report.read import CellResult, DatasetResult, open_pictures
 from pellucid.report.scroll import PAGE_BYTES, Scroll
-from pellucid.report.volumes import PLANES_NOTE, Seen, SeenMap, example, planes, scrolled
+from pellucid.report.volumes import PLANES_NOTE, Seen, SeenMap, draw, example
 
 WIDTH = 160
 SMALL = 112
@@ -132,8 +132,8 @@ def gallery(dataset: DatasetResult, model: str, per_kind: int = 1, page_bytes: i
                 if volumes:
                     seen = Seen(image[0], np.array(attributes["affines"][index]), found, mask)
                     name = f"{dataset.name}-{model}-{row}"
-                    scroll = scrolled(seen, name, page_bytes // len(chosen))
-                    strips.append(replace(strip, pictures=planes(seen, of), scroll=scroll, window=words))
+                    pictures, scroll = draw(seen, of, name, page_bytes // len(chosen))
+                    strips.append(replace(strip, pictures=pictures, scroll=scroll, window=words))
                 else:
                     strips.append(replace(strip, pictures=_pictures(image, mask, found, of), window=words))
         if strips:

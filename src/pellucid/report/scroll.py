@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pellucid.data.planes import LOOKED_AT, PLANES, Upright
-from pellucid.data.resample import Grid, grid_of
+from pellucid.data.resample import grid_of
 from pellucid.drawing import OUTLINE, POSITIVE, SIGNED, bar_length, data_uri, encode
 
 SLICES, SIDE = 64, 160  # most slices of a sprite, and most pixels of a slice's longer side
@@ -43,22 +43,122 @@ def scroll(
     name: str = "volume",
     share: int = PAGE_BYTES,
 ) -> Scroll:
-    """A volume to scroll through, from the slice of greatest evidence of its first map.
+    """A volume to scroll through, as `Scroller` makes it of what each map is called and of its values."""
+    scroller = Scroller(grey, affine, mask)
+    for title, values in maps:
+        scroller.add(title, values)
+    return scroller.finish(name, share)
+
+
+class Scroller:
+    """Makes a volume to scroll through, from the slice of greatest evidence of its first map.
+
+    One map is held at a time.
 
     Arguments:
         grey: (D, H, W), as it is shown.
         affine: (4, 4) from its voxels to mm to the right, the front and the head.
-        maps: what each is called, and its values: at the volume's voxels, or a coarser grid that covers it.
         mask: (D, H, W), whose outline is drawn.
-        name: tells the page's volumes apart.
-        share: bytes that it should take at most; where it doesn't fit, slices are fewer and coarser.
     """
-    drawn = list(maps)
-    for number, level in enumerate(_LEVELS):
-        data = _data(grey, affine, drawn, mask, name, level)
-        if len(data) <= share or number == len(_LEVELS) - 1:
-            break
-    return Scroll(data)
+
+    def __init__(
+        self,
+        grey: npt.NDArray[np.uint8],
+        affine: npt.NDArray[np.floating],
+        mask: npt.NDArray[np.bool_] | None = None,
+    ) -> None:
+        side, slices, _ = _LEVELS[0]
+        self._upright = Upright.of(grey.shape, affine)
+        size = _fitted(self._upright.shape, side, slices)
+        self._grid = grid_of(grey.shape, affine, size, LOOKED_AT)
+        self._coarse = grid_of(grey.shape, affine, _fitted(size, _MAP_SIDE, slices), LOOKED_AT)
+        self._image = self._grid.bring(grey.astype(np.float32))
+        self._mask = None if mask is None or not mask.any() else self._grid.bring(mask.astype(np.float32))
+        self._maps: list[_Reduced] = []
+
+    def add(self, title: str, values: Values) -> None:
+        """Lay a map (D, H, W) at the volume's voxels over it."""
+        values = np.nan_to_num(values)
+        largest = float(np.abs(values).max())
+        middle = [length // 2 for length in values.shape]
+        peak = np.unravel_index(int(np.abs(values).argmax()), values.shape) if largest else middle
+        self._maps.append(
+            _Reduced(
+                title if largest else f"{title} (no evidence)",
+                self._coarse.bring(values) / (largest or 1.0),
+                bool((values < 0).any()),
+                self._grid.turned([int(each) for each in peak]),
+            )
+        )
+
+    def finish(self, name: str, share: int = PAGE_BYTES) -> Scroll:
+        """What a page holds of it; fewer and coarser slices where it would take more than `share` bytes.
+
+        `name` tells the page's volumes apart.
+        """
+        for number, level in enumerate(_LEVELS):
+            data = self._data(name, level)
+            if len(data) <= share or number == len(_LEVELS) - 1:
+                break
+        return Scroll(data)
+
+    def _data(self, name: str, level: tuple[int, int, int]) -> str:
+        side, slices, quality = level
+        full, size = self._upright.shape, _fitted(self._grid.size, side, slices)
+        assert self._grid.affine is not None
+        # from the grid's voxels to mm
+        affine = grid_of(self._grid.size, self._grid.affine, size).affine
+        assert affine is not None
+        steps = np.sqrt((affine[:3, :3] ** 2).sum(axis=0)).tolist()
+        extents = [step * length for step, length in zip(steps, size, strict=True)]
+        across = [max(axis for axis in range(3) if axis != plane) for plane in range(len(PLANES))]
+        maps = [
+            {
+                "title": each.title,
+                "uri": _sprite(each.bytes(_fitted(each.share.shape, side, slices)), quality),
+                "shape": _fitted(each.share.shape, side, slices),
+                "signed": each.signed,
+                "start": [int((at + 0.5) * kept / own) for at, kept, own in zip(each.peak, size, full, strict=True)],
+            }
+            for each in self._maps
+        ]
+        inside = None if self._mask is None else _reduced(self._mask, size) >= 0.5
+        data: dict[str, Any] = {
+            "id": name,
+            "shape": size,
+            "steps": [round(step, 4) for step in steps],
+            "slices": full,
+            "affine": affine[:3].round(3).tolist(),
+            "sides": self._upright.sides,
+            "bars": [bar_length(extents[axis], 0.25) for axis in across],
+            "image": _sprite(np.rint(_reduced(self._image, size)).astype(np.uint8), quality),
+            "mask": None if inside is None else _sprite(inside.astype(np.uint8) * np.uint8(255), 60),
+            "maps": maps,
+            "start": maps[0]["start"] if maps else [length // 2 for length in size],
+        }
+        return _json(data)
+
+
+@dataclass(frozen=True, eq=False)
+class _Reduced:
+    """A map on a coarse grid as shares of its largest value, and where in full that is."""
+
+    title: str
+    share: npt.NDArray[np.float32]
+    signed: bool
+    peak: Sequence[int]
+
+    def bytes(self, size: Sequence[int]) -> npt.NDArray[np.uint8]:
+        """Roots of the shares, since overlays are as opaque as that; those of a signed map around 128."""
+        share = _reduced(self.share, size)
+        root = np.sign(share) * np.sqrt(np.abs(share))
+        bytes_ = np.rint(128 + 127 * root) if self.signed else np.rint(255 * root)
+        return np.asarray(bytes_.clip(0, 255), np.uint8)
+
+
+def _reduced(values: npt.NDArray[np.float32], size: Sequence[int]) -> npt.NDArray[np.float32]:
+    """Values (Z, Y, X) fitted into a smaller grid."""
+    return values if values.shape == tuple(size) else grid_of(values.shape, None, size).bring(values)
 
 
 def script() -> str:
@@ -74,60 +174,6 @@ def script() -> str:
     }
     source = (resources.files("pellucid.report") / "templates" / "scroll.js").read_text(encoding="utf-8")
     return f'<script type="application/json" id="scroll-colours">{_json(colours)}</script>\n<script>\n{source}</script>'
-
-
-def _data(
-    grey: npt.NDArray[np.uint8],
-    affine: npt.NDArray[np.floating],
-    maps: Sequence[tuple[str, Values]],
-    mask: npt.NDArray[np.bool_] | None,
-    name: str,
-    level: tuple[int, int, int],
-) -> str:
-    side, slices, quality = level
-    upright = Upright.of(grey.shape, affine)
-    size = _fitted(upright.shape, side, slices)
-    grid = grid_of(grey.shape, affine, size, LOOKED_AT)
-    coarse = grid_of(grey.shape, affine, _fitted(size, min(side, _MAP_SIDE), slices), LOOKED_AT)
-    steps = [step * full / kept for step, full, kept in zip(upright.steps, upright.shape, size, strict=True)]
-    told = [_map(*each, coarse, size, quality) for each in maps]
-    extents = [step * length for step, length in zip(steps, size, strict=True)]
-    across = [max(axis for axis in range(3) if axis != plane) for plane in range(len(PLANES))]
-    seen = None if mask is None or not mask.any() else grid.bring(mask.astype(np.float32)) >= 0.5
-    data: dict[str, Any] = {
-        "id": name,
-        "shape": size,
-        "steps": [round(step, 4) for step in steps],
-        "slices": upright.shape,
-        "affine": [] if grid.affine is None else grid.affine[:3].round(3).tolist(),
-        "sides": upright.sides,
-        "bars": [bar_length(extents[axis], 0.25) for axis in across],
-        "image": _sprite(np.rint(grid.bring(grey.astype(np.float32))).astype(np.uint8), quality),
-        "mask": None if seen is None else _sprite(seen.astype(np.uint8) * np.uint8(255), 60),
-        "maps": told,
-        "start": told[0]["start"] if told else [length // 2 for length in size],
-    }
-    return _json(data)
-
-
-def _map(title: str, values: Values, grid: Grid, size: Sequence[int], quality: int) -> dict[str, Any]:
-    """A map in bytes: the root of its share of the largest, as overlays are as opaque; signed ones around 128."""
-    values = np.nan_to_num(values)
-    signed = bool((values < 0).any())
-    largest = float(np.abs(values).max())
-    place = np.unravel_index(int(np.abs(values).argmax()), values.shape) if largest else [n // 2 for n in values.shape]
-    peak = grid.turned([int(each) for each in place])
-    full = [grid.shape[axis] for axis in grid.axes]
-    share = grid.bring(values) / (largest or 1.0)
-    root = np.sign(share) * np.sqrt(np.abs(share))
-    bytes_ = np.rint(128 + 127 * root) if signed else np.rint(255 * root)
-    return {
-        "title": title if largest else f"{title} (no evidence)",
-        "uri": _sprite(bytes_.clip(0, 255).astype(np.uint8), quality),
-        "shape": grid.size,
-        "signed": signed,
-        "start": [int((each + 0.5) * kept / own) for each, kept, own in zip(peak, size, full, strict=True)],
-    }
 
 
 def _fitted(shape: Sequence[int], side: int, slices: int) -> tuple[int, int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from pellucid.attribution import resize_maps
 from pellucid.data.planes import middle
 from pellucid.drawing import Picture
 from pellucid.report.figures import Drawn, drawn
-from pellucid.report.scroll import Scroll, scroll
+from pellucid.report.scroll import Scroll, Scroller
 from pellucid.study.explain_volumes import greatest
 from pellucid.study.planes import Look
 
@@ -41,41 +41,41 @@ class SeenMap:
 class Seen:
     """A volume (D, H, W) as it is shown, its affine, maps and, where it has one, the mask of its lesion.
 
-    `field` is what the network sees of it, as `Grid.seen` gives it; None for all.
+    `maps` are taken one at a time, and once. `field` is what the network sees, as `Grid.seen` gives it; None for all.
     """
 
     grey: npt.NDArray[np.uint8]
     affine: npt.NDArray[np.float64]
-    maps: Sequence[SeenMap]
+    maps: Iterable[SeenMap]
     mask: npt.NDArray[np.bool_] | None = None
     field: Sequence[Sequence[int]] | None = None
 
-    def at_voxels(self, found: SeenMap) -> npt.NDArray[np.float32]:
-        """The values of a map at the volume's own voxels."""
-        return np.asarray(resize_maps(torch.from_numpy(found.values), self.grey.shape).numpy())
 
+def draw(seen: Seen, of: str, name: str, share: int) -> tuple[list[Drawn], Scroll]:
+    """The bare volume and every map laid over it, each in three planes, and all of it to scroll through.
 
-def planes(seen: Seen, of: str) -> list[Drawn]:
-    """The bare volume and every map laid over it, each in three planes; `of` says what it is a picture of."""
+    Arguments:
+        seen: the volume.
+        of: what it is a picture of.
+        name: tells the page's volumes apart.
+        share: bytes that the scroll should take at most.
+    """
     look = Look.of(seen.grey, seen.affine, seen.mask, seen.field)
-    turned = [look.upright.turn(seen.at_voxels(each)) for each in seen.maps]
+    scroller = Scroller(seen.grey, seen.affine, seen.mask)
     marked = look.mask is not None and bool(look.mask.any())
-    if marked or not turned:
-        place = middle(look.mask if look.mask is not None else np.zeros(look.upright.shape, bool))
-    else:
-        place = greatest(turned[0])
-    caption = "Image, through the middle of the outlined lesion" if marked else "Image"
-    pictures = [drawn(look.three(place, SIDE), f"Test volume in three planes, {of}", caption)]
-    for found, values in zip(seen.maps, turned, strict=True):
-        picture = look.three(greatest(values), SIDE, values, found.signed)
+    place = middle(look.mask if look.mask is not None else np.zeros(look.upright.shape, bool))
+    pictures: list[Drawn] = []
+    for found in seen.maps:
+        values = np.asarray(resize_maps(torch.from_numpy(found.values), seen.grey.shape).numpy())
+        scroller.add(found.title, values)
+        turned = look.upright.turn(values)
+        if not marked and not pictures:
+            place = greatest(turned)
+        picture = look.three(greatest(turned), SIDE, turned, found.signed)
         pictures.append(drawn(picture, f"{found.title} map over the volume in three planes, {of}", found.caption))
-    return pictures
-
-
-def scrolled(seen: Seen, name: str, share: int) -> Scroll:
-    """The volume to scroll through, in about so many bytes."""
-    maps = ((each.title, seen.at_voxels(each)) for each in seen.maps)
-    return scroll(seen.grey, seen.affine, maps, mask=seen.mask, name=name, share=share)
+    caption = "Image, through the middle of the outlined lesion" if marked else "Image"
+    bare = drawn(look.three(place, SIDE), f"Test volume in three planes, {of}", caption)
+    return [bare, *pictures], scroller.finish(name, share)
 
 
 def example(grey: npt.NDArray[np.uint8], affine: npt.NDArray[np.float64]) -> Picture:

@@ -65,16 +65,16 @@ def planes(volume: MedicalImage, values: Array, label: str, shown: Shown | None 
     """
     shown = shown or Shown.of(volume)
     look = shown.look
-    saliency = look.upright.turn(strongest(values, axes=3))
-    place = greatest(saliency)
+    strong = strongest(values, axes=3)
+    voxel = greatest(strong)
+    saliency, place = look.upright.turn(strong), look.upright.grid.turned(voxel)
     caption = label if saliency.any() else f"{label} (no evidence)"
     signed = is_signed(saliency)
     bare, laid = [], []
     for axis, name in enumerate(PLANES):
         bare.append(Panel(look.plane(axis, place[axis], SIDE), name))
         laid.append(Panel(look.plane(axis, place[axis], SIDE, saliency, signed), caption, signed))
-    voxel = greatest(strongest(values, axes=3))
-    where = ", ".join(f"{each:.0f}" for each in millimetres(volume, voxel))
+    where = ", ".join(f"{each + 0.0:.0f}" for each in np.round(millimetres(volume, voxel)))
     return Row(f"{label}, planes through ({where}) mm; {shown.window}", [*bare, *laid])
 
 
