@@ -27,7 +27,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dicom_files.made import data_of, header, packed, plain, save, with_pixels
+from dicom_files.made import data_of, header, packed, plain, save, with_pixels, with_syntax
 from pellucid.data.images import MedicalImage, read_image
 from pellucid.errors import UnreadableFileError
 
@@ -506,13 +506,18 @@ def test_deflated_frames_and_plain_ones_in_fragments(tmp_path: Path) -> None:
     for frame in stored:
         packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
         frames["1.2.840.10008.1.2.8.1"].append(packer.compress(frame.tobytes()) + packer.flush())
+    path = tmp_path / "a.dcm"
     for syntax, each in frames.items():
-        dataset = packed(header(*SHAPE, "u2", NumberOfFrames=3, syntax=syntax), each)
-        path = save(tmp_path / "a.dcm", dataset)
+        whole, cut = (
+            packed(header(*SHAPE, "u2", NumberOfFrames=3, syntax=RLELossless), parts)
+            for parts in (each, [part[:-9] for part in each])
+        )
+        path.write_bytes(with_syntax(data_of(whole), syntax.encode()))
         for place, frame in enumerate(stored):
             np.testing.assert_array_equal(read_image(path, place).pixels[0], frame)
-        dataset = packed(header(*SHAPE, "u2", NumberOfFrames=3, syntax=syntax), [part[:-9] for part in each])
-        assert refusal(tmp_path, dataset, 0)
+        path.write_bytes(with_syntax(data_of(cut), syntax.encode()))
+        with pytest.raises(UnreadableFileError, match="truncated|damaged"):
+            read_image(path, 0)
 
 
 def test_files_without_their_preamble(tmp_path: Path) -> None:
@@ -523,8 +528,6 @@ def test_files_without_their_preamble(tmp_path: Path) -> None:
         for bare in (data[begin:], data[132:]):
             (tmp_path / "bare").write_bytes(bare)
             np.testing.assert_array_equal(read_image(tmp_path / "bare").pixels[0], stored)
-    without = plain(stored)
-    del without.file_meta.TransferSyntaxUID
     file = tmp_path / "b.dcm"
     data = data_of(plain(stored))
     begin = data.index(b"\x02\x00\x10\x00UI")
@@ -535,11 +538,7 @@ def test_files_without_their_preamble(tmp_path: Path) -> None:
 def test_the_private_syntax_with_two_orders_of_bytes(tmp_path: Path) -> None:
     stored = random("i2")
     data = data_of(plain(stored.byteswap(), syntax=ImplicitVRLittleEndian))
-    syntax = data.index(b"1.2.840.10008.1.2\0", 132)
-    begin = data.index(b"\x02\x00\x10\x00UI")
-    other = b"1.2.840.113619.5.2"
-    data = data[: begin + 6] + struct.pack("<H", len(other)) + other + data[syntax + 18 :]
-    (tmp_path / "a.dcm").write_bytes(data)
+    (tmp_path / "a.dcm").write_bytes(with_syntax(data, b"1.2.840.113619.5.2"))
     np.testing.assert_array_equal(read_image(tmp_path / "a.dcm").pixels[0], stored)
 
 
