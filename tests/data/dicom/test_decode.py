@@ -30,6 +30,7 @@ from pydicom.uid import (
 from dicom_files.made import data_of, header, packed, plain, save, with_pixels, with_syntax
 from pellucid.data.images import MedicalImage, read_image
 from pellucid.errors import UnreadableFileError
+from references.checkers import run
 
 PLAIN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 SHAPE = (5, 7)  # odd, and not square
@@ -336,6 +337,18 @@ def test_a_jpeg_says_itself_what_its_colours_are_and_else_the_header(
     assert np.abs(found - wanted).max() <= 4
 
 
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
+def test_a_lossless_jpeg_is_what_the_header_says(tmp_path: Path, photometric: str) -> None:
+    stored = random("u1", (20, 30, 3))
+    space = {"colorspace": "YCBCR", "outcolorspace": "YCBCR"}  # which writes JFIF's marker, and turns nothing
+    stream = bytes(imagecodecs.jpeg8_encode(stored, lossless=True, predictor=1, **space))
+    assert b"JFIF" in stream
+    elements = {"samples": 3, "PhotometricInterpretation": photometric, "syntax": JPEGLosslessSV1}
+    found = np.moveaxis(read(tmp_path, packed(header(20, 30, "u1", **elements), [stream])).pixels, 0, -1)
+    plainly = with_pixels(header(20, 30, "u1", **{**elements, "syntax": ExplicitVRLittleEndian}), stored.tobytes())
+    np.testing.assert_array_equal(found, np.moveaxis(read(tmp_path, plainly).pixels, 0, -1))
+
+
 # palettes
 
 
@@ -416,6 +429,16 @@ def test_a_palette_in_segments(tmp_path: Path, bits: int) -> None:
     np.testing.assert_array_equal(found, np.stack([wanted[stored.clip(0, len(wanted) - 1)]] * 3))
     if bits == 8:  # for 16, pydicom counts the place of a repeated segment in words
         np.testing.assert_array_equal(np.moveaxis(found, 0, -1), pydicom.pixels.apply_color_lut(stored, dataset))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("option", ["+ti", "+tb", "+td"])
+def test_palettes_and_pixels_that_dcmtk_wrote_in_other_syntaxes(tmp_path: Path, bits: int, option: str) -> None:
+    elements, tables = palette(256, bits)
+    stored = random("u1", (20, 31))
+    path = save(tmp_path / "a.dcm", plain(stored, **elements))
+    assert run("dcmconv", option, str(path), str(tmp_path / "b.dcm")).returncode == 0
+    np.testing.assert_array_equal(read_image(tmp_path / "b.dcm").pixels, tables[:, stored])
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,13 @@ class DicomFile:
     encapsulated: bool = False
 
     @property
+    def little(self) -> bool:
+        """Whether the header's tables are in little endian."""
+        return self.syntax != BIG
+
+    @property
     def big_endian(self) -> bool:
-        """Whether pixels are."""
+        """Whether pixels are in big endian."""
         return self.syntax in (BIG, GE_PRIVATE)
 
 
