@@ -202,6 +202,31 @@ def test_pictures_without_a_window_go_by_the_range_of_their_bits(
     np.testing.assert_allclose(grey_of(scaled), grey_of(image), atol=1e-6)
 
 
+def test_pictures_of_real_values_go_by_the_range_of_their_bits_too(tmp_path: Path) -> None:
+    elements = {"Modality": "CR", "BitsStored": 12, "RescaleSlope": 0.5, "RescaleIntercept": 100}
+    image = read_image(save(tmp_path / "a.dcm", plain(STORED // 2, **elements)))
+    assert image.pixels.dtype == np.float32
+    np.testing.assert_allclose(grey_of(image)[0], (STORED // 2) / 4095, atol=1e-6)
+
+
+def test_windows_follow_values_that_are_mapped_beyond_the_modality_lut(tmp_path: Path) -> None:
+    code = items({"CodeValue": "mm2/s", "CodingSchemeDesignator": "UCUM", "CodeMeaning": "mm2/s"})
+    mapping = items(
+        {"RealWorldValueSlope": 0.5, "RealWorldValueIntercept": 7.0, "MeasurementUnitsCodeSequence": code}
+    )  # fmt: skip
+    shown = {"WindowCenter": 1000, "WindowWidth": 500, "Modality": "MR"}
+    mapped = read_image(save(tmp_path / "a.dcm", plain(STORED, RealWorldValueMappingSequence=mapping, **shown)))
+    assert mapped.units == "mm2/s"
+    bare = read_image(save(tmp_path / "b.dcm", plain(STORED, **shown)))
+    np.testing.assert_allclose(grey_of(mapped), grey_of(bare), atol=1e-6)
+    mapping[0].RealWorldValueSlope = -0.5
+    turned = read_image(save(tmp_path / "c.dcm", plain(STORED, RealWorldValueMappingSequence=mapping, **shown)))
+    assert turned.windows == ()
+    assert "values that run the other way" in turned.notes[0]
+    dose = plain(STORED, DoseGridScaling=0.25, **{**shown, "Modality": "RTDOSE"})
+    np.testing.assert_allclose(grey_of(read_image(save(tmp_path / "d.dcm", dose))), grey_of(bare), atol=1e-6)
+
+
 def test_frames_may_have_windows_of_their_own(tmp_path: Path) -> None:
     stored = STORED[None].repeat(3, 0)
     groups = [

@@ -180,8 +180,9 @@ def windows_of(
     if stated:
         return stated, stated[0], notes
     modality = text(file.header, "Modality") or None
-    limits = (0.0, 1.0) if layout.real else transformation.limits(layout.limits)
-    return (), default_window(modality, decoded.values, limits, decoded.padding), notes
+    values = decoded.values
+    limits = (float(values.min()), float(values.max())) if layout.real else transformation.limits(layout.limits)
+    return (), default_window(modality, values, limits, decoded.padding), notes
 
 
 def laterality_of(header: Dataset, frame: int) -> str | None:
