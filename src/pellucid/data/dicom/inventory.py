@@ -160,7 +160,7 @@ def _chosen(
         elif each.volume:
             chosen.append((each, each.path, each.files))
         else:
-            reason = getattr(each, "refusal", "") or "a picture, where volumes are wanted"
+            reason = each.refusal or "a picture, where volumes are wanted"
             skipped += [(str(file), reason) for file in each.files]
     return chosen, skipped
 
