@@ -239,14 +239,17 @@ def _deflated(generator: Generator, data: bytearray) -> bytearray:
         pydicom.filewriter.write_file_meta_info(head, about)
     except Exception:  # noqa: BLE001 - likewise
         return data
-    pack = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
-    body = pack.compress(bytes(data[meta[1].tell() :]))
-    for _ in range(int(generator.choice([0, 0, 0, 0, 1, 300]))):
-        body += pack.compress(bytes(2**20))
-    body = bytearray(body + pack.flush())
+    body = _blocks(bytes(data[meta[1].tell() :]))
+    body += _blocks(bytes(2**20)) * int(generator.choice([0, 0, 0, 0, 1, 300])) + b"\3\0"
     if generator.random() < 0.3:
         body[generator.integers(len(body))] ^= 1 << generator.integers(8)
     return bytearray(bytes(128) + b"DICM" + head.getvalue()) + body
+
+
+def _blocks(data: bytes) -> bytearray:
+    """Deflated data that others may follow, the last of them two bytes that end the whole."""
+    pack = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return bytearray(pack.compress(data) + pack.flush(zlib.Z_FULL_FLUSH))
 
 
 def _some(generator: Generator, data: bytearray) -> list[Element]:

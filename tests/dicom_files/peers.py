@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pydicom
-import pytest
+from PIL import Image
+from pydicom.pixels import apply_color_lut, apply_modality_lut
+
+from references.checkers import needs
 
 WORKER = Path(__file__).with_name("gdcm_worker.py")
-CRASH = "it ends its process"
-REFUSAL = "it refuses"
+CRASH = "ends its process"
+REFUSAL = "refuses"
 DECODERS = (("dcmconv", "+te"), ("dcmdjpeg",), ("dcmdjpls",), ("dcmdrle",))
 
 
 @dataclass(frozen=True, eq=False)
 class Peer:
-    """Stored values (F, C, H, W) with colour as RGB, slope and intercept; or why there are none."""
+    """Stored values (F, C, H, W), palettes and other colours as RGB; or why there are none."""
 
     values: np.ndarray | None
-    slope: float = 1.0
-    intercept: float = 0.0
     reason: str = ""
 
 
@@ -39,39 +40,56 @@ def by_gdcm(files: Sequence[Path], folder: Path) -> list[Peer]:
     for number in range(len(files)):
         if (folder / f"{number}.npz").exists():
             with np.load(folder / f"{number}.npz") as stored:
-                found.append(Peer(stored["values"], float(stored["slope"]), float(stored["intercept"])))
+                found.append(Peer(stored["values"]))
         else:
-            refused = (folder / f"{number}.txt").exists()
-            found.append(Peer(None, reason=REFUSAL if refused else CRASH))
-    return found
-
-
-def tool(name: str) -> str:
-    """A command of dcmtk; the test is skipped where it isn't installed."""
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"dcmtk's {name} isn't installed")
+            found.append(Peer(None, REFUSAL if (folder / f"{number}.txt").exists() else CRASH))
     return found
 
 
 def by_dcmtk(path: Path, folder: Path) -> Peer:
-    """A file made plain by dcmtk, whose pixels are then taken as they lie there."""
+    """A file made plain by dcmtk, whose pixels pydicom then takes as they lie there."""
     folder.mkdir(parents=True, exist_ok=True)
     out = folder / "plain.dcm"
     for name, *options in DECODERS:
+        needs(name)
         out.unlink(missing_ok=True)
-        done = subprocess.run([tool(name), *options, str(path), str(out)], check=False, capture_output=True)
+        done = subprocess.run([name, *options, str(path), str(out)], check=False, capture_output=True)
         if done.returncode or not out.exists():
             continue
-        data = pydicom.dcmread(out)
-        if data.file_meta.TransferSyntaxUID.is_compressed or "PixelData" not in data:
-            continue
-        return Peer(plain_values(data))
-    return Peer(None, reason=REFUSAL)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            data = pydicom.dcmread(out)
+            if data.file_meta.TransferSyntaxUID.is_compressed or "Rows" not in data:
+                continue
+            try:
+                return Peer(_plain_values(data))
+            except (AttributeError, ValueError):  # no pixels, or too few
+                continue
+    return Peer(None, REFUSAL)
 
 
-def plain_values(data: pydicom.Dataset) -> np.ndarray:
-    """Uncompressed pixels (F, C, H, W), through pydicom."""
-    frames, samples = int(data.get("NumberOfFrames") or 1), data.SamplesPerPixel
-    values = data.pixel_array.reshape(frames, data.Rows, data.Columns, samples)
-    return np.moveaxis(values, -1, 1)
+def _plain_values(data: pydicom.Dataset) -> np.ndarray:
+    """Uncompressed pixels (F, C, H, W)."""
+    frames = int(data.get("NumberOfFrames") or 1)
+    values = data.pixel_array
+    if data.PhotometricInterpretation == "PALETTE COLOR":
+        values = apply_color_lut(values, data)
+    return np.moveaxis(values.reshape(frames, data.Rows, data.Columns, -1), -1, 1)
+
+
+def after_modality(stored: np.ndarray, header: pydicom.Dataset) -> np.ndarray:
+    """Stored values of a peer in the units that the file states, through pydicom and in double precision."""
+    if stored.shape[1] != 1:
+        return stored
+    if header.get("Modality") == "RTDOSE":
+        return stored * float(header.DoseGridScaling)
+    return apply_modality_lut(stored, header)
+
+
+def greys_by_dcmtk(path: Path, folder: Path, *options: str) -> np.ndarray | None:
+    """A picture as dcmtk draws it with 8 bits; None where it doesn't."""
+    needs("dcm2pnm")
+    out = folder / "drawn.pnm"
+    out.unlink(missing_ok=True)
+    done = subprocess.run(["dcm2pnm", *options, str(path), str(out)], check=False, capture_output=True)
+    return None if done.returncode or not out.exists() else np.asarray(Image.open(out))

@@ -70,9 +70,11 @@ def read_image(path: str | Path, index: int | None = None) -> MedicalImage:
     slope and an intercept, they are applied, in float32 (float64 from 32 bits on). Of a file with several volumes
     `index` picks one. NRRD (.nrrd) and MetaImage (.mha, .mhd) are read in the same way.
 
-    DICOM pixels are in the units of the file, after its modality LUT. A series is (1, D, H, W): slices along their
-    normal, rows, columns. Of a file of many frames `index` picks one; without it, it is a volume if it says where they
-    lie.
+    DICOM pixels are in the units of the file, after its modality LUT (PS3.3, C.11.1); colour and palettes become RGB.
+    They keep the stored type where nothing changes them; else int16 where slope, intercept and all results allow it,
+    or float32 (float64 where more than 16 bits are stored). PET in Bq/ml becomes the uptake value where the file says
+    what that takes. A series is (1, D, H, W): slices along their normal, rows, columns. Of a file of many frames
+    `index` picks one; without it, it is a volume if it says where they lie.
 
     Raises UnreadableFileError that names the file and the reason when it is missing, empty, truncated, damaged,
     of another format, larger than 67,108,864 pixels or 536,870,912 voxels, when it holds values that are not finite,

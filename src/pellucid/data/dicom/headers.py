@@ -54,8 +54,6 @@ class DicomFile:
     vr: str = ""
     pixels: memoryview = field(default_factory=lambda: memoryview(b""))
     encapsulated: bool = False
-    cut: bool = False
-    """Whether the file ends within its pixels."""
 
     @property
     def big_endian(self) -> bool:
@@ -120,8 +118,7 @@ def open_file(data: bytes) -> DicomFile:
     keyword, vr, start, length = found
     encapsulated = length == _UNDEFINED
     end = len(view) if encapsulated else min(len(view), start + length)
-    cut = not encapsulated and start + length > len(view)
-    return DicomFile(header, syntax, len(data), keyword, vr, view[start:end], encapsulated, cut)
+    return DicomFile(header, syntax, len(data), keyword, vr, view[start:end], encapsulated)
 
 
 def open_header(path: Path, tags: Sequence[int] | None = None) -> Dataset:
