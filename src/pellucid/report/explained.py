@@ -98,8 +98,10 @@ def _part(
     if isinstance(target, list):  # all classes were explained: that of the highest score is drawn
         place = int(np.argmax(record["score"]))
         target, probability = target[place], probability[place]
-    maps = [_map(label, folder, file, image, place) for label, file in record["maps"].items()]
-    seen = Seen(grey[0], image.affine, maps)
+    files = sorted(record["maps"].items(), key=lambda each: is_control(each[0]))
+    maps = [_map(label, folder, file, image, place) for label, file in files]
+    field = next((method["seen"] for method in record["methods"].values() if "seen" in method), None)
+    seen = Seen(grey[0], image.affine, maps, field=field)
     part = ExplainedVolume(
         name=name,
         target=str(target),
