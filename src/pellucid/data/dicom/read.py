@@ -119,7 +119,7 @@ def check_pixels_there(file: DicomFile) -> Layout:
 
 def decode_frames(file: DicomFile, layout: Layout, places: Sequence[int]) -> Decoded:
     """The frames at `places`, decoded and in the file's units."""
-    header, little = file.header, not file.big_endian
+    header, little = file.header, file.little
     stored = stored_values(file, layout, places)
     if layout.photometric == PALETTE:
         palette, first = palette_of(header, signed=layout.signed, little=little)
@@ -175,7 +175,7 @@ def windows_of(
         return (), None, ()
     layout, transformation = decoded.layout, decoded.transformation
     stated, notes = stated_windows(
-        file.header, frame, transformation, signed=layout.signed, little=not file.big_endian
+        file.header, frame, transformation, signed=layout.signed, little=file.little
     )  # fmt: skip
     if stated:
         return stated, stated[0], notes

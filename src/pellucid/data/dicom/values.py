@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydicom.dataset import Dataset
 
-from pellucid.data.dicom.elements import item, items, named, number, numbers, text, value, words
+from pellucid.data.dicom.elements import entries_of, item, items, named, number, numbers, text, value, words
 from pellucid.data.dicom.frames import functional
 from pellucid.data.dicom.suv import suv_factor
 from pellucid.data.whole import DecodeError
@@ -162,13 +162,8 @@ def lut_of(entry: Dataset, *, signed: bool, little: bool) -> tuple[np.ndarray, i
         first -= 2**16
     if not 1 <= bits <= 16:
         raise DecodeError(f"{named('LUTDescriptor')} says {bits} bits")
-    if isinstance(data, bytes):
-        packed = bits <= 8 and len(data) < 2 * count
-        order = "<" if little else ">"
-        whole = len(data) // 2 * 2
-        table = np.frombuffer(data, np.uint8) if packed else np.frombuffer(data[:whole], f"{order}u2")
-    else:
-        table = np.atleast_1d(np.asarray(data, np.int64)) & 0xFFFF
+    packed = isinstance(data, bytes) and bits <= 8 and len(data) < 2 * count
+    table = entries_of(data, 8 if packed else 16, little, "LUTData")
     if len(table) < count:
         raise DecodeError(f"{named('LUTData')} holds {len(table)} entries, of {count}")
     return table[:count].astype(np.uint8 if bits <= 8 else np.uint16), first
