@@ -14,6 +14,7 @@ from pellucid.data.whole import DecodeError
 
 SHAPE = (7, 9, 5)
 OBLIQUE = np.array([[-1.6, 0.5, -0.3, 40.0], [0.7, 1.4, -0.9, -25.0], [-0.2, 0.8, 2.7, 12.0], [0, 0, 0, 1]])
+SHIFTED = np.array([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 2], [0, 0, 0, 1]])
 
 
 def mask_like(values: np.ndarray, affine: np.ndarray | None) -> MedicalImage:
@@ -60,6 +61,8 @@ def test_its_own_grid_is_left_as_it_is() -> None:
     [
         (np.ones((3, 9, 5)), None, "it is 3 × 9 × 5 voxels, its image 7 × 9 × 5 voxels"),
         (np.ones(SHAPE), OBLIQUE + np.eye(4)[:, [3, 0, 1, 2]] * 3, "its voxels lie elsewhere than the image's"),
+        # of the image's shape and two voxels off: rather a wrong header than a part of its slices
+        (np.ones(SHAPE), OBLIQUE @ SHIFTED, "its voxels lie elsewhere than the image's, by up to 5.4"),
         (np.ones(SHAPE), OBLIQUE @ np.diag([1.0, 1.0, 1.3, 1.0]), "its voxels lie elsewhere than the image's"),
     ],
 )
@@ -71,5 +74,5 @@ def test_masks_that_do_not_fit_are_refused(values: np.ndarray, affine: np.ndarra
 def test_marks_outside_of_the_image_are_counted() -> None:
     beside = OBLIQUE.copy()
     beside[:3, 3] = OBLIQUE[:3] @ [5, 0, 0, 1]
-    with pytest.raises(DecodeError, match="225 of its marked voxels lie outside of the image"):
-        on_voxels_of(mask_like(np.ones(SHAPE), beside), SHAPE, OBLIQUE)
+    with pytest.raises(DecodeError, match="45 of its marked voxels lie outside of the image"):
+        on_voxels_of(mask_like(np.ones((3, 9, 5)), beside), SHAPE, OBLIQUE)

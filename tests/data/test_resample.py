@@ -161,6 +161,34 @@ def test_a_peak_comes_back_to_half_a_voxel() -> None:
             assert (np.abs(apart) <= np.maximum(own, 1) / 2 + 1e-6).all(), codes
 
 
+@pytest.mark.parametrize("affine", [STRAIGHT, OBLIQUE], ids=["straight", "oblique"])
+def test_what_was_laid_in_finer_voxels_is_taken_back_exactly(affine: np.ndarray) -> None:
+    shape, size = (22, 28, 18), (6, 7, 9)
+    for frame in (Frame("RAS", (4.0, 3.5, 5.0)), Frame("IPL", (6.0, 6.0, 6.0)), Frame()):
+        for codes in ("RAS", "LPS", "SPL", "AIR"):
+            stored = volume(np.zeros(shape, np.float32), affine, codes)
+            grid = grid_of(stored.pixels.shape[1:], stored.affine, size, frame)
+            values = noise(size) - 0.3
+            seen = np.ones(size, bool)  # cells that no voxel of the volume lies in have nothing to come from
+            for axis, kernel in enumerate(grid._kernels_back(size)):
+                met = np.asarray(kernel.sum(axis=0)).ravel() > 0
+                seen &= met.reshape([-1 if each == axis else 1 for each in range(3)])
+            np.testing.assert_allclose(grid.undo(grid.back(values))[seen], values[seen], atol=1e-4)
+            assert (grid.undo(grid.back(values))[~seen] == 0).all()
+            coarse = grid.back(values[:3, :4, :5])  # of a layer
+            assert np.corrcoef(grid.back(grid.undo(coarse)).ravel(), coarse.ravel())[0, 1] > 0.97
+
+
+def test_coarser_voxels_give_back_what_they_hold() -> None:
+    grid = grid_of(SHAPE, STRAIGHT, (20, 20, 20), Frame("RAS", (1.0, 1.0, 1.0)))
+    smooth = np.exp(-((np.indices((20, 20, 20)) - 9.5) ** 2).sum(axis=0) / 60).astype(np.float32)
+    found = grid.undo(grid.back(smooth))
+    assert np.abs(found - smooth).max() < 0.1  # voxels of 3 mm can't tell more
+    assert np.unravel_index(int(found.argmax()), found.shape) in [
+        (a, b, c) for a in (9, 10) for b in (9, 10) for c in (9, 10)
+    ]
+
+
 def test_steps_of_the_same_length_leave_every_voxel_as_it_is() -> None:
     values = noise((9, 12, 7))
     for size, cut in (((5, 6, 7), (slice(2, 7), slice(3, 9), slice(0, 7))), ((4, 7, 6), None)):

@@ -70,7 +70,7 @@ def test_names_are_asked_for(folder: Path, tmp_path: Path, capsys: pytest.Captur
     assert "MRN1" in manifest
     assert "St. Zebra" in manifest
     assert not (tmp_path / "out.key").exists()
-    assert "1 files left out" in capsys.readouterr().out
+    assert "1 file left out" in capsys.readouterr().out
 
 
 def test_what_can_not_be_used_is_one_clear_line(

@@ -24,6 +24,7 @@ USER, PASSWORD = "radiographer", "made-up-secret"
 TITLE = "ARCHIVE"
 WEB = Access(user=USER, password=PASSWORD, timeout=20, attempts=3, pause=0.02)
 DICOM = Access(timeout=20, attempts=3, pause=0.02)
+WITH_US = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []  # it dies even if pytest is killed
 REFUSED = "REFUSED"  # the patient of whom it drops everything, saying that it was stored
 
 FILTER = f"""
@@ -102,9 +103,8 @@ class Orthanc:
         if self.process is not None:
             return
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [program(), self.folder / "orthanc.json"], stdout=log, stderr=log, stdin=subprocess.DEVNULL
-            )
+            command = [*WITH_US, program(), str(self.folder / "orthanc.json")]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         deadline = time.monotonic() + 30
         while not all(map(listens, (self.http_port, self.dicom_port))):
             if self.process.poll() is not None or time.monotonic() > deadline:

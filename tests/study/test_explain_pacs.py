@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import logging
 from pathlib import Path
@@ -30,7 +31,7 @@ from pellucid.errors import InputError
 from pellucid.models.checkpoints import ModelCard, save_weights
 from pellucid.study.explain_files import Question
 from pellucid.study.explain_objects import OBJECTS, Wishes
-from pellucid.study.explain_pacs import MAKER, explain_study, is_image
+from pellucid.study.explain_pacs import MAKER, _at_first_time, explain_study, is_image
 from servers.orthanc import DICOM, PASSWORD, REFUSED, USER, WEB, Orthanc, impatient
 from servers.studies import slice_of, uid, write
 
@@ -243,3 +244,15 @@ def test_options_that_do_not_go_together_are_told(
 ) -> None:
     assert main(["explain", *words, "--model", "w.safetensors"]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_each_question_has_a_time_of_its_own(tmp_path: Path) -> None:
+    times = tmp_path / "times.json"
+    questions = [dataclasses.replace(EVERYTHING, target=target) for target in ("predicted", "bright", "dark")]
+    first = [_at_first_time(each, ("1.2",), times).write.when for each in questions]
+    assert len(set(first)) == 3  # though they were asked within a second
+    assert [_at_first_time(each, ("1.2",), times).write.when for each in questions] == first
+    assert _at_first_time(questions[0], ("1.3",), times).write.when not in first
+    given = dataclasses.replace(EVERYTHING, write=Wishes(OBJECTS, when=datetime.datetime(2024, 5, 6)))
+    assert _at_first_time(given, ("1.2",), times) is given
+    assert "1.2" not in times.read_text()

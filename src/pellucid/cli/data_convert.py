@@ -36,6 +36,7 @@ def convert(
     from pellucid.data.dicom.inventory import take_inventory
     from pellucid.errors import expected
     from pellucid.report.inventory import write_inventory
+    from pellucid.report.names import counted
 
     if label and labels is not None:
         raise expected("label", "one of --label and --labels", "both")
@@ -57,6 +58,6 @@ def convert(
     if found.skipped:
         reasons = Counter(reason for _, reason in found.skipped)
         told = "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common(5))
-        typer.echo(f"{len(found.skipped)} files left out ({output / SKIPPED}): {told}")
+        typer.echo(f"{counted(len(found.skipped), 'file')} left out ({output / SKIPPED}): {told}")
     typer.echo(f"manifest: {output / MANIFEST}")
     typer.echo(f"page: {page}")

@@ -74,26 +74,29 @@ def deidentify(
 
 def _say(outcome: Outcome) -> None:
     from pellucid.data.dicom.deidentify.log import LOG
+    from pellucid.report.names import counted
 
     there = f", {len(outcome.present)} were there" if outcome.present else ""
-    typer.echo(f"{len(outcome.written)} files de-identified{there}, {len(outcome.skipped)} left out.")
+    typer.echo(f"{counted(len(outcome.written), 'file')} de-identified{there}, {len(outcome.skipped)} left out.")
     for name, reason in outcome.skipped[:_SHOWN]:
         typer.echo(f"  {name}: {reason}", err=True)
     if len(outcome.skipped) > _SHOWN:
         typer.echo(f"  and {len(outcome.skipped) - _SHOWN} more", err=True)
     for warning, count in Counter(str(each.row["warnings"]) for each in outcome.files if each.row["warnings"]).items():
-        typer.echo(f"  {count} files: {warning}", err=True)
+        typer.echo(f"  {counted(count, 'file')}: {warning}", err=True)
     if outcome.suspects:
-        typer.echo(
-            f"{len(outcome.suspects)} pictures seem to bear burned-in text. Look at them before you pass them on."
-        )
+        seem = "picture seems" if len(outcome.suspects) == 1 else "pictures seem"
+        told = f"{len(outcome.suspects)} {seem} to bear burned-in text."
+        typer.echo(f"{told} Look before you pass the files on.")
     checked = outcome.checked
     formed = f", {checked.formed} of them by dciodvfy" if checked.formed else ""
     if checked.clean:
-        typer.echo(f"{checked.files} files read back{formed}: nothing of the source's identifiers was found.")
+        typer.echo(
+            f"{counted(checked.files, 'file')} read back{formed}: nothing of the source's identifiers was found."
+        )
     else:
         kinds = Counter(problem.kind for problem in checked.problems)
-        typer.echo(f"{checked.files} files read back{formed}, with problems: " + ", ".join(
+        typer.echo(f"{counted(checked.files, 'file')} read back{formed}, with problems: " + ", ".join(
             f"{count} {_KINDS[kind]}" for kind, count in kinds.items()) + ".", err=True)  # fmt: skip
         for problem in checked.problems[:_SHOWN]:
             typer.echo(f"  {problem.file}: {problem.place}", err=True)

@@ -48,8 +48,7 @@ def on_voxels_of(
     if not (apart <= _APART and (np.abs(turn).sum(axis=0) == 1).all() and (np.abs(turn).sum(axis=1) == 1).all()):
         if own != wanted:
             return _nearest(mask, wanted, np.asarray(affine, np.float64))
-        away = np.abs(mask.affine - affine).max()
-        raise DecodeError(f"its voxels lie elsewhere than the image's, by up to {away:.3g} in the affine")
+        raise _elsewhere(mask.affine, affine)
     if own == wanted and np.array_equal(turn, np.eye(3)) and not first.any():
         return mask
     axes = np.abs(turn).argmax(axis=1)  # of the mask, along each of the image's
@@ -58,6 +57,8 @@ def on_voxels_of(
     pixels = pixels[(slice(None), *(slice(None, None, -1 if back else 1) for back in backward))]
     begins = [int(start) - (length - 1 if back else 0) for start, length, back in
               zip(first, pixels.shape[1:], backward, strict=True)]  # fmt: skip
+    if pixels.shape[1:] == wanted and any(begins):
+        raise _elsewhere(mask.affine, affine)
     laid = np.zeros((len(pixels), *wanted), pixels.dtype)
     into_image, of_mask = [], []
     for begin, length, room in zip(begins, pixels.shape[1:], wanted, strict=True):
@@ -70,6 +71,11 @@ def on_voxels_of(
         raise DecodeError(f"{lost} of its marked voxels lie outside of the image")
     laid[(slice(None), *into_image)] = part
     return dataclasses.replace(mask, pixels=laid, affine=np.asarray(affine), spacing=_spacing(affine))
+
+
+def _elsewhere(own: npt.NDArray[np.floating], affine: npt.NDArray[np.floating]) -> DecodeError:
+    away = np.abs(own - affine).max()
+    return DecodeError(f"its voxels lie elsewhere than the image's, by up to {away:.3g} in the affine")
 
 
 def decode_mask(path: Path, *, volumes: bool, affine: npt.NDArray[np.floating] | None = None) -> MedicalImage:

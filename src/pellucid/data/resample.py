@@ -159,16 +159,37 @@ class Grid:
         doesn't see is 0: nothing there moves its answer.
         """
         leading = values.ndim - 3
-        kernels = []
-        for along, cells in enumerate(values.shape[leading:]):
-            ratio = cells / self.size[along]
-            step = ratio / self.scale[along]
-            first = (0.5 - self.offset[along] / self.scale[along]) * ratio - 0.5
-            kernels.append(_kernel(self.shape[self.axes[along]], cells, step, first))
-        laid = _separable(values, kernels)
+        laid = _separable(values, self._kernels_back(values.shape[leading:]))
         laid = laid[self._ways()]
         order = [self.axes.index(axis) for axis in range(3)]
         return np.ascontiguousarray(laid.transpose(*range(leading), *(leading + axis for axis in order)))
+
+    def undo(self, values: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+        """Values (…, *size) on the network's grid that `back` lays as these (…, *shape), as nearly as may be.
+
+        Exact where the volume's voxels are at least as fine as the network's; by least squares along each axis. Along
+        one where they are coarser, values are read off between the nearest voxels.
+        """
+        kernels = []
+        turned = self.turn(values)
+        for along, kernel in enumerate(self._kernels_back(self.size)):
+            laid = kernel.toarray().astype(np.float64)
+            met = np.abs(laid).sum(axis=0) > 0
+            if np.linalg.matrix_rank(laid) == met.sum():
+                kernels.append(sparse.csr_array(np.linalg.pinv(laid).astype(np.float32)))
+            else:
+                own = self.shape[self.axes[along]]
+                kernels.append(_kernel(self.size[along], own, self.scale[along], self.offset[along]))
+        return _separable(turned, kernels)
+
+    def _kernels_back(self, grid: Sequence[int]) -> list[sparse.csr_array]:
+        """By which values on a grid that covers what the network sees are laid along each of its axes."""
+        kernels = []
+        for along, cells in enumerate(grid):
+            ratio = cells / self.size[along]
+            first = (0.5 - self.offset[along] / self.scale[along]) * ratio - 0.5
+            kernels.append(_kernel(self.shape[self.axes[along]], cells, ratio / self.scale[along], first))
+        return kernels
 
     def _ways(self) -> Any:
         """An index that turns the last three axes round where they run the other way."""

@@ -11,9 +11,11 @@ import numpy as np
 
 from pellucid.attribution.families import is_control
 from pellucid.data.images import MedicalImage, read_image
+from pellucid.data.masks import on_voxels_of
 from pellucid.data.shown import as_shown
+from pellucid.data.whole import DecodeError
 from pellucid.drawing import is_signed
-from pellucid.errors import PellucidError
+from pellucid.errors import PellucidError, UnreadableFileError
 from pellucid.files import inside, read_json, write_text
 from pellucid.progress import progress
 from pellucid.report.figures import Drawn
@@ -96,8 +98,10 @@ def _part(
     if isinstance(target, list):  # all classes were explained: that of the highest score is drawn
         place = int(np.argmax(record["score"]))
         target, probability = target[place], probability[place]
-    maps = [_map(label, folder, file, image, place) for label, file in record["maps"].items()]
-    seen = Seen(grey[0], image.affine, maps)
+    files = sorted(record["maps"].items(), key=lambda each: is_control(each[0]))
+    maps = [_map(label, folder, file, image, place) for label, file in files]
+    field = next((method["seen"] for method in record["methods"].values() if "seen" in method), None)
+    seen = Seen(grey[0], image.affine, maps, field=field)
     part = ExplainedVolume(
         name=name,
         target=str(target),
@@ -111,9 +115,11 @@ def _part(
 
 
 def _map(label: str, folder: Path, file: str, image: MedicalImage, place: int) -> SeenMap:
-    path = inside(folder, file)
-    one = read_image(path, place)
-    assert one.pixels.shape[1:] == image.pixels.shape[1:], path
+    stored = read_image(inside(folder, file), place)
+    try:  # a file of its own, with axes of its own
+        one = on_voxels_of(stored, image.pixels.shape[1:], image.affine)
+    except DecodeError as error:
+        raise UnreadableFileError(f"{file}: {error}") from error
     values = one.pixels[0].astype(np.float32, copy=False)
     title = method_title(label)
     caption = title + ("\u00a0†" if is_control(label) else "") + ("" if values.any() else " (no evidence)")

@@ -101,7 +101,7 @@ def _data(
         "slices": upright.shape,
         "affine": [] if grid.affine is None else grid.affine[:3].round(3).tolist(),
         "sides": upright.sides,
-        "bars": [bar_length(extents[axis]) for axis in across],
+        "bars": [bar_length(extents[axis], 0.25) for axis in across],
         "image": _sprite(np.rint(grid.bring(grey.astype(np.float32))).astype(np.uint8), quality),
         "mask": None if seen is None else _sprite(seen.astype(np.uint8) * np.uint8(255), 60),
         "maps": told,

@@ -39,12 +39,16 @@ class SeenMap:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """A volume (D, H, W) as it is shown, its affine, maps and, where it has one, the mask of its lesion."""
+    """A volume (D, H, W) as it is shown, its affine, maps and, where it has one, the mask of its lesion.
+
+    `field` is what the network sees of it, as `Grid.seen` gives it; None for all.
+    """
 
     grey: npt.NDArray[np.uint8]
     affine: npt.NDArray[np.float64]
     maps: Sequence[SeenMap]
     mask: npt.NDArray[np.bool_] | None = None
+    field: Sequence[Sequence[int]] | None = None
 
     def at_voxels(self, found: SeenMap) -> npt.NDArray[np.float32]:
         """The values of a map at the volume's own voxels."""
@@ -53,7 +57,7 @@ class Seen:
 
 def planes(seen: Seen, of: str) -> list[Drawn]:
     """The bare volume and every map laid over it, each in three planes; `of` says what it is a picture of."""
-    look = Look.of(seen.grey, seen.affine, seen.mask)
+    look = Look.of(seen.grey, seen.affine, seen.mask, seen.field)
     turned = [look.upright.turn(seen.at_voxels(each)) for each in seen.maps]
     marked = look.mask is not None and bool(look.mask.any())
     if marked or not turned:

@@ -280,7 +280,7 @@ def _shard(number: int, part: Sequence[_Read], run: _Run, advance: Advance) -> t
     for row, read in enumerate(part):
         try:
             target = _target(read.listed, logits[row], run)
-            found = None if run.saved is None else run.saved.of(read.listed, images.shape[2:])
+            found = None if run.saved is None else run.saved.of(read.listed, read.lies, images.shape[2:])
             if found is not None:
                 found.check(logits[row])
                 target = _same_target(target, found, read.listed, run)

@@ -119,10 +119,13 @@ def _at_first_time(question: Question, uids: Sequence[str], path: Path) -> Quest
     asked = hashed(repr((uids, plain, methods, [each.label for each in question.metrics])))
     times = read_json(path) if path.exists() else {}
     if asked not in times:
-        times[asked] = datetime.datetime.now().replace(microsecond=0).isoformat()
+        when = datetime.datetime.now().replace(microsecond=0)
+        while when.isoformat() in times.values():  # two questions within a second
+            when += datetime.timedelta(seconds=1)
+        times[asked] = when.isoformat()
         write_json(path, times)
-    when = datetime.datetime.fromisoformat(times[asked])
-    return replace(question, write=replace(question.write, when=when))
+    first = datetime.datetime.fromisoformat(times[asked])
+    return replace(question, write=replace(question.write, when=first))
 
 
 def is_image(entry: InstanceEntry) -> bool:

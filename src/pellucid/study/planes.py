@@ -78,7 +78,7 @@ class Look:
                 picture = outline(picture, plane) if colour is None else outline(picture, plane, colour=colour)
         if not marks:
             return picture
-        length = bar_length(extents[across])
+        length = bar_length(extents[across], 0.25)
         return marked(picture, self.upright.edges(axis), (scale * length, f"{length:g} mm") if bar else None)
 
     def three(

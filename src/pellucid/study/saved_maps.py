@@ -14,9 +14,12 @@ import torch
 from torch import Tensor
 
 from pellucid.attribution import Explanation, load_explanation, resize_maps
+from pellucid.data.dicom.series import MARK
 from pellucid.data.images import read_image
-from pellucid.data.resample import Frame, grid_of
+from pellucid.data.masks import on_voxels_of
+from pellucid.data.resample import Frame, Geometry, grid_of
 from pellucid.data.transforms import AS_STORED
+from pellucid.data.whole import DecodeError
 from pellucid.errors import InputError, UnreadableFileError, expected, unknown_name
 from pellucid.files import inside, read_json
 from pellucid.study.known_images import ListedImage
@@ -53,8 +56,8 @@ class SavedMaps(Protocol):
 
     labels: tuple[str, ...]
 
-    def of(self, image: ListedImage, lengths: Sequence[int]) -> SavedMap:
-        """The maps of an image; raises InputError or UnreadableFileError where there are none that fit it."""
+    def of(self, image: ListedImage, lies: Geometry, lengths: Sequence[int]) -> SavedMap:
+        """The maps of an image whose pixels lie so; raises InputError or UnreadableFileError where none fit it."""
 
 
 def open_maps(
@@ -99,7 +102,7 @@ class _Whole:
         self._places = {image.path: place for place, image in enumerate(images)}
         self.labels = _chosen(list(explanation.maps), methods)
 
-    def of(self, image: ListedImage, lengths: Sequence[int]) -> SavedMap:
+    def of(self, image: ListedImage, lies: Geometry, lengths: Sequence[int]) -> SavedMap:
         whole, place = self._explanation, self._places[image.path]
         maps = {label: _fitting(whole.maps[label][place], label, lengths, None) for label in self.labels}
         score = float(whole.score[place])
@@ -115,11 +118,15 @@ class _Records:
         self._folder, self._frame = folder, frame
         self._by_path: dict[Path, Path] = {}
         self._by_name: dict[str, list[Path]] = defaultdict(list)
+        self._by_folder: dict[Path, list[Path]] = defaultdict(list)
         for path in sorted(folder.glob("*.json")):
             record = _record(path)
             if record is not None:
-                self._by_path[Path(record["image"]).resolve()] = path
-                self._by_name[Path(record["image"]).name].append(path)
+                real = Path(record["image"]).resolve()
+                self._by_path[real] = path
+                self._by_name[real.name].append(path)
+                if real.name.startswith(MARK):
+                    self._by_folder[real.parent].append(path)
         if not self._by_path:
             raise expected("maps", "a folder that pellucid explain wrote, or a saved explanation", repr(str(folder)))
         first = next((path for path in map(self._path, images) if path is not None), None)
@@ -130,9 +137,18 @@ class _Records:
         self.labels = _chosen(list(self._checked(first)["methods"]), methods)
 
     def _path(self, image: ListedImage) -> Path | None:
-        """The record of an image: by its path, or by its name where only one bears it, since folders move."""
-        named = self._by_name.get(image.path.name, [])
-        return self._by_path.get(image.path.resolve()) or (named[0] if len(named) == 1 else None)
+        """The record of an image: by its path, or by its name where only one bears it, since folders move.
+
+        A DICOM series may be named by its folder, where that holds no other.
+        """
+        real = image.path.resolve()
+        found = self._by_path.get(real) or (self._by_path.get(real.parent) if real.name.startswith(MARK) else None)
+        if found is not None:
+            return found
+        for others in (self._by_folder.get(real, []), self._by_name.get(real.name, [])):
+            if len(others) == 1:
+                return others[0]
+        return None
 
     def _checked(self, path: Path) -> dict[str, Any]:
         record = _record(path)
@@ -143,7 +159,7 @@ class _Records:
             raise expected("maps", f"maps of these weights ({self._weights})", f"of others ({own}) in {path.name}", do)
         return record
 
-    def of(self, image: ListedImage, lengths: Sequence[int]) -> SavedMap:
+    def of(self, image: ListedImage, lies: Geometry, lengths: Sequence[int]) -> SavedMap:
         path = self._path(image)
         if path is None:
             raise InputError("it has no map")
@@ -154,7 +170,7 @@ class _Records:
         if lacking:
             raise InputError(f"it has no map by {lacking[0]}")
         try:
-            raw = self._raw(record, lengths)
+            raw = self._raw(record, lies, lengths)
             told = record["methods"]
             maps = {label: _fitting(raw[label], label, lengths, told[label]["resize"]) for label in self.labels}
             rounding = _ROUNDING.get(record.get("precision", "float32"), math.inf)
@@ -162,24 +178,24 @@ class _Records:
             return SavedMap(maps, record["target_index"], record["score"], layer, record["seed"], rounding)
         except InputError:
             raise
+        except DecodeError as error:
+            raise InputError(f"its maps don't fit it: {error}") from error
         except _DAMAGED as error:
             raise UnreadableFileError(f"its maps can't be read ({error})") from error
 
-    def _raw(self, record: Mapping[str, Any], lengths: Sequence[int]) -> dict[str, Tensor]:
+    def _raw(self, record: Mapping[str, Any], lies: Geometry, lengths: Sequence[int]) -> dict[str, Tensor]:
         files = record["maps"]
         if isinstance(files, str):
             with np.load(inside(self._folder, files), allow_pickle=False) as stored:
                 return {label: torch.from_numpy(stored[label].astype(np.float32)) for label in self.labels}
-        # a volume's are at its own voxels
-        volumes = {label: read_image(inside(self._folder, files[label])) for label in self.labels}
-        values = {label: each.pixels[0].astype(np.float32) for label, each in volumes.items()}
-        if not self._frame.plain:
-            grids = {
-                label: grid_of(each.pixels.shape[1:], each.affine, lengths, self._frame)
-                for label, each in volumes.items()
-            }
-            values = {label: grids[label].bring(each) for label, each in values.items()}
-        return {label: torch.from_numpy(each) for label, each in values.items()}
+        found = {}
+        for label in self.labels:
+            stored_map = read_image(inside(self._folder, files[label]))
+            # at the volume's own voxels, but in a file of their own with axes of its own
+            laid = on_voxels_of(stored_map, lies.shape, lies.affine).pixels[0].astype(np.float32)
+            grid = grid_of(lies.shape, lies.affine, lengths, self._frame)
+            found[label] = torch.from_numpy(grid.undo(laid))
+        return found
 
 
 def _record(path: Path) -> dict[str, Any] | None:

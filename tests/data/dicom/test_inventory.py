@@ -212,6 +212,7 @@ def test_files_apart_are_linked_by_names_that_name_nobody(folder: Path, tmp_path
         ({"PatientAge": "000Y"}, math.nan),
         ({"PatientAge": "old", "PatientBirthDate": "19500601", "StudyDate": "20000601"}, 50.0),
         ({"PatientBirthDate": "19500601", "StudyDate": "19490601"}, math.nan),
+        ({"PatientBirthDate": "19500601", "StudyDate": "19500601"}, math.nan),
         ({}, math.nan),
     ],
 )

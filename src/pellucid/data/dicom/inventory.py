@@ -126,6 +126,8 @@ def take_inventory(
 def age_of(header: Dataset) -> float:
     """A patient's age in years, as stated or from the dates of birth and study; NaN where neither is known.
 
+    Zero years, and a birth on the day of the study, are what renaming leaves, and count as unknown.
+
     >>> header = Dataset()
     >>> header.PatientAge = "018M"
     >>> age_of(header)
@@ -137,7 +139,7 @@ def age_of(header: Dataset) -> float:
     birth, study = (pd.to_datetime(_text(header, keyword), format="%Y%m%d", errors="coerce")
                     for keyword in ("PatientBirthDate", "StudyDate"))  # fmt: skip
     years = (study - birth).days / 365.25 if not (pd.isna(birth) or pd.isna(study)) else math.nan
-    return math.floor(years * 100) / 100 if 0 <= years <= 130 else math.nan
+    return math.floor(years * 100) / 100 if 0 < years <= 130 else math.nan
 
 
 def _kind(found: Sequence[Series]) -> Kind:
@@ -158,7 +160,7 @@ def _chosen(
         elif each.volume:
             chosen.append((each, each.path, each.files))
         else:
-            reason = getattr(each, "refusal", "") or "a picture, where volumes are wanted"
+            reason = each.refusal or "a picture, where volumes are wanted"
             skipped += [(str(file), reason) for file in each.files]
     return chosen, skipped
 

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 LONGEST = 2048  # pixels; larger pictures are looked at smaller
-SMALL = 512  # pixels; up to here pictures are looked at larger as well
+SMALL = 400  # pixels; up to here pictures are looked at larger as well
 LEAST_HEIGHT = 6  # of a letter, in pixels
 LEAST_LETTERS = 3
 FRAMES = 8  # of a film that are looked at
