@@ -53,7 +53,7 @@ def stated_windows(
         scale, shift = transformation.beyond
         if scale < 0:
             raise DecodeError("it belongs to values that run the other way")
-        if (scale, shift) != (1.0, 0.0) and function == "linear":  # half steps of whole numbers mean nothing in other units
+        if (scale, shift) != (1.0, 0.0) and function == "linear":  # without half steps of whole numbers
             pairs = [(centre - 0.5, width - 1) for centre, width in pairs if width > 1]
             function = "linear-exact"
         found += [Window(centre * scale + shift, width * scale, OWN, function) for centre, width in pairs]
