@@ -288,6 +288,27 @@ def test_real_images_keep_range_and_repeat(pack: str, shared_data: Path) -> None
             torch.testing.assert_close(changed, wanted, atol=2e-3, rtol=0)  # grey is enhanced in one channel there
 
 
+def test_volumes_are_enhanced_through_all_their_slices() -> None:
+    from skimage.exposure import equalize_adapthist
+
+    image = torch.rand(1, 16, 20, 12, generator=torch.Generator().manual_seed(0)) ** 2
+    values = image[0].double().numpy()
+    flat = image.reshape(1, 16, 240)  # what looks at values alone sees no slices
+    for name in ("negative", "gamma", "contrast-stretch", "histogram-equalisation"):
+        torch.testing.assert_close(enhance(image, name), enhance(flat, name).reshape(image.shape), msg=name)
+    wanted = equalize_adapthist(values, kernel_size=(4, 5, 3), clip_limit=0.02)
+    np.testing.assert_allclose(enhance(image, "clahe[clip_limit=0.02,tiles=4]")[0].numpy(), wanted, atol=1e-6)
+    slopes = np.sqrt(sum(ndimage.sobel(values, axis) ** 2 for axis in range(3)))
+    ours = enhance(image, "sobel")[0].double().numpy()
+    inner = (slice(1, -1),) * 3
+    assert np.corrcoef(ours[inner].ravel(), slopes[inner].ravel())[0, 1] > 0.999
+    wanted = np.clip(values + 1.5 * (values - ndimage.gaussian_filter(values, 2.0)), 0, 1)
+    np.testing.assert_allclose(enhance(image, "unsharp[amount=1.5]")[0].numpy(), wanted, atol=1e-6)
+    np.testing.assert_allclose(enhance(image, "median")[0].numpy(), ndimage.median_filter(values, 3), atol=1e-6)
+    with pytest.raises(InputError, match="expected one that takes volumes, got 'hog'"):
+        enhance(image, "hog")
+
+
 def test_a_real_volume(shared_data: Path) -> None:
     image = prepare(read_image(shared_data / "dicom_nifti/nifti/anatomical.nii"), channels=1, size=(20, 24, 22),
                     intensity="image")  # fmt: skip

@@ -11,7 +11,8 @@ import tifffile
 from PIL import Image
 
 from pellucid.data.images import read_image
-from pellucid.data.manifest import COLUMNS, MEASURED, load_manifest, pixel_hash
+from pellucid.data.manifest import COLUMNS, MEASURED, image_hash, load_manifest, pixel_hash
+from pellucid.data.phantoms.write_volumes import write_nifti
 from pellucid.errors import InputError, UnreadableFileError
 
 
@@ -59,6 +60,19 @@ def test_the_hash_sees_type_shape_and_values() -> None:
     assert pixel_hash(np.concatenate([pixels] * 3)) == pixel_hash(pixels)
     assert pixel_hash(pixels.swapaxes(1, 2)) == pixel_hash(pixels.swapaxes(1, 2).copy())
     assert pixel_hash(pixels.astype(">u2").astype("=u2")) == pixel_hash(pixels.astype(np.uint16))
+
+
+def test_a_volume_in_other_axes_and_types_is_the_same(tmp_path: Path) -> None:
+    affine = np.array([[-1.6, 0.5, -0.3, 4.0], [0.7, 1.4, -0.9, 2.0], [-0.2, 0.8, 2.7, 1.0], [0, 0, 0, 1]])
+    values = np.random.default_rng(0).integers(-900, 900, (6, 7, 5)).astype(np.int16)
+    hashes = set()
+    for number, codes in enumerate(("RAS", "LPS", "SPL", "AIR")):
+        path = tmp_path / f"{number}.nii.gz"
+        write_nifti(path, values.astype(np.float32) if number == 2 else values, affine, codes)
+        hashes.add(image_hash(read_image(path)))
+    assert len(hashes) == 1
+    write_nifti(tmp_path / "mirrored.nii.gz", values[::-1], affine, "RAS")
+    assert image_hash(read_image(tmp_path / "mirrored.nii.gz")) not in hashes
 
 
 def test_the_name_can_be_given_and_the_root_be_relative(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import torch
 from pellucid.errors import InputError, MissingWeightsError, UnknownNameError
 from pellucid.models.checkpoints import ModelCard, load_plain_weights, load_weights, read_card, save_weights
 from pellucid.models.layers import find_layer
-from pellucid.models.volumes import NETWORKS
+from pellucid.models.volumes import LEAST, NETWORKS
 from pellucid.models.zoo import create_model
 
 CARD = ModelCard("resnet10-3d", (24, 32, 40), 1, ("sick", "well"), (0.25,), (0.5,), "data-set", "image")
@@ -41,6 +41,30 @@ def test_every_name_is_built_and_ends_in_3d() -> None:
         with torch.device("meta"):
             network = create_model(name, classes=2, channels=3, size=(32, 32, 32))
         assert next(p for p in network.parameters() if p.ndim == 5).shape[1] == 3, name
+
+
+@pytest.mark.parametrize("name", sorted(set(NETWORKS) - {"densenet169-3d", "resnet34-3d", "resnet50-3d"}))
+def test_the_least_size_of_each_network_is_the_least_that_runs(name: str) -> None:
+    least = LEAST.get(name, 1)
+    network = create_model(name, classes=2, channels=1, size=(least,) * 3).eval()
+    with torch.no_grad():
+        assert network(torch.zeros(1, 1, *(least,) * 3)).shape == (1, 2)
+        if least > 1 and name != "vit-3d":
+            with pytest.raises((RuntimeError, ValueError, AssertionError)):
+                network(torch.zeros(1, 1, least, least, least - 1))
+    if least > 1:
+        with pytest.raises(InputError, match=f"size: expected at least {least} voxels along each axis for '{name}'"):
+            create_model(name, classes=2, size=(least, least, least - 1))
+
+
+def test_the_slim_network_has_a_quarter_of_the_channels() -> None:
+    slim, whole = (
+        create_model(name, classes=2, channels=1, size=(16, 16, 16)) for name in ("resnet10-slim-3d", "resnet10-3d")
+    )
+    assert slim.get_submodule("fc").in_features * 4 == whole.get_submodule("fc").in_features
+    ratio = sum(p.numel() for p in whole.parameters()) / sum(p.numel() for p in slim.parameters())
+    assert 14 < ratio < 17
+    assert find_layer(slim, torch.rand(1, 1, 16, 16, 16)) == "layer4"
 
 
 def test_the_logits_of_a_vit_have_no_tanh() -> None:

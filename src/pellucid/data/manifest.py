@@ -16,6 +16,7 @@ from pellucid.data.images import MedicalImage, decode_file, quiet_decoders
 from pellucid.data.labels import classes_in
 from pellucid.data.layout import Listing, list_folder, list_table
 from pellucid.data.masks import decode_mask, on_voxels_of
+from pellucid.data.resample import Frame, grid_of
 from pellucid.data.whole import DecodeError
 from pellucid.errors import InputError, UnreadableFileError, expected
 from pellucid.progress import progress
@@ -108,6 +109,15 @@ def pixel_hash(pixels: np.ndarray) -> str:
     return digest.hexdigest()
 
 
+def image_hash(image: MedicalImage) -> str:
+    """`pixel_hash` of an image; of a volume that of its values along common axes, however its file stores them."""
+    if image.pixels.ndim == 4 and image.affine is not None:
+        shape = image.pixels.shape[1:]
+        turned = grid_of(shape, image.affine, shape, Frame("RAS")).turn(image.pixels)
+        return pixel_hash(np.ascontiguousarray(turned, np.float32))
+    return pixel_hash(image.pixels)
+
+
 def _list(path: Path, multi_label: bool, labels: tuple[str, ...], volumes: bool) -> Listing:
     if path.is_file():
         return list_table(path, multi_label=multi_label, labels=labels)
@@ -166,7 +176,7 @@ def _measure_one(root: Path, sample: str, mask: str, volumes: bool) -> _Measured
         return "a picture, where volumes are wanted"
     channels, *lengths = pixels.shape
     problem = _mask_problem(root / mask, image) if mask else ""
-    return _Measured(pixel_hash(pixels), (lengths[-1], lengths[-2]), channels, pixels.dtype.itemsize * 8, problem)
+    return _Measured(image_hash(image), (lengths[-1], lengths[-2]), channels, pixels.dtype.itemsize * 8, problem)
 
 
 def _mask_problem(path: Path, image: MedicalImage) -> str:
