@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,14 @@ def data_of(dataset: Dataset) -> bytes:
     file = io.BytesIO()
     dataset.save_as(file, enforce_file_format=True)
     return file.getvalue()
+
+
+def with_syntax(data: bytes, syntax: bytes) -> bytes:
+    """A file that says it is of another transfer syntax, be it none at all."""
+    begin = data.index(b"\x02\x00\x10\x00UI")
+    length = struct.unpack_from("<H", data, begin + 6)[0]
+    said = syntax + b"\0" * (len(syntax) % 2)
+    return data[: begin + 6] + struct.pack("<H", len(said)) + said + data[begin + 8 + length :]
 
 
 def save(path: Path, dataset: Dataset) -> Path:

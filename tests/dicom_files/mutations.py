@@ -136,6 +136,16 @@ def _anywhere(generator: Generator, data: bytearray, _: Sequence[bytes]) -> byte
     return data
 
 
+def _stream(generator: Generator, data: bytearray, _: Sequence[bytes]) -> bytearray:
+    """A few bytes of the last element, which is that of pixels."""
+    places = elements_of(bytes(data))
+    start = min(places[-1][1] if places else 0, len(data) - 1)
+    near = min(len(data), start + 200 if generator.random() < 0.5 else len(data))
+    for _ in range(generator.integers(1, 12)):
+        data[generator.integers(start, near)] = generator.choice([0, 255, generator.integers(0, 256)])
+    return data
+
+
 def _cut(generator: Generator, data: bytearray, _: Sequence[bytes]) -> bytearray:
     return data[: generator.integers(1, len(data) + 1)]
 
@@ -259,7 +269,22 @@ def _some(generator: Generator, data: bytearray) -> list[Element]:
 
 
 _CHANGES: tuple[Callable[[Generator, bytearray, Sequence[bytes]], bytearray], ...] = (
-    *(_bytes, _anywhere, _cut, _part, _length, _length, _twice, _vr, _layout, _layout, _nested, _spliced),
+    *(
+        _bytes,
+        _anywhere,
+        _stream,
+        _stream,
+        _cut,
+        _part,
+        _length,
+        _length,
+        _twice,
+        _vr,
+        _layout,
+        _layout,
+        _nested,
+        _spliced,
+    ),
 )
 
 

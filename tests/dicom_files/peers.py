@@ -14,7 +14,7 @@ import pydicom
 from PIL import Image
 from pydicom.pixels import apply_color_lut, apply_modality_lut
 
-from references.checkers import needs
+from references.checkers import run
 
 WORKER = Path(__file__).with_name("gdcm_worker.py")
 CRASH = "ends its process"
@@ -51,10 +51,8 @@ def by_dcmtk(path: Path, folder: Path) -> Peer:
     folder.mkdir(parents=True, exist_ok=True)
     out = folder / "plain.dcm"
     for name, *options in DECODERS:
-        needs(name)
         out.unlink(missing_ok=True)
-        done = subprocess.run([name, *options, str(path), str(out)], check=False, capture_output=True)
-        if done.returncode or not out.exists():
+        if run(name, *options, str(path), str(out)).returncode or not out.exists():
             continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -88,8 +86,7 @@ def after_modality(stored: np.ndarray, header: pydicom.Dataset) -> np.ndarray:
 
 def greys_by_dcmtk(path: Path, folder: Path, *options: str) -> np.ndarray | None:
     """A picture as dcmtk draws it with 8 bits; None where it doesn't."""
-    needs("dcm2pnm")
     out = folder / "drawn.pnm"
     out.unlink(missing_ok=True)
-    done = subprocess.run(["dcm2pnm", *options, str(path), str(out)], check=False, capture_output=True)
+    done = run("dcm2pnm", *options, str(path), str(out))
     return None if done.returncode or not out.exists() else np.asarray(Image.open(out))

@@ -191,15 +191,22 @@ def check_those_without_a_peer(files: list[Path], rows: list[Row]) -> None:
             np.testing.assert_array_equal(row.images[-1].pixels, apply_modality_lut(stored, header))
 
 
+def check_counts(rows: list[Row], *, read: int, refused: int, by_both: int, by_neither: int, drawn: int) -> None:
+    """How many files are read, refused, and agreed upon; other versions of the peers may read more of them."""
+    found = counts(rows)
+    assert (found["read"], found["refused"]) == (read, refused)
+    assert found["2 peers agree"] >= by_both
+    assert found["0 peers agree"] <= by_neither
+    assert found["drawn alike"] >= drawn
+
+
 def test_all_files_that_pydicom_ships(tmp_path: Path) -> None:
     others = (".txt", ".json", ".md", ".icc", ".dump", ".gz", ".py", ".pyc")
     files = sorted(path for path in PYDICOM.rglob("*") if path.is_file() and path.suffix not in others)
     rows = table_of(files, tmp_path)
     show("What pydicom ships", rows)
     check_those_without_a_peer(files, rows)
-    assert counts(rows) == {
-        "read": 102, "2 peers agree": 86, "1 peers agree": 13, "0 peers agree": 3, "drawn alike": 38, "refused": 91
-    }  # fmt: skip
+    check_counts(rows, read=102, refused=91, by_both=86, by_neither=3, drawn=38)
 
 
 def test_all_files_of_the_shared_pack(shared_data: Path, tmp_path: Path) -> None:
@@ -207,9 +214,7 @@ def test_all_files_of_the_shared_pack(shared_data: Path, tmp_path: Path) -> None
     rows = table_of(files, tmp_path)
     show("The shared pack", rows)
     check_those_without_a_peer(files, rows)
-    assert counts(rows) == {
-        "read": 56, "2 peers agree": 43, "1 peers agree": 11, "0 peers agree": 2, "drawn alike": 23, "refused": 2
-    }  # fmt: skip
+    check_counts(rows, read=56, refused=2, by_both=43, by_neither=2, drawn=23)
 
 
 def test_its_volumes_are_those_of_nibabel(shared_data: Path) -> None:

@@ -27,9 +27,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dicom_files.made import data_of, header, packed, plain, save, with_pixels
+from dicom_files.made import data_of, header, packed, plain, save, with_pixels, with_syntax
 from pellucid.data.images import MedicalImage, read_image
 from pellucid.errors import UnreadableFileError
+from references.checkers import run
 
 PLAIN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 SHAPE = (5, 7)  # odd, and not square
@@ -336,6 +337,18 @@ def test_a_jpeg_says_itself_what_its_colours_are_and_else_the_header(
     assert np.abs(found - wanted).max() <= 4
 
 
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
+def test_a_lossless_jpeg_is_what_the_header_says(tmp_path: Path, photometric: str) -> None:
+    stored = random("u1", (20, 30, 3))
+    space = {"colorspace": "YCBCR", "outcolorspace": "YCBCR"}  # which writes JFIF's marker, and turns nothing
+    stream = bytes(imagecodecs.jpeg8_encode(stored, lossless=True, predictor=1, **space))
+    assert b"JFIF" in stream
+    elements = {"samples": 3, "PhotometricInterpretation": photometric, "syntax": JPEGLosslessSV1}
+    found = np.moveaxis(read(tmp_path, packed(header(20, 30, "u1", **elements), [stream])).pixels, 0, -1)
+    plainly = with_pixels(header(20, 30, "u1", **{**elements, "syntax": ExplicitVRLittleEndian}), stored.tobytes())
+    np.testing.assert_array_equal(found, np.moveaxis(read(tmp_path, plainly).pixels, 0, -1))
+
+
 # palettes
 
 
@@ -416,6 +429,16 @@ def test_a_palette_in_segments(tmp_path: Path, bits: int) -> None:
     np.testing.assert_array_equal(found, np.stack([wanted[stored.clip(0, len(wanted) - 1)]] * 3))
     if bits == 8:  # for 16, pydicom counts the place of a repeated segment in words
         np.testing.assert_array_equal(np.moveaxis(found, 0, -1), pydicom.pixels.apply_color_lut(stored, dataset))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("option", ["+ti", "+tb", "+td"])
+def test_palettes_and_pixels_that_dcmtk_wrote_in_other_syntaxes(tmp_path: Path, bits: int, option: str) -> None:
+    elements, tables = palette(256, bits)
+    stored = random("u1", (20, 31))
+    path = save(tmp_path / "a.dcm", plain(stored, **elements))
+    assert run("dcmconv", option, str(path), str(tmp_path / "b.dcm")).returncode == 0
+    np.testing.assert_array_equal(read_image(tmp_path / "b.dcm").pixels, tables[:, stored])
 
 
 @pytest.mark.parametrize(
@@ -506,13 +529,18 @@ def test_deflated_frames_and_plain_ones_in_fragments(tmp_path: Path) -> None:
     for frame in stored:
         packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
         frames["1.2.840.10008.1.2.8.1"].append(packer.compress(frame.tobytes()) + packer.flush())
+    path = tmp_path / "a.dcm"
     for syntax, each in frames.items():
-        dataset = packed(header(*SHAPE, "u2", NumberOfFrames=3, syntax=syntax), each)
-        path = save(tmp_path / "a.dcm", dataset)
+        whole, cut = (
+            packed(header(*SHAPE, "u2", NumberOfFrames=3, syntax=RLELossless), parts)
+            for parts in (each, [part[:-9] for part in each])
+        )
+        path.write_bytes(with_syntax(data_of(whole), syntax.encode()))
         for place, frame in enumerate(stored):
             np.testing.assert_array_equal(read_image(path, place).pixels[0], frame)
-        dataset = packed(header(*SHAPE, "u2", NumberOfFrames=3, syntax=syntax), [part[:-9] for part in each])
-        assert refusal(tmp_path, dataset, 0)
+        path.write_bytes(with_syntax(data_of(cut), syntax.encode()))
+        with pytest.raises(UnreadableFileError, match="truncated|damaged"):
+            read_image(path, 0)
 
 
 def test_files_without_their_preamble(tmp_path: Path) -> None:
@@ -523,8 +551,6 @@ def test_files_without_their_preamble(tmp_path: Path) -> None:
         for bare in (data[begin:], data[132:]):
             (tmp_path / "bare").write_bytes(bare)
             np.testing.assert_array_equal(read_image(tmp_path / "bare").pixels[0], stored)
-    without = plain(stored)
-    del without.file_meta.TransferSyntaxUID
     file = tmp_path / "b.dcm"
     data = data_of(plain(stored))
     begin = data.index(b"\x02\x00\x10\x00UI")
@@ -535,11 +561,7 @@ def test_files_without_their_preamble(tmp_path: Path) -> None:
 def test_the_private_syntax_with_two_orders_of_bytes(tmp_path: Path) -> None:
     stored = random("i2")
     data = data_of(plain(stored.byteswap(), syntax=ImplicitVRLittleEndian))
-    syntax = data.index(b"1.2.840.10008.1.2\0", 132)
-    begin = data.index(b"\x02\x00\x10\x00UI")
-    other = b"1.2.840.113619.5.2"
-    data = data[: begin + 6] + struct.pack("<H", len(other)) + other + data[syntax + 18 :]
-    (tmp_path / "a.dcm").write_bytes(data)
+    (tmp_path / "a.dcm").write_bytes(with_syntax(data, b"1.2.840.113619.5.2"))
     np.testing.assert_array_equal(read_image(tmp_path / "a.dcm").pixels[0], stored)
 
 

@@ -14,7 +14,7 @@ import pydicom
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit
 
-from dicom_files.made import NAME, data_of, header, packed, plain, save, with_pixels
+from dicom_files.made import NAME, data_of, header, packed, plain, save, with_pixels, with_syntax
 from pellucid.data.dicom.headers import MAX_INFLATED, open_header
 from pellucid.data.images import read_image
 from pellucid.data.whole import DecodeError
@@ -120,13 +120,15 @@ def test_real_pixels_of_another_size_and_not_finite(tmp_path: Path) -> None:
     ],
 )
 def test_syntaxes_that_nothing_decodes(tmp_path: Path, syntax: str, told: str) -> None:
-    assert told in refused(tmp_path, packed(header(4, 5, "u1", syntax=syntax), [b"1234"]))
+    data = data_of(packed(header(4, 5, "u1", syntax=JPEG2000Lossless), [b"1234"]))
+    (tmp_path / "a.dcm").write_bytes(with_syntax(data, syntax.encode()))
+    assert told in refusal(tmp_path / "a.dcm")
 
 
 def test_values_that_may_be_names_are_not_told(tmp_path: Path) -> None:
     data = data_of(packed(header(4, 5, "u1", syntax=JPEG2000Lossless, PatientID="1"), [b"1234"]))
-    for said in (b"1.2.840.10008.7.7.7.77", b"Nobody^Anna           "):
-        (tmp_path / "a.dcm").write_bytes(data.replace(b"1.2.840.10008.1.2.4.90", said))
+    for said in (b"1.2.3.4.5", b"Nobody^Anna"):
+        (tmp_path / "a.dcm").write_bytes(with_syntax(data, said))
         told = refusal(tmp_path / "a.dcm")
         shown = said.decode().strip() if said.startswith(b"1") else "no valid UID"
         assert f"its transfer syntax, {shown}, is unknown, so that no package can be named for it" in told
@@ -154,14 +156,9 @@ def test_a_package_that_is_missing_is_named(
 
 def test_a_syntax_that_gainsays_the_pixels(tmp_path: Path) -> None:
     dataset = packed(header(4, 5, "u1", syntax=JPEG2000Lossless), [b"1234"])
-    data = data_of(dataset)
-    other = data.replace(b"1.2.840.10008.1.2.4.90", b"1.2.840.10008.1.2.1\0\0\0")
-    (tmp_path / "a.dcm").write_bytes(other)
+    (tmp_path / "a.dcm").write_bytes(with_syntax(data_of(dataset), ExplicitVRLittleEndian.encode()))
     assert "says that its pixels are plain, but they are encapsulated" in refusal(tmp_path / "a.dcm")
-    data = data_of(plain(STORED))
-    place = data.index(b"1.2.840.10008.1.2.1\0")
-    head = bytearray(data[:place] + b"1.2.840.10008.1.2.5\0" + data[place + 20 :])
-    (tmp_path / "b.dcm").write_bytes(head)
+    (tmp_path / "b.dcm").write_bytes(with_syntax(data_of(plain(STORED)), JPEG2000Lossless.encode()))
     assert "says that its pixels are encapsulated, but they aren't" in refusal(tmp_path / "b.dcm")
 
 

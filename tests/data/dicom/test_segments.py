@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dicom_files.made import plain, save
 from pellucid.data.dicom.segments import decode_segments, is_segmentation, referenced_series
 from pellucid.data.images import read_image
 from pellucid.data.masks import on_voxels_of, read_mask
@@ -44,6 +45,16 @@ def test_segments_keep_their_numbers(tmp_path: Path) -> None:
     mask = read_mask(write_segmentation(files, labels, tmp_path / "seg.dcm"))
     np.testing.assert_array_equal(mask.pixels[0], labels)
     np.testing.assert_allclose(mask.affine, read_image(tmp_path / "ct").affine, atol=1e-6)
+
+
+def test_labels_that_a_palette_paints_keep_their_numbers(tmp_path: Path) -> None:
+    stored = np.arange(20, dtype="u1").reshape(4, 5)
+    elements = {"PhotometricInterpretation": "PALETTE COLOR", "SegmentationType": "LABELMAP"}
+    for colour in ("Red", "Green", "Blue"):
+        elements[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, 8]
+        elements[f"{colour}PaletteColorLookupTableData"] = bytes(range(255, -1, -1))
+    path = save(tmp_path / "a.dcm", plain(stored, SOPClassUID="1.2.840.10008.5.1.4.1.1.66.7", **elements))
+    np.testing.assert_array_equal(decode_segments(path.read_bytes(), path).pixels[0], stored)
 
 
 def test_fractions_count_from_one_half_on(tmp_path: Path) -> None:

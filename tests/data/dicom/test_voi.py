@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from pydicom.pixels import apply_modality_lut, apply_voi, apply_voi_lut
 from dicom_files.made import enhanced, items, plain, save
 from pellucid.data.images import read_image
 from pellucid.data.intensity import grey_of
-from references.checkers import needs
+from references.checkers import run
 
 STORED = np.random.default_rng(2).integers(0, 4096, (40, 50)).astype("u2")
 CT = {"Modality": "CT", "RescaleSlope": 1, "RescaleIntercept": -1024, "BitsStored": 12}
@@ -32,9 +31,8 @@ def by_pydicom(dataset: pydicom.Dataset) -> np.ndarray:
 
 
 def by_dcmtk(path: Path, *options: str) -> np.ndarray:
-    needs("dcm2pnm")
     out = path.with_suffix(".pnm")
-    subprocess.run(["dcm2pnm", *options, str(path), str(out)], check=True, capture_output=True)
+    assert run("dcm2pnm", *options, str(path), str(out)).returncode == 0
     return np.asarray(Image.open(out))
 
 
@@ -89,6 +87,24 @@ def test_tables_are_those_of_pydicom_and_dcmtk(tmp_path: Path, bits: int, first:
         np.testing.assert_allclose(grey, by_pydicom(pydicom.dcmread(path)), atol=1e-6)
     assert np.abs(grey * 255 - by_dcmtk(path, "+Wl", "1").astype(float)).max() <= 1
     np.testing.assert_array_equal(grey_of(image, "file-2"), image.windows[1].apply(image.pixels))
+
+
+@pytest.mark.parametrize("option", ["+ti", "+tb", "+td"])
+@pytest.mark.parametrize("bits", [8, 12])
+def test_tables_that_dcmtk_wrote_in_other_syntaxes(tmp_path: Path, option: str, bits: int) -> None:
+    entries = 256
+    table = np.random.default_rng(0).integers(0, 2**bits, entries).astype("u2")
+    lut, voi = (items({"LUTDescriptor": [entries, 0, bits]}) for _ in range(2))
+    lut[0].ModalityLUTType = "OD"
+    for each in (lut, voi):
+        each[0].add_new("LUTData", "OW", table.tobytes() if bits > 8 else table.astype("u1").tobytes())
+    stored = (STORED >> 4).astype("u1")
+    path = save(tmp_path / "a.dcm", plain(stored, ModalityLUTSequence=lut, VOILUTSequence=voi))
+    assert run("dcmconv", option, str(path), str(tmp_path / "b.dcm")).returncode == 0
+    one, other = read_image(path), read_image(tmp_path / "b.dcm")
+    np.testing.assert_array_equal(one.pixels[0], table[stored])
+    np.testing.assert_array_equal(other.pixels, one.pixels)
+    np.testing.assert_array_equal(grey_of(other), grey_of(one))
 
 
 def test_a_table_of_eight_bits_packed_two_to_a_word(tmp_path: Path) -> None:
@@ -184,6 +200,31 @@ def test_pictures_without_a_window_go_by_the_range_of_their_bits(
         save(tmp_path / "b.dcm", plain(stored, Modality=modality, BitsStored=bits, RescaleSlope=2, RescaleIntercept=5))
     )
     np.testing.assert_allclose(grey_of(scaled), grey_of(image), atol=1e-6)
+
+
+def test_pictures_of_real_values_go_by_the_range_of_their_bits_too(tmp_path: Path) -> None:
+    elements = {"Modality": "CR", "BitsStored": 12, "RescaleSlope": 0.5, "RescaleIntercept": 100}
+    image = read_image(save(tmp_path / "a.dcm", plain(STORED // 2, **elements)))
+    assert image.pixels.dtype == np.float32
+    np.testing.assert_allclose(grey_of(image)[0], (STORED // 2) / 4095, atol=1e-6)
+
+
+def test_windows_follow_values_that_are_mapped_beyond_the_modality_lut(tmp_path: Path) -> None:
+    code = items({"CodeValue": "mm2/s", "CodingSchemeDesignator": "UCUM", "CodeMeaning": "mm2/s"})
+    mapping = items(
+        {"RealWorldValueSlope": 0.5, "RealWorldValueIntercept": 7.0, "MeasurementUnitsCodeSequence": code}
+    )  # fmt: skip
+    shown = {"WindowCenter": 1000, "WindowWidth": 500, "Modality": "MR"}
+    mapped = read_image(save(tmp_path / "a.dcm", plain(STORED, RealWorldValueMappingSequence=mapping, **shown)))
+    assert mapped.units == "mm2/s"
+    bare = read_image(save(tmp_path / "b.dcm", plain(STORED, **shown)))
+    np.testing.assert_allclose(grey_of(mapped), grey_of(bare), atol=1e-6)
+    mapping[0].RealWorldValueSlope = -0.5
+    turned = read_image(save(tmp_path / "c.dcm", plain(STORED, RealWorldValueMappingSequence=mapping, **shown)))
+    assert turned.windows == ()
+    assert "values that run the other way" in turned.notes[0]
+    dose = plain(STORED, DoseGridScaling=0.25, **{**shown, "Modality": "RTDOSE"})
+    np.testing.assert_allclose(grey_of(read_image(save(tmp_path / "d.dcm", dose))), grey_of(bare), atol=1e-6)
 
 
 def test_frames_may_have_windows_of_their_own(tmp_path: Path) -> None:

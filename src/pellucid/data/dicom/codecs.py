@@ -19,7 +19,8 @@ from pellucid.data.dicom.layout import Layout
 from pellucid.data.whole import DecodeError, check_jpeg
 
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_READ = (0xC0, 0xC1, 0xC2, 0xC3)  # baseline, extended, progressive, lossless; all with Huffman codes
+_LOSSLESS = 0xC3
+_JPEG_READ = (0xC0, 0xC1, 0xC2, _LOSSLESS)  # baseline, extended, progressive, lossless; all with Huffman codes
 _RGB_IDS = (b"RGB", b"rgb")
 
 
@@ -77,27 +78,29 @@ def _jpeg(data: bytes, layout: Layout) -> Frame:
         raise DecodeError(f"its pixels are JPEG of a kind that isn't read (marker FF{about.kind:02X})")
     _same_size("JPEG", about.rows, about.columns, len(about.ids), layout)
     check_jpeg(data)
-    space = {1: "GRAYSCALE"}.get(len(about.ids), "RGB")
-    colours = ""
-    if len(about.ids) == 3:
-        colours = _jpeg_colours(about)
-        stated = "YBR_FULL" if layout.photometric.startswith("YBR") else "RGB"
-        space = "YCBCR" if (colours or stated) == "YBR_FULL" else "RGB"
-        colours = "RGB"  # since libjpeg turns it
-    samples = imagecodecs.jpeg8_decode(data, colorspace=space, outcolorspace="RGB" if len(about.ids) == 3 else space)
-    return Frame(samples, about.precision, False, colours)
+    if layout.samples == 1:
+        samples = imagecodecs.jpeg8_decode(data, colorspace="GRAYSCALE", outcolorspace="GRAYSCALE")
+        return Frame(samples, about.precision, False)
+    stated = "YBR_FULL" if layout.photometric.startswith("YBR") else "RGB"
+    colours = _jpeg_colours(about) or stated
+    if about.kind == _LOSSLESS or colours == "RGB":  # as they are; libjpeg turns no colours of lossless streams
+        return Frame(
+            imagecodecs.jpeg8_decode(data, colorspace="RGB", outcolorspace="RGB"), about.precision, False, colours
+        )
+    return Frame(imagecodecs.jpeg8_decode(data, colorspace="YCBCR", outcolorspace="RGB"), about.precision, False, "RGB")
 
 
 def _jpeg_colours(about: _Jpeg) -> str:
     """What three components are by the stream's own word, which goes before the header's; "" where it has none.
 
-    The names of components come first, then Adobe's marker, then JFIF's, as in libjpeg.
+    The names of components come first, then Adobe's marker, then JFIF's, as in libjpeg; a lossless stream isn't one of
+    JFIF, whatever it says.
     """
     if about.ids in _RGB_IDS:
         return "RGB"
     if about.adobe is not None:
         return "YBR_FULL" if about.adobe == 1 else "RGB"
-    return "YBR_FULL" if about.jfif else ""
+    return "YBR_FULL" if about.jfif and about.kind != _LOSSLESS else ""
 
 
 def _jpeg_headers(data: bytes) -> _Jpeg:

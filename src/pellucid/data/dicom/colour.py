@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pydicom.dataset import Dataset
 
-from pellucid.data.dicom.elements import named, numbers, value
+from pellucid.data.dicom.elements import entries_of, named, numbers, value
 from pellucid.data.whole import DecodeError
 
 _FULL = np.array([[1, 0, 1.402], [1, -0.114 * 1.772 / 0.587, -0.299 * 1.402 / 0.587], [1, 1.772, 0]])
@@ -48,12 +48,12 @@ def palette_of(dataset: Dataset, *, signed: bool, little: bool) -> tuple[np.ndar
         entries: np.ndarray
         if segments is not None:
             width = 2 if bits > 8 else 1
-            entries = _expanded(_entries(segments, 8 * width, little, f"Segmented{keyword}Data"), count, width)
+            entries = _expanded(entries_of(segments, 8 * width, little, f"Segmented{keyword}Data"), count, width)
         elif data is not None:
             # 8 bits are packed two to a word, or (against the standard) spread to 16
             raw = len(data) if isinstance(data, bytes) else 2 * len(np.atleast_1d(data))
             wide = bits > 8 or raw >= 2 * count
-            entries = _entries(data, 16 if wide else 8, little, f"{keyword}Data")
+            entries = entries_of(data, 16 if wide else 8, little, f"{keyword}Data")
             deep = deep or (wide and (bits > 8 or entries[:count].max(initial=0) > 255))
         else:
             raise DecodeError(f"{named(f'{keyword}Data')} is missing")
@@ -74,20 +74,6 @@ def coloured(stored: np.ndarray, palette: np.ndarray, first: int) -> np.ndarray:
     """Stored values (F, 1, H, W) as RGB (F, 3, H, W); what lies outside of the palette takes its ends."""
     places = np.clip(stored[:, 0].astype(np.int64) - first, 0, palette.shape[1] - 1)
     return np.moveaxis(palette[:, places], 0, 1)
-
-
-def _entries(data: object, bits: int, little: bool, keyword: str) -> np.ndarray:
-    """Entries of a table, which pydicom gives as bytes or as numbers."""
-    if isinstance(data, bytes):
-        kind = np.dtype("u1" if bits == 8 else f"{'<' if little else '>'}u2")
-        if bits == 8 and not little:  # in words of 16 bits
-            data = np.frombuffer(data[: len(data) // 2 * 2], ">u2").astype("<u2").tobytes()
-        return np.frombuffer(data[: len(data) // kind.itemsize * kind.itemsize], kind).astype(np.int64)
-    try:
-        words = np.atleast_1d(np.asarray(data, np.int64)) & 0xFFFF
-    except (TypeError, ValueError, OverflowError) as error:
-        raise DecodeError(f"{named(keyword)} is damaged") from error
-    return words if bits == 16 else words.astype("<u2").view(np.uint8).astype(np.int64)
 
 
 def _expanded(segments: np.ndarray, count: int, width: int) -> np.ndarray:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
@@ -101,3 +102,17 @@ def item(dataset: Dataset, keyword: str) -> Dataset | None:
     """The first item of a sequence, None where there is none."""
     found = items(dataset, keyword)
     return found[0] if len(found) else None
+
+
+def entries_of(data: object, bits: int, little: bool, keyword: str) -> np.ndarray:
+    """Entries of a table of 8 or 16 bits, which pydicom gives as bytes or as numbers."""
+    if isinstance(data, bytes):
+        kind = np.dtype("u1" if bits == 8 else f"{'<' if little else '>'}u2")
+        if bits == 8 and not little:  # in words of 16 bits
+            data = np.frombuffer(data[: len(data) // 2 * 2], ">u2").astype("<u2").tobytes()
+        return np.frombuffer(data[: len(data) // kind.itemsize * kind.itemsize], kind).astype(np.int64)
+    try:
+        words = np.atleast_1d(np.asarray(data, np.int64)) & 0xFFFF
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DecodeError(f"{named(keyword)} is damaged") from error
+    return words if bits == 16 else words.astype("<u2").view(np.uint8).astype(np.int64)

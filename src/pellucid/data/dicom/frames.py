@@ -28,13 +28,17 @@ class Stack:
 
 def functional(header: Dataset, frame: int, keyword: str) -> Dataset | None:
     """A functional group of one frame, or the one that all share; None where there is none."""
+    found = functional_items(header, frame, keyword)
+    return found[0] if len(found) else None
+
+
+def functional_items(header: Dataset, frame: int, keyword: str) -> Sequence[Dataset]:
+    """The items of a functional group, of which most have one at most."""
     own = items(header, "PerFrameFunctionalGroupsSequence")
-    if frame < len(own):
-        found = item(own[frame], keyword)
-        if found is not None:
-            return found
+    if frame < len(own) and len(found := items(own[frame], keyword)):
+        return found
     shared = item(header, "SharedFunctionalGroupsSequence")
-    return None if shared is None else item(shared, keyword)
+    return () if shared is None else items(shared, keyword)
 
 
 def pixel_spacing(header: Dataset, frame: int) -> tuple[tuple[float, float] | None, str]:

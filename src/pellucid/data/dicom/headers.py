@@ -24,6 +24,7 @@ from pellucid.data.whole import DecodeError
 DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 NOT_DICOM = "not a DICOM file, or its header is damaged"
 MAX_INFLATED = 2**28  # bytes of a deflated data set
+_EMPTY = 3 * 2**25  # bytes up to which one may hold nothing but zeros
 
 IMPLICIT, EXPLICIT, BIG, DEFLATED = (f"1.2.840.10008.1.2{end}" for end in ("", ".1", ".2", ".1.99"))
 GE_PRIVATE = "1.2.840.113619.5.2"  # implicit VR little endian, but pixels big endian
@@ -56,8 +57,13 @@ class DicomFile:
     encapsulated: bool = False
 
     @property
+    def little(self) -> bool:
+        """Whether the header's tables are in little endian."""
+        return self.syntax != BIG
+
+    @property
     def big_endian(self) -> bool:
-        """Whether pixels are."""
+        """Whether pixels are in big endian."""
         return self.syntax in (BIG, GE_PRIVATE)
 
 
@@ -202,8 +208,8 @@ def _parsed(
 
 
 def _inflated(data: bytes, start: int) -> bytearray:
-    """A deflated data set, at most MAX_INFLATED bytes of it, and no more than images deflate to (PS3.5, A.5)."""
-    most = min(MAX_INFLATED, max(2**26, 512 * len(data)))
+    """A deflated data set, at most MAX_INFLATED bytes of it, and less where nearly nothing is there (PS3.5, A.5)."""
+    most = min(MAX_INFLATED, max(_EMPTY, 200 * len(data)))
     inflate, body = zlib.decompressobj(-zlib.MAX_WBITS), bytearray()
     rest = memoryview(data)[start:]
     try:

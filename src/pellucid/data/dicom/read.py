@@ -119,7 +119,7 @@ def check_pixels_there(file: DicomFile) -> Layout:
 
 def decode_frames(file: DicomFile, layout: Layout, places: Sequence[int]) -> Decoded:
     """The frames at `places`, decoded and in the file's units."""
-    header, little = file.header, not file.big_endian
+    header, little = file.header, file.little
     stored = stored_values(file, layout, places)
     if layout.photometric == PALETTE:
         palette, first = palette_of(header, signed=layout.signed, little=little)
@@ -175,13 +175,14 @@ def windows_of(
         return (), None, ()
     layout, transformation = decoded.layout, decoded.transformation
     stated, notes = stated_windows(
-        file.header, frame, transformation, signed=layout.signed, little=not file.big_endian
+        file.header, frame, transformation, signed=layout.signed, little=file.little
     )  # fmt: skip
     if stated:
         return stated, stated[0], notes
     modality = text(file.header, "Modality") or None
-    limits = (0.0, 1.0) if layout.real else transformation.limits(layout.limits)
-    return (), default_window(modality, decoded.values, limits, decoded.padding), notes
+    values = decoded.values
+    limits = (float(values.min()), float(values.max())) if layout.real else transformation.limits(layout.limits)
+    return (), default_window(modality, values, limits, decoded.padding), notes
 
 
 def laterality_of(header: Dataset, frame: int) -> str | None:

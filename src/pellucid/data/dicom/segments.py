@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset
 
+from pellucid.data.dicom.decode import stored_values
 from pellucid.data.dicom.elements import item, number, text, whole
 from pellucid.data.dicom.frames import functional, orientation_of, pixel_spacing, position_of
 from pellucid.data.dicom.geometry import affine_of, normal_of
 from pellucid.data.dicom.headers import DicomFile, open_file, open_header
-from pellucid.data.dicom.read import check_pixels_there, decode_frames
+from pellucid.data.dicom.read import check_pixels_there
 from pellucid.data.medical_image import MedicalImage
 from pellucid.data.nifti import MAX_VOXELS
 from pellucid.data.whole import DecodeError
@@ -45,7 +46,7 @@ def decode_segments(data: bytes, path: Path, affine: np.ndarray | None = None) -
     header = file.header
     if layout.samples != 1:
         raise DecodeError("its segments are in colour")
-    frames = decode_frames(file, layout, range(layout.frames)).values[:, 0]
+    frames = stored_values(file, layout, range(layout.frames))[:, 0]  # numbers, be they painted by a palette or not
     marked = _labels(file, frames)
     positions = [position_of(header, frame) for frame in range(layout.frames)]
     if None in positions:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from pydicom.dataset import Dataset
 
-from pellucid.data.dicom.elements import item, items, named, number, numbers, text, value, words
-from pellucid.data.dicom.frames import functional
+from pellucid.data.dicom.elements import entries_of, item, items, named, number, numbers, text, value, words
+from pellucid.data.dicom.frames import functional, functional_items
 from pellucid.data.dicom.suv import suv_factor
 from pellucid.data.whole import DecodeError
 
@@ -20,7 +20,8 @@ _UNSPECIFIED = ("US", "UNSPECIFIED", "NORMALIZED")
 class Transformation:
     """Stored values times `slope` plus `intercept`, or looked up in a `table` whose first entry belongs to `first`.
 
-    `units` are those of the result; `factor` is the part of `slope` that the windows of the file know nothing of.
+    `units` are those of the result. The windows of a file are in the units of its modality LUT; `beyond` are the slope
+    and the intercept that take those to the result.
     """
 
     slope: float = 1.0
@@ -28,7 +29,7 @@ class Transformation:
     table: np.ndarray | None = None
     first: int = 0
     units: str | None = None
-    factor: float = 1.0
+    beyond: tuple[float, float] = (1.0, 0.0)
     notes: tuple[str, ...] = ()
 
     def apply(self, stored: np.ndarray) -> np.ndarray:
@@ -95,7 +96,8 @@ def transformation_of(header: Dataset, frame: int = 0, *, signed: bool = False, 
     slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
     if modality == "RTDOSE":
         scaling = number(header, "DoseGridScaling", 1.0)
-        return Transformation(scaling or 1.0, units=text(header, "DoseUnits") or None)
+        scaling = scaling or 1.0
+        return Transformation(scaling, units=text(header, "DoseUnits") or None, beyond=(scaling, 0.0))
     if (
         modality == "CT"
         and rescaled
@@ -127,7 +129,7 @@ def _uptake(header: Dataset, slope: float, intercept: float, units: str | None) 
     if factor is None:
         note = f"activity stays in Bq/ml, since the uptake value can't be told: {why}"
         return Transformation(slope, intercept, units="BQML", notes=(note,))
-    return Transformation(slope * factor, intercept * factor, units="SUVbw", factor=factor)
+    return Transformation(slope * factor, intercept * factor, units="SUVbw", beyond=(factor, 0.0))
 
 
 def _mapping(header: Dataset, frame: int, slope: float, intercept: float) -> Transformation | None:
@@ -135,8 +137,8 @@ def _mapping(header: Dataset, frame: int, slope: float, intercept: float) -> Tra
 
     Source: PS3.3, C.7.6.16.2.11.
     """
-    group = functional(header, frame, "RealWorldValueMappingSequence")
-    entries = items(header, "RealWorldValueMappingSequence") if group is None else [group]
+    entries = functional_items(header, frame, "RealWorldValueMappingSequence")
+    entries = entries or items(header, "RealWorldValueMappingSequence")
     if len(entries) != 1:
         return None
     entry = entries[0]
@@ -147,7 +149,10 @@ def _mapping(header: Dataset, frame: int, slope: float, intercept: float) -> Tra
     if (slope, intercept) not in ((1.0, 0.0), own):
         return None
     units = text(code, "CodeValue")
-    return Transformation(own[0], own[1], units={"[hnsf'U]": "HU", "1": None, "": None}.get(units, units))
+    beyond = (1.0, 0.0) if (slope, intercept) == own else (own[0], own[1])
+    return Transformation(
+        own[0], own[1], units={"[hnsf'U]": "HU", "1": None, "": None}.get(units, units), beyond=beyond
+    )  # fmt: skip
 
 
 def lut_of(entry: Dataset, *, signed: bool, little: bool) -> tuple[np.ndarray, int]:
@@ -162,13 +167,8 @@ def lut_of(entry: Dataset, *, signed: bool, little: bool) -> tuple[np.ndarray, i
         first -= 2**16
     if not 1 <= bits <= 16:
         raise DecodeError(f"{named('LUTDescriptor')} says {bits} bits")
-    if isinstance(data, bytes):
-        packed = bits <= 8 and len(data) < 2 * count
-        order = "<" if little else ">"
-        whole = len(data) // 2 * 2
-        table = np.frombuffer(data, np.uint8) if packed else np.frombuffer(data[:whole], f"{order}u2")
-    else:
-        table = np.atleast_1d(np.asarray(data, np.int64)) & 0xFFFF
+    packed = isinstance(data, bytes) and bits <= 8 and len(data) < 2 * count
+    table = entries_of(data, 8 if packed else 16, little, "LUTData")
     if len(table) < count:
         raise DecodeError(f"{named('LUTData')} holds {len(table)} entries, of {count}")
     return table[:count].astype(np.uint8 if bits <= 8 else np.uint16), first

@@ -36,7 +36,7 @@ def stated_windows(
         for entry in items(source, "VOILUTSequence"):
             table, first = lut_of(entry, signed=signed or transformation.intercept < 0, little=little)
             bits = int((numbers(entry, "LUTDescriptor", 3) or (0, 0, 16))[2])
-            if transformation.factor != 1:
+            if transformation.beyond != (1.0, 0.0):
                 raise DecodeError("it belongs to values in other units")
             found.append(_table_window(table, first, bits))
     except DecodeError as error:
@@ -50,11 +50,13 @@ def stated_windows(
         pairs = [pair for pair in zip(centres, widths, strict=False) if pair[1] >= least]
         if len(pairs) < max(len(centres), len(widths)):
             notes.append("a window is left out: (0028,1051) WindowWidth can't be used")
-        scale = transformation.factor
-        if scale != 1 and function == "linear":  # the half steps of whole numbers mean nothing in other units
+        scale, shift = transformation.beyond
+        if scale < 0:
+            raise DecodeError("it belongs to values that run the other way")
+        if (scale, shift) != (1.0, 0.0) and function == "linear":  # without half steps of whole numbers
             pairs = [(centre - 0.5, width - 1) for centre, width in pairs if width > 1]
             function = "linear-exact"
-        found += [Window(centre * scale, width * scale, OWN, function) for centre, width in pairs]
+        found += [Window(centre * scale + shift, width * scale, OWN, function) for centre, width in pairs]
     except DecodeError as error:
         notes.append(f"a window is left out: {error}")
     return tuple(found), tuple(notes)
@@ -70,13 +72,10 @@ def default_window(
 ) -> Window:
     """How values are shown where the file doesn't say: by percentiles where they are measurements, else by their range.
 
-    That is the range that stored bits can take; of real numbers it is their own. Padded places don't count.
+    That is given by `limits`: what stored bits can take, or real numbers do take. Padded places don't count.
     """
-    if values.dtype.kind == "f" and modality not in _MEASURED:
-        low, high = float(values.min()), float(values.max())
-    elif modality in _MEASURED:
+    if modality in _MEASURED:
         inside = values if padding is None else values[~padding]
         return pick_window("percentile", inside if inside.size else values, None)
-    else:
-        low, high = limits
+    low, high = limits
     return Window((low + high) / 2, max(high - low, 1e-12), STORED, "linear-exact")
