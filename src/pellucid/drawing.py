@@ -174,6 +174,9 @@ def strongest(values: npt.ArrayLike, axes: int = 2) -> npt.NDArray[np.float64]:
     """
     array = np.asarray(values, dtype=np.float64)
     flat = array.reshape(-1, *array.shape[array.ndim - axes :])
+    if len(flat) == 1:  # of a large volume a comparison takes gigabytes
+        only: npt.NDArray[np.float64] = flat[0]
+        return only
     largest: npt.NDArray[np.float64] = np.take_along_axis(flat, np.abs(flat).argmax(axis=0)[None], axis=0)[0]
     return largest
 
