@@ -18,7 +18,7 @@ from pellucid.data.dicom.series import scan
 from pellucid.data.found import images_in, looks_dicom
 from pellucid.data.images import read_image
 from pellucid.data.layout import Listing, list_folder
-from pellucid.data.manifest import Manifest, load_manifest, pixel_hash
+from pellucid.data.manifest import Manifest, image_hash, load_manifest
 from pellucid.errors import InputError, UnreadableFileError
 from pellucid.training.predict import image_files
 from references.slices import CORONAL, ROOT, a_slice, pixels_of, save, write_series
@@ -126,7 +126,7 @@ def test_class_folders_of_series(classes: Path) -> None:
     ]  # fmt: skip
     for sample, row in table.iterrows():
         image = read_image(classes / str(sample))
-        assert row["pixel_hash"] == pixel_hash(image.pixels)
+        assert row["pixel_hash"] == image_hash(image)
         assert (row["width"], row["height"]) == (7, 5)
     of_sick = table.loc[table["label"] == "sick", "patient_id"]
     assert sorted(of_sick.value_counts().tolist()) == [1, 2]  # of two patients
