@@ -44,7 +44,7 @@ from torch import Tensor, nn
 
 import pellucid
 from pellucid.attribution import Explanation
-from pellucid.attribution.engine import mixed
+from pellucid.attribution.engine import Precision, mixed
 from pellucid.devices import clock
 from pellucid.files import read_json
 from pellucid.metrics.deletion import patch_numbers, region_removals
@@ -290,10 +290,16 @@ def main() -> int:
     }
     times = in_turns(sides, 1 if given.quick else max(given.repeats, 2), device)
     grey_model, grey, grey_maps = case(given.network, given.size, images_count, 2, device, channels=1)
+    tables: dict[Precision, Any] = {}
+
+    def on_grey(precision: Precision) -> None:
+        tables[precision] = pellucid.evaluate(
+            grey_model, grey, grey_maps, ours(given.size, 1), masks, batch_size=BATCH, precision=precision
+        )
+
     everything: dict[str, Callable[[], object]] = {
-        "our deterministic metrics": lambda: pellucid.evaluate(
-            grey_model, grey, grey_maps, ours(given.size, 1), masks, batch_size=BATCH
-        ),
+        "our deterministic metrics": lambda: on_grey("float32"),
+        "ours in bfloat16": lambda: on_grey("bfloat16"),
         "Quantus' deterministic metrics": Quantus(grey_model, grey, grey_maps, masks).all,
         "ours on colour": lambda: pellucid.evaluate(
             model, images, explanation, ours(given.size), masks, batch_size=BATCH
@@ -312,9 +318,12 @@ def main() -> int:
     }
     report: dict[str, Any] = {"surroundings": around, "network": given.network, "size": given.size, "equality": equal}
     if not given.quick:
-        mine, other, mine_colour, other_colour = everything
+        mine, half, other, mine_colour, other_colour = everything
+        moved = (tables["float32"]["value"] - tables["bfloat16"]["value"]).abs()
+        report["moved by bfloat16"] = moved.groupby(tables["float32"]["metric"]).max().to_dict()
         ratios = dict(ratios) | {
             "Quantus' deterministic metrics / ours": ratio(times, other, mine),
+            "Quantus' deterministic metrics / ours in bfloat16": ratio(times, other, half),
             "the same on colour, without ROAD and IROF": ratio(times, other_colour, mine_colour),
         }
         report["many"] = many(given, device)
