@@ -18,6 +18,7 @@ from pellucid.attribution.borrow import borrowed
 from pellucid.attribution.call import Call, Trial, compiled, told_if_uncompiled
 from pellucid.attribution.explanation import Explanation
 from pellucid.attribution.families import METHODS, Method
+from pellucid.attribution.layout import laid_out
 from pellucid.attribution.memory import checked_rows, told_if_full
 from pellucid.attribution.merging import Fusion, fused, merged
 from pellucid.attribution.run import channels_checked, device_of, looks_at_layer
@@ -132,6 +133,7 @@ def explain(
         call = Call(model, compiled(model) if compile else model, choices, target, rows, views)
         with (
             told_if_full(trial, rows, device_of(model)),
+            laid_out(model, sample) if _asks_often(choices) else contextlib.nullcontext(),
             told_if_uncompiled() if compile else contextlib.nullcontext(),
             heard(progress, "Explaining", len(images) * call.passes(layers)) as advance,
         ):
@@ -148,6 +150,11 @@ def explain(
     if fuse is not None:
         return fused(parts, choices, fuse)
     return parts[0] if isinstance(layer, Layer) else merged(parts, choices)
+
+
+def _asks_often(choices: Sequence[Choice[Method]]) -> bool:
+    """Whether any of the methods scores many changed images."""
+    return any(choice.entry.family in ("perturbation", "rescoring-cam") for choice in choices)
 
 
 def _check_running(batch_size: int, fuse: Fusion | None, layer: Layer | Sequence[Layer], precision: Precision) -> None:

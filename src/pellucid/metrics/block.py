@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from pellucid.attribution.engine import Precision, mixed
 from pellucid.attribution.explanation import Explanation
 from pellucid.attribution.families import is_control
+from pellucid.attribution.layout import laid_out
 from pellucid.attribution.run import LayerRun, device_of
 from pellucid.attribution.targets import class_logits
 from pellucid.errors import expected
@@ -38,7 +41,7 @@ _GIVEN = {
     "boxes": "no boxes were given (pass masks=Truth(boxes=...))",
     "anatomy": "no anatomy was given (pass masks=Truth(anatomy=...))",
 }
-_CACHED_BYTES = 5 << 19  # of images that run at once on a CPU: four of 224 x 224 in colour
+_CACHED_BYTES = 850_000  # of a channel of the images that run at once on a CPU: four of 224 x 224, eight in bfloat16
 WHOLE_SET = frozenset({"all maps", "all classes"})
 
 
@@ -52,20 +55,19 @@ class Network:
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits (M, n) of images (M, C, *S)."""
-        with torch.no_grad(), mixed(self.precision, self.device):
-            parts = [class_logits(self._run.outputs(part)).float() for part in images.split(self._rows(images))]
-        return torch.cat(parts)
+        return torch.cat([class_logits(part).float() for part in self._outputs(images)])
 
-    def _rows(self, images: Tensor) -> int:
-        """How many run at once: on a CPU fewer than allowed, since what fits into its caches is done much sooner."""
-        if self.device is not None and self.device.type != "cpu":
-            return self.batch_size
-        return min(self.batch_size, max(1, _CACHED_BYTES // (images[0].numel() * images.element_size())))
+    def _outputs(self, images: Tensor) -> list[Any]:
+        """What the network gives, a few images at a time: on a CPU fewer than allowed, since caches are small."""
+        size = images[0, 0].numel() * (2 if self.precision == "bfloat16" else images.element_size())
+        on_cpu = self.device is None or self.device.type == "cpu"
+        rows = min(self.batch_size, max(1, _CACHED_BYTES // size)) if on_cpu else self.batch_size
+        with torch.no_grad(), mixed(self.precision, self.device), _casts_kept(self.model, self.precision):
+            return [self._run.outputs(part) for part in images.split(rows)]
 
     def readings(self, images: Tensor, target: Tensor) -> Tensor:
         """Readings (M, 3) of images (M, C, *S) for the classes `target` (M,)."""
-        with torch.no_grad(), mixed(self.precision, self.device):
-            outputs = [self._run.outputs(part) for part in images.split(self._rows(images))]
+        outputs = self._outputs(images)
         logits = torch.cat([class_logits(part).float() for part in outputs])
         target = target.to(logits.device)
         if int(target.max()) >= logits.shape[1]:
@@ -76,6 +78,20 @@ class Network:
         places = target.unsqueeze(1)
         largest = logits.argmax(dim=1, keepdim=True).to(logits)
         return torch.cat([probabilities.gather(1, places), logits.gather(1, places), largest], dim=1)
+
+
+@contextlib.contextmanager
+def _casts_kept(model: nn.Module, precision: Precision) -> Iterator[None]:
+    """Let mixed precision cast each weight once, and not in every pass; it does so for weights that may learn."""
+    frozen = [each for each in model.parameters() if not each.requires_grad and each.is_floating_point()]
+    frozen = frozen if precision == "bfloat16" else []
+    try:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
 
 @dataclass
@@ -92,11 +108,19 @@ class Cells:
     bank: Tensor | None
     changed_bytes: int
     kept: Kept
+    held: contextlib.ExitStack  # ends with the call
+    is_laid_out: bool = False
 
     @cached_property
     def model_key(self) -> str:
         """A name of the network's weights; for values that are kept."""
         return model_fingerprint(self.network.model)
+
+    def lay_out(self, images: Tensor) -> None:
+        """Have the network ready to run on `images` (B, C, *S) until the call ends."""
+        if not self.is_laid_out:
+            self.held.enter_context(laid_out(self.network.model, images))
+            self.is_laid_out = True
 
     @property
     def methods(self) -> list[str]:
@@ -149,12 +173,14 @@ class Block:
         def score_of(rows: Tensor, sample: Tensor) -> Tensor:
             return self.cells.network.readings(rows, self.target[sample])
 
+        self.cells.lay_out(self.images)
         return Scores(score_of, self.images, self.seeds, bank=self.cells.bank, block_bytes=self.cells.changed_bytes)
 
     @cached_property
     def explained(self) -> Explained:
         """The maps made again, all methods at once."""
         cells = self.cells
+        cells.lay_out(self.images)
         maps = {method: values for method, values in self.maps.items() if explains(cells.explainer, method)}
         return Explained(
             cells.network.model,

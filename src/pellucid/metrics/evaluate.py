@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import warnings
 from collections import Counter
@@ -123,7 +124,7 @@ def evaluate(
     truth = (masks if isinstance(masks, Truth) else Truth(masks)).checked(shape)
     model = unwrapped(as_model(model, []))
     found: list[dict[tuple[str, str], Value]] = []
-    with Kept(keep) as kept, borrowed(model), torch.no_grad():
+    with Kept(keep) as kept, borrowed(model), contextlib.ExitStack() as held, torch.no_grad():
         rows = checked_rows(_Trial(model, images), batch_size, None if max_memory is None else max_memory // 2)
         network = Network(model, rows, multi_label, precision)
         block_bytes = _BLOCK_BYTES if max_memory is None else min(_BLOCK_BYTES, max(max_memory // 8, 1))
@@ -138,6 +139,7 @@ def evaluate(
             bank=bank,
             changed_bytes=block_bytes // 4,
             kept=kept,
+            held=held,
         )
         steps = len(images) * len(explanation.maps) * len(choices)
         with (

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from pellucid.attribution.layout import relaid
 from pellucid.errors import expected
 
 _NEAR_NOUGHT = 0.02  # standard deviation where all of a parameter's own values are 0, as tokens are begun with
@@ -77,17 +78,20 @@ def randomised(model: nn.Module, names: Sequence[str], seed: int = 0) -> Iterato
     unknown = [name for name in names if name not in modules]
     if unknown:
         raise expected("names", "names of modules in the model", repr(unknown[0]))
-    kept = {name: {key: _Kept.of(modules[name], key, tensor) for key, tensor in _own(modules[name])} for name in names}
-    try:
-        with torch.inference_mode(False), torch.no_grad(), _own_randomness(model):
-            for name in names:
-                _randomise(modules[name], kept[name], _seed(seed, name))
-        yield model
-    finally:
-        with torch.inference_mode(False), torch.no_grad():
-            for owned in kept.values():
-                for each in owned.values():
-                    each.restore()
+    # random values are drawn in the order of memory, so that they would be others in another layout
+    usual = contextlib.nullcontext() if _is_scripted(model) else relaid(model.parameters(), torch.contiguous_format)
+    with usual:
+        kept = {name: {key: _Kept.of(modules[name], key, own) for key, own in _own(modules[name])} for name in names}
+        try:
+            with torch.inference_mode(False), torch.no_grad(), _own_randomness(model):
+                for name in names:
+                    _randomise(modules[name], kept[name], _seed(seed, name))
+            yield model
+        finally:
+            with torch.inference_mode(False), torch.no_grad():
+                for owned in kept.values():
+                    for each in owned.values():
+                        each.restore()
 
 
 def _randomise(module: nn.Module, kept: Mapping[str, _Kept], seed: int) -> None:
