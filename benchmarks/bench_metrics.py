@@ -16,7 +16,6 @@ import dataclasses
 import json
 import os
 import sys
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -225,11 +224,13 @@ class Counted(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model, self.rows = model, 0
+        self.model, self.rows, self.seconds = model, 0, 0.0
 
     def forward(self, images: Tensor) -> Tensor:
-        self.rows += len(images)
+        started = clock(images.device)
         outputs: Tensor = self.model(images)
+        self.seconds += clock(images.device) - started
+        self.rows += len(images)
         return outputs
 
 
@@ -346,10 +347,9 @@ def main() -> int:
 
 
 def many(given: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """Five maps of each of several images, ours alone: seconds, and the share of them that its forward passes take.
+    """Five maps of each of several images, ours alone: seconds, and the share of them inside the network.
 
-    Shares are taken of processor time on a CPU, which other work on the machine changes least. Plain forward passes run
-    before and after every ten images, and what is known so far is kept.
+    Plain forward passes of as many rows run before and after every ten images, and what is known so far is kept.
     """
     model, images, explanation = case(given.network, given.size, given.many, 5, device)
     masks = masks_of(images)
@@ -366,34 +366,32 @@ def many(given: argparse.Namespace, device: torch.device) -> dict[str, Any]:
             precision=given.precision,
         )
 
-    def spent() -> float:
-        return clock(device) if device.type == "cuda" else time.process_time()
-
     def per_row() -> float:
-        started = spent()
+        started = clock(device)
         with mixed(given.precision, device):
             plain_forward(model, block, FLOOR_BATCH)
-        return (spent() - started) / len(block)
+        return (clock(device) - started) / len(block)
 
     block = images.repeat(-(-BATCH * 2 // len(images)), 1, 1, 1)[: BATCH * 2]
-    each = rows_of(model, lambda net: run(net, slice(0, 1)))  # and warm
+    run(model, slice(0, 1))  # warm
     per_row()
-    floors, seconds, worked, found = [per_row()], 0.0, 0.0, {}
+    floors, seconds, found = [per_row()], 0.0, {}
+    counted = Counted(model).eval()
     before = forget(device)
     for start in range(0, given.many, 10):
         part = slice(start, min(start + 10, given.many))
-        started, spent_before = clock(device), spent()
-        run(model, part)
-        seconds, worked = seconds + clock(device) - started, worked + spent() - spent_before
+        started = clock(device)
+        run(counted, part)
+        seconds += clock(device) - started
         floors.append(per_row())
         found = {
             "precision": given.precision,
             "images": part.stop,
             "maps_per_image": len(explanation.maps),
-            "rows_scored": each * part.stop,
+            "rows_scored": counted.rows,
             "seconds": seconds,
-            "seconds_of_processors": worked,
-            "share_of_plain_forward_passes": each * part.stop * sum(floors) / len(floors) / worked,
+            "share_inside_the_network": counted.seconds / seconds,
+            "seconds_over_those_of_as_many_plain_forward_passes": seconds / counted.rows * len(floors) / sum(floors),
             "peak_megabytes_above_its_input": highest(device) - before,
             "load_at_end": os.getloadavg()[0],
         }

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import pellucid
 from pellucid.attribution.borrow import borrowed
-from pellucid.attribution.layout import laid_out, relaid
+from pellucid.attribution.layout import relaid, weights_laid_out
 from references.cam_networks import seeded
 
 
@@ -56,7 +56,7 @@ def test_weights_lie_as_channels_do_inside_and_are_given_back(fails: bool) -> No
     own = [parameter.data_ptr() for parameter in model.parameters()]
     values = [parameter.clone() for parameter in model.parameters()]
     outcome = pytest.raises(ValueError, match="in between") if fails else contextlib.nullcontext()
-    with outcome, borrowed(model), laid_out(model, torch.rand(2, 1, 12, 12)):
+    with outcome, borrowed(model), weights_laid_out(model, torch.rand(2, 1, 12, 12)):
         assert channels_last(model[2].weight)
         assert all(map(torch.equal, model.parameters(), values))
         if fails:
@@ -67,18 +67,18 @@ def test_weights_lie_as_channels_do_inside_and_are_given_back(fails: bool) -> No
 
 def test_a_network_that_views_its_maps_keeps_the_usual_layout() -> None:
     model = seeded(Viewing())
-    with borrowed(model), laid_out(model, images := torch.rand(2, 1, 12, 12)):
+    with borrowed(model), weights_laid_out(model, images := torch.rand(2, 1, 12, 12)):
         assert not channels_last(model.convolution.weight)
         assert model(images).shape == (2, 3)  # with weights laid out it would fail
 
 
 def test_volumes_and_scripted_networks_are_left_alone() -> None:
     volumes = nn.Sequential(nn.Conv3d(1, 2, 3))
-    with borrowed(volumes), laid_out(volumes, torch.rand(1, 1, 4, 4, 4)):
+    with borrowed(volumes), weights_laid_out(volumes, torch.rand(1, 1, 4, 4, 4)):
         assert volumes[0].weight.is_contiguous()
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         scripted = torch.jit.script(network())
-    with borrowed(scripted), laid_out(scripted, torch.rand(1, 1, 12, 12)):
+    with borrowed(scripted), weights_laid_out(scripted, torch.rand(1, 1, 12, 12)):
         assert all(parameter.is_contiguous() for parameter in scripted.parameters())
 
 
@@ -86,7 +86,7 @@ def test_a_weight_that_is_computed_is_left_alone() -> None:
     model = network()
     torch.nn.utils.parametrizations.weight_norm(model[2])
     images = torch.rand(1, 1, 12, 12)
-    with borrowed(model), laid_out(model, images):
+    with borrowed(model), weights_laid_out(model, images):
         assert torch.isfinite(model(images)).all()
 
 
@@ -105,7 +105,7 @@ def test_values_don_t_depend_on_the_layout(precision: Any, make: Any, monkeypatc
     explanation = pellucid.explain(model, images, ["rise", "random"])
     metrics = ["road", "deletion", "selectivity", "monotonicity"]
     found = pellucid.evaluate(model, images, explanation, metrics, precision=precision)
-    monkeypatch.setattr("pellucid.metrics.block.laid_out", lambda *given: contextlib.nullcontext())
+    monkeypatch.setattr("pellucid.metrics.block.weights_laid_out", lambda *given: contextlib.nullcontext())
     plain = pellucid.evaluate(model, images, explanation, metrics, precision=precision)
     within = 1e-5 if precision == "float32" else 2e-2
     assert (found["value"] - plain["value"]).abs().max() < within

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from pellucid.errors import InputError
 from pellucid.models.checkpoints import ModelCard
 from pellucid.training.fit import fit
-from pellucid.training.memory import laid_out, too_large
+from pellucid.training.memory import too_large
 from pellucid.training.settings import TrainingSettings
 
 CARD = ModelCard("test_resnet", 16, 1, ("a", "b"), (0.0,), (1.0,), "data-set")
@@ -70,14 +70,6 @@ def test_the_network_comes_back_as_it_was() -> None:
     assert "Set batch_size = 15." in str(error)
     assert not network.training
     assert all(parameter.grad is None for parameter in network.parameters())
-
-
-@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 3, 4, 5, 6)])
-def test_channels_lie_last(shape: tuple[int, ...]) -> None:
-    images = torch.randn(shape)
-    laid = laid_out(images)
-    assert torch.equal(laid, images)
-    assert laid.stride(1) == 1
 
 
 @pytest.mark.slow

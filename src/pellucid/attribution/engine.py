@@ -18,7 +18,7 @@ from pellucid.attribution.borrow import borrowed
 from pellucid.attribution.call import Call, Trial, compiled, told_if_uncompiled
 from pellucid.attribution.explanation import Explanation
 from pellucid.attribution.families import METHODS, Method
-from pellucid.attribution.layout import laid_out
+from pellucid.attribution.layout import weights_laid_out
 from pellucid.attribution.memory import checked_rows, told_if_full
 from pellucid.attribution.merging import Fusion, fused, merged
 from pellucid.attribution.run import channels_checked, device_of, looks_at_layer
@@ -133,7 +133,7 @@ def explain(
         call = Call(model, compiled(model) if compile else model, choices, target, rows, views)
         with (
             told_if_full(trial, rows, device_of(model)),
-            laid_out(model, sample) if _asks_often(choices) else contextlib.nullcontext(),
+            weights_laid_out(model, sample) if _asks_often(choices) else contextlib.nullcontext(),
             told_if_uncompiled() if compile else contextlib.nullcontext(),
             heard(progress, "Explaining", len(images) * call.passes(layers)) as advance,
         ):

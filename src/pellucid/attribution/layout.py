@@ -12,7 +12,7 @@ from pellucid.attribution.asking import gains_by_channels_last
 
 
 @contextlib.contextmanager
-def laid_out(model: nn.Module, images: Tensor) -> Iterator[None]:
+def weights_laid_out(model: nn.Module, images: Tensor) -> Iterator[None]:
     """Hold a borrowed model's convolutions in the layout in which they are faster on `images` (B, C, *S).
 
     Convolutions whose weights lie as channels do needn't rearrange them in every pass, which is a third of VGG16's time

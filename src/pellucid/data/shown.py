@@ -30,7 +30,7 @@ def as_shown(image: MedicalImage, intensity: str = "dtype") -> tuple[npt.NDArray
 def window_shown(image: MedicalImage, intensity: str = "dtype") -> Window | None:
     """The window of `as_shown`; None for 8-bit pictures without one."""
     if is_window(intensity) and not (intensity == "file" and image.window is None) and len(image.pixels) == 1:
-        return pick_window(intensity, image.pixels, image.windows)
+        return window_used(image, intensity)
     if image.window is not None and len(image.pixels) == 1:
         return image.window
     if image.pixels.ndim == 4:

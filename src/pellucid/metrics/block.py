@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pellucid.attribution.engine import Precision, mixed
 from pellucid.attribution.explanation import Explanation
 from pellucid.attribution.families import is_control
-from pellucid.attribution.layout import laid_out
+from pellucid.attribution.layout import weights_laid_out
 from pellucid.attribution.run import LayerRun, device_of
 from pellucid.attribution.targets import class_logits
 from pellucid.errors import expected
@@ -119,7 +119,7 @@ class Cells:
     def lay_out(self, images: Tensor) -> None:
         """Have the network ready to run on `images` (B, C, *S) until the call ends."""
         if not self.is_laid_out:
-            self.held.enter_context(laid_out(self.network.model, images))
+            self.held.enter_context(weights_laid_out(self.network.model, images))
             self.is_laid_out = True
 
     @property

@@ -21,6 +21,7 @@ from pellucid.errors import InputError, UnreadableFileError, expected
 from pellucid.files import written_whole
 from pellucid.models.boosting import BoostedFeatures, TreeShape
 from pellucid.models.ensemble import Ensemble, Member, Preparation
+from pellucid.models.layout import lay_out
 from pellucid.models.volumes import NETWORKS as VOLUME_NETWORKS
 from pellucid.models.zoo import (
     Size,
@@ -159,9 +160,7 @@ def read_card(path: Path | str) -> ModelCard:
 def load_weights(path: Path | str, device: torch.device | str = "cpu") -> tuple[nn.Module, ModelCard]:
     """The network of a weights file, in evaluation mode on `device`, with its card."""
     card = read_card(path)
-    model = card.build()
-    load_state(model, read_state(path))
-    return model.eval().to(device), card
+    return _loaded(card, read_state(path), device), card
 
 
 def load_plain_weights(
@@ -199,9 +198,15 @@ def load_plain_weights(
             if _KEY in (handle.metadata() or {}):
                 raise expected("architecture", "none for weights that carry a model card", repr(architecture))
     card = untrained(architecture, classes=classes, size=size, channels=channels)
+    return _loaded(card, state, device), card
+
+
+def _loaded(card: ModelCard, state: dict[str, torch.Tensor], device: torch.device | str) -> nn.Module:
     model = card.build()
     load_state(model, state)
-    return model.eval().to(device), card
+    if torch.device(device).type == "cpu":
+        lay_out(model)
+    return model.eval().to(device)
 
 
 def untrained(

@@ -17,6 +17,7 @@ from pellucid.devices import clock, pick_devices
 from pellucid.metrics.evaluate import evaluate
 from pellucid.models.boosting import BoostedFeatures, TreeShape
 from pellucid.models.ensemble import Ensemble, Member, Preparation
+from pellucid.models.layout import channels_last
 from pellucid.models.zoo import count_parameters, create_model
 from pellucid.progress import progress
 from pellucid.study.cell import made_methods, stale_stages
@@ -26,7 +27,6 @@ from pellucid.study.network import training_epochs
 from pellucid.study.plan import Cell, member_cell, plan
 from pellucid.study.prepare import Prepared, read_dataset
 from pellucid.study.store import CellStore
-from pellucid.training.memory import laid_out
 
 PROBED = 4  # images per batch of a probe
 _BYTES = 4  # of a float32 number
@@ -211,7 +211,7 @@ def _timed(run: Callable[[], None], device: torch.device) -> float:
 def _step(network: nn.Module, images: Tensor) -> None:
     network.train()
     network.zero_grad(set_to_none=True)
-    network(laid_out(images)).logsumexp(dim=1).mean().backward()
+    network(channels_last(images)).logsumexp(dim=1).mean().backward()
 
 
 def _ask(network: nn.Module, images: Tensor) -> None:

@@ -12,8 +12,8 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from pellucid.errors import PellucidError
+from pellucid.models.layout import channels_last
 from pellucid.training.diverged import where_it_began
-from pellucid.training.memory import laid_out
 from pellucid.training.mixing import Mix, binary_cross_entropy, cross_entropy, mixer
 from pellucid.training.optimisation import freeze, make_optimiser, rate_factor
 from pellucid.training.settings import TrainingSettings
@@ -111,7 +111,7 @@ class Classifier(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         images, labels, positions = batch
-        self._validation.append((self.kept(laid_out(images)).float(), labels, positions))
+        self._validation.append((self.kept(channels_last(images)).float(), labels, positions))
 
     def train_loss(self) -> float:
         """Mean loss of the epoch's batches on all devices; forgets them."""
@@ -148,7 +148,7 @@ class Classifier(lightning.LightningModule):
         images, labels, _ = batch
         if self._mix is not None:
             images, labels = self._mix(images, labels)
-        return laid_out(images), labels
+        return channels_last(images), labels
 
     def _seed_step(self) -> None:
         """Begin the step's draws, which are other ones on each device."""

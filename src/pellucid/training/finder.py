@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from pellucid.models.layout import channels_last
 from pellucid.progress import progress
 from pellucid.training.classifier import Batch, Item
-from pellucid.training.memory import laid_out
 from pellucid.training.mixing import cross_entropy
 from pellucid.training.optimisation import make_optimiser
 from pellucid.training.settings import TrainingSettings
@@ -67,7 +67,7 @@ def find_learning_rate(
             for group, scale in zip(optimiser.param_groups, scales, strict=True):
                 group["lr"] = rates[step] * scale
             optimiser.zero_grad()
-            logits = tried(laid_out(images.to(device)))
+            logits = tried(channels_last(images.to(device)))
             loss = cross_entropy(logits, labels.to(device), weights, settings.label_smoothing)
             if not torch.isfinite(loss) or (losses and float(loss.detach()) > _DIVERGED * min(losses)):
                 break

@@ -23,12 +23,13 @@ from pellucid.attribution.memory import is_out_of_memory
 from pellucid.errors import PellucidError
 from pellucid.files import read_json, read_table, write_json, write_table, written_whole
 from pellucid.models.checkpoints import ModelCard, save_weights
+from pellucid.models.layout import lay_out
 from pellucid.progress import Advance, progress
 from pellucid.training.classifier import Classifier, Item
 from pellucid.training.defaults import defaults_of, resolved
 from pellucid.training.devices import Loaders, Processes, check_devices, quiet, share
 from pellucid.training.finder import FoundRate, find_learning_rate
-from pellucid.training.memory import laid_out, too_large
+from pellucid.training.memory import too_large
 from pellucid.training.settings import TrainingSettings
 
 _PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
@@ -88,9 +89,7 @@ def fit(
         if not history_path.exists():
             keeper = _Keeper(folder, card, settings)
             if not keeper.load(resume):
-                for parameter in network.parameters():
-                    if parameter.ndim in (4, 5):  # convolutions run faster on channels-last weights
-                        parameter.data = laid_out(parameter.data)
+                lay_out(network)
                 module = Classifier(
                     network, settings, rate.rate, len(card.classes), class_weights, seed,
                     epoch_steps=len(share(train, 0, settings.devices)),

@@ -1,4 +1,4 @@
-"""How many images a training step may take, and how they lie in memory."""
+"""How many images a training step may take."""
 
 from __future__ import annotations
 
@@ -9,14 +9,9 @@ from torch import Tensor, nn
 
 from pellucid.attribution.memory import free_bytes, most_held
 from pellucid.errors import InputError, expected
+from pellucid.models.layout import channels_last
 
 _SPARED = 0.8  # of the free memory, since what libraries set aside for themselves isn't seen
-
-
-def laid_out(images: Tensor) -> Tensor:
-    """Images (B, C, *S) with channels last, on which convolutions run faster; the values are the same."""
-    layout = torch.channels_last_3d if images.ndim == 5 else torch.channels_last
-    return images.contiguous(memory_format=layout)
 
 
 def too_large(
@@ -55,7 +50,7 @@ def _within(network: nn.Module, images: Tensor, most: int, room: int, device: to
     """Rows whose step takes at most `room` bytes; from what two and four take, and 0 where two are too many."""
 
     def step(rows: int) -> None:
-        batch = laid_out(images[torch.arange(rows) % len(images)].to(device))
+        batch = channels_last(images[torch.arange(rows) % len(images)].to(device))
         network(batch).float().logsumexp(dim=1).sum().backward()
         network.zero_grad(set_to_none=True)
 
