@@ -19,6 +19,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -391,7 +392,7 @@ def many(given: argparse.Namespace, device: torch.device) -> dict[str, Any]:
             "rows_scored": counted.rows,
             "seconds": seconds,
             "share_inside_the_network": counted.seconds / seconds,
-            "seconds_over_those_of_as_many_plain_forward_passes": seconds / counted.rows * len(floors) / sum(floors),
+            "seconds_over_those_of_as_many_plain_forward_passes": seconds / counted.rows / median(floors),
             "peak_megabytes_above_its_input": highest(device) - before,
             "load_at_end": os.getloadavg()[0],
         }

@@ -131,7 +131,7 @@ METHODS = ("layer-cam", "saliency", "random", "sobel")
 
 def every_metric() -> list[str | Choice[object]]:
     names = [entry.name for entry in METRICS if entry.family in ("robustness", "sanity")]
-    assert len(names) == 13
+    assert len(names) == 14
     return [metric(name, network=network().eval()) if name == "data-randomisation" else name for name in names]
 
 
@@ -162,7 +162,7 @@ def test_every_metric_has_a_value_for_every_method_that_can_be_run_again(
     evaluated: tuple[pd.DataFrame, bool],
 ) -> None:
     table = evaluated[0]
-    assert len(table) == 3 * 5 * 13
+    assert len(table) == 3 * 5 * 14
     own = table[(table["method"] == "mine") & (table["metric"] != "consistency")]
     assert set(own["reason"]) == {"the method can't be run again (pass explainer=)"}
     assert own["value"].isna().all()

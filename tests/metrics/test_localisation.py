@@ -18,6 +18,7 @@ from pellucid.errors import InputError
 from pellucid.metrics import METRICS, Truth, metric
 from pellucid.metrics.evaluate import evaluate
 from pellucid.metrics.localisation import (
+    attribution_localisation,
     auprc,
     auroc,
     energy_pointing,
@@ -89,6 +90,8 @@ def test_relevance_all_half_and_not_in_the_mask(shape: tuple[int, ...], inside: 
     saliency = torch.where(mask, inside / mask.sum(), (1 - inside) / (~mask).sum())
     assert energy_pointing(saliency, mask).item() == pytest.approx(share, abs=1e-6)
     assert outside_anatomy(saliency, mask).item() == pytest.approx(1 - share, abs=1e-6)
+    of_image = mask.double().mean().item()
+    assert attribution_localisation(saliency, mask).item() == pytest.approx(share / of_image, abs=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (4, 4, 4)])
@@ -123,7 +126,7 @@ def test_negative_relevance_neither_counts_nor_is_counted() -> None:
 
 
 @pytest.mark.parametrize("saliency", [torch.zeros(1, 2, 2), -torch.ones(1, 2, 2)])
-@pytest.mark.parametrize("name", ["energy-pointing", "iou", "outside-anatomy", "hit-rate"])
+@pytest.mark.parametrize("name", ["energy-pointing", "attribution-localisation", "iou", "outside-anatomy", "hit-rate"])
 def test_a_map_without_evidence_has_no_place(name: str, saliency: Tensor) -> None:
     assert METRICS[name].missing == "the map has no positive value"
     assert math.isnan(values_of(name, saliency, torch.ones(1, 2, 2, dtype=torch.bool)).item())
@@ -145,6 +148,12 @@ def test_a_constant_map_points_as_a_blind_guess(name: str, value: float) -> None
     wanted = 0.25 if name != "energy-pointing" or value > 0 else math.nan
     assert values_of(name, torch.full((1, 4, 5), value), mask).item() == pytest.approx(wanted, nan_ok=True)
     assert auroc(torch.full((1, 4, 5), value), mask).item() == 0.5
+
+
+def test_a_constant_map_is_as_dense_in_a_small_mask_as_in_a_large_one() -> None:
+    masks = torch.zeros(2, 4, 5, dtype=torch.bool)
+    masks[0, 0, 0], masks[1, :3] = True, True
+    assert attribution_localisation(torch.ones(2, 4, 5), masks).tolist() == pytest.approx([1, 1])
 
 
 def test_tied_maxima_count_by_their_share() -> None:
@@ -301,7 +310,8 @@ def test_declares_itself(name: str) -> None:
         name, ("maps", "masks", "spacing") if name == "peak-distance" else ("maps", "masks")
     )
     assert entry.higher_is_better == (name not in ("outside-anatomy", "peak-distance"))
-    assert entry.range == ((0, math.inf) if name == "peak-distance" else (0, 1))
+    unbounded = name in ("attribution-localisation", "peak-distance")
+    assert entry.range == ((0, math.inf) if unbounded else (0, 1))
     assert entry.source
 
 
@@ -509,3 +519,16 @@ def test_quantus_weighs_by_the_size_of_the_rest_of_the_batch() -> None:
     assert sizes == {3: pytest.approx(144), 6: pytest.approx(4 * 144)}
     together, alone = energy_pointing(maps, masks)[0], energy_pointing(maps[:1], masks[:1])[0]
     assert together.item() == alone.item() == pytest.approx(plain)
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings(*QUANTUS)
+def test_quantus_favours_large_masks_by_its_weight_and_ours_is_the_papers() -> None:
+    """The paper divides by the mask's share of the image; Quantus multiplies, so that a blind map gains by size."""
+    blind = torch.ones(3, 12, 12) + 1e-6 * torch.rand(3, 12, 12)  # it refuses maps that are the same everywhere
+    masks = torch.zeros(3, 12, 12, dtype=torch.bool)
+    masks[0, :3, :4], masks[1, :6], masks[2, 0] = True, True, True
+    theirs = quantus_values("AttributionLocalisation", blind, masks, weighted=True)
+    share = np.array([12, 72, 12]) / 144
+    np.testing.assert_allclose(theirs, share**2, rtol=1e-4)
+    assert attribution_localisation(blind, masks).tolist() == pytest.approx([1, 1, 1], rel=1e-4)

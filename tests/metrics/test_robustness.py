@@ -21,9 +21,11 @@ from pellucid.metrics.robustness import (
     avg_sensitivity,
     consistency,
     consistent_share,
+    continuity,
     lipschitz_ratio,
     local_lipschitz,
     max_sensitivity,
+    moved,
     neighbours,
     relative_change,
     relative_distance,
@@ -44,7 +46,7 @@ NEAR = {
     "relative-output-stability": relative_output_stability,
     "relative-representation-stability": relative_representation_stability,
 }
-ALL: dict[str, Callable[..., Tensor]] = {**NEAR, "attack": attack}
+ALL: dict[str, Callable[..., Tensor]] = {**NEAR, "attack": attack, "continuity": continuity}
 
 
 def asked(count: int = 3, axes: int = 2, dtype: torch.dtype = torch.float32, **by: Any) -> Asked:
@@ -90,6 +92,43 @@ def test_every_metric_of_neighbours_equals_its_slow_reference(axes: int) -> None
             assert NEAR[name](again, maps, radius=2.0, draws=7)[i].item() == pytest.approx(value, rel=1e-5), name
     assert any(stay)
     assert not all(stay)  # so that leaving neighbours out is seen
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_continuity_equals_its_slow_reference(axes: int) -> None:
+    case = asked(axes=axes)
+    again, maps = case()
+    near = moved(again, 2, 5)
+    for i in range(3):
+        own, others = maps[i].double().numpy(), list(near.maps[i].double().numpy())
+        wanted = slow.continuity(own, others, case.images[i].double().numpy(), list(near.images[i].double().numpy()))
+        assert continuity(again, maps, reach=2, draws=5, relative=False)[i].item() == pytest.approx(wanted, rel=1e-5)
+        relative = wanted / sum(abs(float(value)) for value in own.ravel())
+        assert continuity(again, maps, reach=2, draws=5)[i].item() == pytest.approx(relative, rel=1e-5)
+
+
+def test_images_are_moved_by_whole_pixels_and_never_left_where_they_are() -> None:
+    images = drawn(2, 1, 7, 9)
+    again, _ = Asked(network(), images, map=edges)()
+    near = moved(again, 1, 40)
+    wide = torch.nn.functional.pad(images, (1, 1, 1, 1), mode="replicate")
+    every = {(y, x): wide[:, :, y : y + 7, x : x + 9] for y in range(3) for x in range(3)}
+    for i in range(2):
+        seen = {move for each in near.images[i] for move, image in every.items() if torch.equal(each, image[i])}
+        assert seen == set(every) - {(1, 1)}
+
+
+def test_an_image_that_no_move_changes_has_no_continuity() -> None:
+    images = torch.stack([torch.ones(1, 8, 8), drawn(1, 8, 8)])
+    again, maps = Asked(network(), images, map=lambda model, x, target: x[:, 0].abs())()
+    assert continuity(again, maps).isnan().tolist() == [True, False]
+
+
+@pytest.mark.parametrize(("name", "option"), [("reach", {"reach": 0}), ("draws", {"draws": 0})])
+def test_a_move_by_nothing_is_refused(name: str, option: dict[str, int]) -> None:
+    again, maps = asked()()
+    with pytest.raises(InputError, match=f"{name}: expected at least 1, got 0"):
+        continuity(again, maps, **option)
 
 
 def test_the_representation_is_the_penultimate_features_or_a_layers_output() -> None:
@@ -157,6 +196,7 @@ def test_the_gradient_of_a_linear_network_never_changes(name: str) -> None:
 def test_the_gradient_of_a_linear_network_withstands_every_attack() -> None:
     again, maps = Asked(linear_network(drawn(3, 1, 6, 6, seed=4)), drawn(4, 1, 6, 6), map=gradient)()
     assert attack(again, maps).tolist() == [math.inf] * 4
+    assert continuity(again, maps).tolist() == [0] * 4
 
 
 def test_a_map_that_is_the_image_changes_as_the_image_does() -> None:
@@ -168,6 +208,9 @@ def test_a_map_that_is_the_image_changes_as_the_image_does() -> None:
     assert relative_input_stability(again, maps)[kept] == pytest.approx(1, rel=1e-6)
     change = (near.images - case.images[:, None]).flatten(2).norm(dim=2) / case.images.flatten(1).norm(dim=1)[:, None]
     assert max_sensitivity(again, maps) == pytest.approx(change.amax(dim=1).double(), rel=1e-5)
+    steps = moved(again, 4, 10).images - case.images[:, None]
+    ratio = (steps.abs().flatten(2).sum(2) / steps.flatten(2).norm(dim=2)).amax(dim=1).double()
+    assert continuity(again, maps, relative=False) == pytest.approx(ratio, rel=1e-5)
     assert avg_sensitivity(again, maps) == pytest.approx(change.mean(dim=1).double(), rel=1e-5)
 
 

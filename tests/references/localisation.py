@@ -25,6 +25,11 @@ def energy_pointing(saliency: NDArray[np.float64], mask: NDArray[np.bool_]) -> f
     return inside / total if total else math.nan
 
 
+def attribution_localisation(saliency: NDArray[np.float64], mask: NDArray[np.bool_]) -> float:
+    """Kohlbrenner et al. 2020: relevance inside over all of it, times the image's size over the mask's."""
+    return energy_pointing(saliency, mask) * saliency.size / sum(mask.ravel().tolist())
+
+
 def top_share(saliency: NDArray[np.float64], mask: NDArray[np.bool_], count: int) -> float:
     """The share of the `count` largest that is marked, from the largest value down; ties share what is left."""
     left, hits = float(count), 0.0

@@ -25,6 +25,15 @@ def lipschitz(own: Floats, near: Sequence[Floats], image: Floats, images: Sequen
     return max(norm(each - own) / norm(other - image) for each, other in zip(near, images, strict=True))
 
 
+def continuity(own: Floats, near: Sequence[Floats], image: Floats, images: Sequence[Floats]) -> float:
+    """Montavon 2018: the largest ratio of the sum of the map's changes to the Euclidean change of the image."""
+    found = []
+    for each, other in zip(near, images, strict=True):
+        change = sum(abs(float(one) - float(two)) for one, two in zip(own.ravel(), each.ravel(), strict=True))
+        found.append(change / norm(other - image))
+    return max(found)
+
+
 def relative(own: Floats, other: Floats, least: float) -> float:
     """Norm of the elementwise quotient (own − other) / own."""
     total = 0.0

@@ -24,6 +24,7 @@ from pellucid.metrics import (  # declares the metrics
 )
 from pellucid.metrics.families import METRICS, Metric
 from pellucid.metrics.fills import FILLS, filling
+from pellucid.metrics.focus import mosaics
 from pellucid.metrics.scores import Scores
 from pellucid.metrics.truth import Truth
 from pellucid.registry import Choice
@@ -49,6 +50,7 @@ __all__ = [
     "metric",
     "metrics",
     "monotonicity",
+    "mosaics",
     "road",
     "robustness",
     "sanity",

@@ -67,6 +67,32 @@ def energy_pointing(maps: Tensor, masks: Tensor) -> Tensor:
     return _where_any(inside / positive.sum(dim=1), marked)
 
 
+@localisation(
+    "attribution-localisation",
+    source="Kohlbrenner et al. 2020, the inside-total relevance ratio weighted by size",
+    range=ABOVE_ZERO,
+    missing=NO_EVIDENCE,
+)
+def attribution_localisation(maps: Tensor, masks: Tensor) -> Tensor:
+    """How many times as dense the map's positive part is in the mask as over the whole image.
+
+    It is the relevance mass of "energy-pointing" over the mask's share of the image, so that a large mask is no
+    easier than a small one: a blind map scores 1, and one wholly in the mask one over that share.
+
+    Arguments:
+        maps: (B, *S), finite.
+        masks: (B, *S) bool.
+
+    Returns:
+        (B,) float64, at least 0; NaN for a map without a positive value.
+
+    >>> maps = torch.tensor([[[1.0, 3.0]], [[1.0, 1.0]]])
+    >>> attribution_localisation(maps, torch.tensor([[[False, True]], [[False, True]]]))
+    tensor([1.5000, 1.0000], dtype=torch.float64)
+    """
+    return energy_pointing(maps, masks) / masks.flatten(1).double().mean(dim=1)
+
+
 @localisation("relevance-rank", source="Arras et al. 2022 (CLEVR-XAI), relevance rank accuracy")
 def relevance_rank(maps: Tensor, masks: Tensor) -> Tensor:
     """Of as many largest positions as the mask has, the share that lies in the mask.

@@ -53,6 +53,19 @@ def lipschitz_ratio(maps: Tensor, near: Tensor, images: Tensor, near_images: Ten
     return _distance(maps, near) / _or_nan(_distance(images, near_images))
 
 
+def continuity_ratio(maps: Tensor, near: Tensor, images: Tensor, near_images: Tensor) -> Tensor:
+    """The sum of the map's changes in size for each unit by which the image changes (Montavon et al. 2018).
+
+    NaN for a neighbour that is the image itself.
+
+    >>> maps, images = torch.tensor([[1.0, 1.0]]), torch.tensor([[[0.0, 0.0]]])
+    >>> continuity_ratio(maps, torch.tensor([[[2.0, 3.0]]]), images, torch.tensor([[[[3.0, 4.0]]]]))
+    tensor([[0.6000]], dtype=torch.float64)
+    """
+    change = (near.double() - maps.unsqueeze(1).double()).flatten(2).abs().sum(dim=2)
+    return change / _or_nan(_distance(images, near_images))
+
+
 def relative_stability(maps: Tensor, near: Tensor, change: Tensor, least: float = LEAST) -> Tensor:
     """The map's relative change, pixel by pixel, over a `change` (B, R) of what it should follow.
 
@@ -145,6 +158,42 @@ def local_lipschitz(again: Again, maps: Tensor, *, radius: float = RADIUS, draws
     """The map's largest change per unit of the image's, over images with uniform noise of at most `radius`."""
     near = neighbours(again, radius, draws)
     return lipschitz_ratio(maps, near.maps, again.images, near.images).amax(dim=1)
+
+
+@robustness(
+    "continuity",
+    source="Montavon et al. 2018, explanation continuity, over translations",
+    higher_is_better=False,
+    range=ABOVE_ZERO,
+    missing="the map is all zero, or the image the same wherever it is moved",
+)
+def continuity(again: Again, maps: Tensor, *, reach: int = 4, draws: int = DRAWS, relative: bool = True) -> Tensor:
+    """The map's largest change per unit of the image's, as the image is moved by a few pixels.
+
+    The map's change is the sum of its values' changes in size, the image's is Euclidean. Where the paper takes any two
+    images and shows digits being moved, each image is moved here by whole pixels along all axes, what enters at an edge
+    repeating the edge.
+
+    Arguments:
+        again: makes the method's maps again.
+        maps: (B, *S), finite.
+        reach: pixels by which it is moved at most along each axis.
+        draws: moves per image, the same for all methods.
+        relative: divide by the sum of the map's own values in size, so that methods of other units compare; False is
+            the paper's.
+
+    Returns:
+        (B,) float64, at least 0, per unit of the normalised image; NaN where no move changes the image, or relative to
+        a map of zeros.
+
+    Raises:
+        InputError: a reach or a number of draws below 1.
+    """
+    near = moved(again, reach, draws)
+    ratios = continuity_ratio(maps, near.maps, again.images, near.images)
+    some = ~ratios.isnan()
+    largest = torch.where(some.any(dim=1), ratios.nan_to_num(nan=0.0).amax(dim=1), math.nan)
+    return largest / _or_nan(maps.flatten(1).double().abs().sum(dim=1)) if relative else largest
 
 
 @robustness(
@@ -321,6 +370,28 @@ def neighbours(again: Again, radius: float, draws: int) -> Near:
         return image + radius * (2 * torch.rand(image.shape, generator=generator) - 1).to(image)
 
     return again.near(noisy, ("uniform", float(radius)), draws)
+
+
+def moved(again: Again, reach: int, draws: int) -> Near:
+    """Images moved by at most `reach` pixels along each axis, never by none, and their maps and logits.
+
+    Raises InputError for a reach or a number of draws below 1.
+    """
+    for name, value in {"reach": reach, "draws": draws}.items():
+        if value < 1:
+            raise expected(name, "at least 1", value)
+
+    def shifted(image: Tensor, generator: torch.Generator) -> Tensor:
+        shape, side = image.shape[1:], 2 * reach + 1
+        number = int(torch.randint(side ** len(shape) - 1, (), generator=generator))
+        number += number >= side ** len(shape) // 2  # in the middle is the move by none
+        wide = functional.pad(image.unsqueeze(0), (reach, reach) * len(shape), mode="replicate")[0]
+        for axis, length in enumerate(shape, start=1):
+            number, start = divmod(number, side)
+            wide = wide.narrow(axis, start, length)
+        return wide
+
+    return again.near(shifted, ("moved", reach), draws)
 
 
 def _largest(values: Tensor, again: Again, near: Near) -> Tensor:
