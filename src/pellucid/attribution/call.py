@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from pellucid.attribution.asking import cached_rows
 from pellucid.attribution.capture import capture
 from pellucid.attribution.explanation import Explanation, coinciding_maps
 from pellucid.attribution.families import Method
@@ -72,12 +73,13 @@ class Call:
         found: list[Part] = []
         grid: tuple[int, ...] = ()
         voted: list[str] = []
+        step = cached_rows(images, self.rows) if device_of(self.model) in (None, images.device) else self.rows
         for views, choices in self._groups(first):
             at_layer = any(map(looks_at_layer, choices))
             run = run_at(self.model, layer if at_layer else "", choices, self.rows, self.asked, advance)
             parts = []
-            for start in range(0, len(images), self.rows):
-                rows = slice(start, start + self.rows)
+            for start in range(0, len(images), step):
+                rows = slice(start, start + step)
                 parts.append(self._part(run, views, images[rows], seeds[rows], rows, len(images)))
             maps |= {label: self._together([part.maps[label] for part in parts]) for label in parts[0].maps}
             layer_maps |= {

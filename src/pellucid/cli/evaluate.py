@@ -14,15 +14,20 @@ from rich.table import Table
 
 from pellucid.cli.options import (
     Arch,
+    BatchSize,
     Channels,
     Classes,
     Device,
     Intensity,
+    Layers,
+    MaxMemory,
     Orientation,
     Output,
+    PrecisionName,
     Size,
     Spacing,
     Strict,
+    Weights,
     laid_out,
     load_network,
     parse_bytes,
@@ -46,7 +51,7 @@ def evaluate(
         list[Path],
         typer.Argument(help="Image files, folders that are searched for them, or a manifest (csv, parquet)."),
     ],
-    model: Annotated[Path, typer.Option(help="Weights: those that pellucid wrote, or a plain state dict with --arch.")],
+    model: Weights,
     output: Output,
     maps: Annotated[
         Path | None, typer.Option(help="Maps saved before: the output of pellucid explain, or a saved Explanation.")
@@ -81,7 +86,7 @@ def evaluate(
     bank: Annotated[
         list[Path] | None, typer.Option(help="Held-out images, for fills that take from them. Repeatable.")
     ] = None,
-    layer: Annotated[list[str] | None, typer.Option(help="A dotted name instead of auto. Repeatable.")] = None,
+    layer: Layers = None,
     arch: Arch = None,
     classes: Classes = None,
     size: Size = None,
@@ -90,11 +95,9 @@ def evaluate(
     orientation: Orientation = None,
     spacing: Spacing = None,
     index: Annotated[int | None, typer.Option(help="Which of the volumes that a file holds, from 0.", min=0)] = None,
-    batch_size: Annotated[int, typer.Option(help="Images that the network sees at once.", min=1)] = 32,
-    max_memory: Annotated[
-        str | None, typer.Option(help="What may be in flight at once, such as 2GiB; fewer images then run at once.")
-    ] = None,
-    precision: Annotated[str, typer.Option(help="float32, or bfloat16 for less time.")] = "float32",
+    batch_size: BatchSize = 32,
+    max_memory: MaxMemory = None,
+    precision: PrecisionName = "float32",
     seed: Annotated[int, typer.Option(help="Every draw follows from it.", min=0, max=2**31 - 1)] = 0,
     device: Device = "auto",
     strict: Strict = False,

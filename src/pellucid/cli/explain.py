@@ -10,14 +10,19 @@ import typer
 
 from pellucid.cli.options import (
     Arch,
+    BatchSize,
     Channels,
     Classes,
     Device,
     Intensity,
+    Layers,
+    MaxMemory,
     Orientation,
+    PrecisionName,
     Size,
     Spacing,
     Strict,
+    Weights,
     laid_out,
     load_network,
     parse_bytes,
@@ -46,7 +51,7 @@ if TYPE_CHECKING:
 
 
 def explain(
-    model: Annotated[Path, typer.Option(help="Weights: those that pellucid wrote, or a plain state dict with --arch.")],
+    model: Weights,
     images: Annotated[
         list[Path] | None, typer.Argument(help="Image files, or folders that are searched for them; or --pacs.")
     ] = None,
@@ -60,7 +65,7 @@ def explain(
         typer.Option(help="Metrics that measure each map, such as road; their values go into records and reports."),
     ] = None,
     target: Annotated[str, typer.Option(help="predicted, all, or a class by its name or index.")] = "predicted",
-    layer: Annotated[list[str] | None, typer.Option(help="A dotted name instead of auto. Repeatable.")] = None,
+    layer: Layers = None,
     arch: Arch = None,
     classes: Classes = None,
     size: Size = None,
@@ -70,11 +75,9 @@ def explain(
     spacing: Spacing = None,
     index: Annotated[int | None, typer.Option(help="Which of the volumes or frames of a file, from 0.", min=0)] = None,
     fuse: Annotated[str | None, typer.Option(help="One map of several layers: mean or max.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Images that run at once.", min=1)] = 32,
-    max_memory: Annotated[
-        str | None, typer.Option(help="What may be in flight at once, such as 2GiB; fewer images then run at once.")
-    ] = None,
-    precision: Annotated[str, typer.Option(help="float32, or bfloat16 for less time.")] = "float32",
+    batch_size: BatchSize = 32,
+    max_memory: MaxMemory = None,
+    precision: PrecisionName = "float32",
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile the network first, for methods that run it often.")
     ] = False,

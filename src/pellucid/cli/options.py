@@ -25,6 +25,14 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps; to tr
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first image that can't be read.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for all results.", file_okay=False)]
 
+Weights = Annotated[Path, typer.Option(help="Weights: those that pellucid wrote, or a plain state dict with --arch.")]
+Layers = Annotated[list[str] | None, typer.Option(help="A dotted name instead of auto. Repeatable.")]
+BatchSize = Annotated[int, typer.Option(help="Images that run at once.", min=1)]
+MaxMemory = Annotated[
+    str | None, typer.Option(help="What may be in flight at once, such as 2GiB; fewer images then run at once.")
+]
+PrecisionName = Annotated[str, typer.Option(help="float32, or bfloat16 for less time.")]
+
 Arch = Annotated[
     str | None, typer.Option(help="The timm name that a plain state dict belongs to, or one such as resnet18-3d.")
 ]

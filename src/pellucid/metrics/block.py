@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pellucid.attribution.asking import cached_rows
 from pellucid.attribution.engine import Precision, mixed
 from pellucid.attribution.explanation import Explanation
 from pellucid.attribution.families import is_control
@@ -41,7 +42,6 @@ _GIVEN = {
     "boxes": "no boxes were given (pass masks=Truth(boxes=...))",
     "anatomy": "no anatomy was given (pass masks=Truth(anatomy=...))",
 }
-_CACHED_BYTES = 850_000  # of a channel of the images that run at once on a CPU: four of 224 x 224, eight in bfloat16
 WHOLE_SET = frozenset({"all maps", "all classes"})
 
 
@@ -58,12 +58,9 @@ class Network:
         return torch.cat([class_logits(part).float() for part in self._outputs(images)])
 
     def _outputs(self, images: Tensor) -> list[Any]:
-        """What the network gives, a few images at a time: on a CPU fewer than allowed, since caches are small."""
-        size = images[0, 0].numel() * (2 if self.precision == "bfloat16" else images.element_size())
-        on_cpu = self.device is None or self.device.type == "cpu"
-        rows = min(self.batch_size, max(1, _CACHED_BYTES // size)) if on_cpu else self.batch_size
+        """What the network gives, a few images at a time."""
         with torch.no_grad(), mixed(self.precision, self.device), _casts_kept(self.model, self.precision):
-            return [self._run.outputs(part) for part in images.split(rows)]
+            return [self._run.outputs(part) for part in images.split(cached_rows(images, self.batch_size))]
 
     def readings(self, images: Tensor, target: Tensor) -> Tensor:
         """Readings (M, 3) of images (M, C, *S) for the classes `target` (M,)."""
