@@ -82,7 +82,8 @@ def explain(
             last are taken as feature maps; where the network doesn't tell the tokens' grid, pass
             `pellucid.attribution.Tokens`. Of an `Ensemble`, a layer of each member, joined by " + ", whose maps are
             averaged by the vote's weights.
-        batch_size: images that run at once, and sets of activations where ablation has to run the network on each.
+        batch_size: images that run at once at most, and sets of activations where ablation has to run the network on
+            each. On a CPU as many images run at once as its caches hold.
         generator: where draws come from; None means seed 0. An image's draws depend on its place in `images`, not
             on the batch size. Or a seed for each image, integers (B,), as `image_seeds` gives.
         progress: show a bar on standard error; or a function that hears of steps and notes in its place.

@@ -27,7 +27,7 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for all res
 
 Weights = Annotated[Path, typer.Option(help="Weights: those that pellucid wrote, or a plain state dict with --arch.")]
 Layers = Annotated[list[str] | None, typer.Option(help="A dotted name instead of auto. Repeatable.")]
-BatchSize = Annotated[int, typer.Option(help="Images that run at once.", min=1)]
+BatchSize = Annotated[int, typer.Option(help="Images that run at once at most.", min=1)]
 MaxMemory = Annotated[
     str | None, typer.Option(help="What may be in flight at once, such as 2GiB; fewer images then run at once.")
 ]

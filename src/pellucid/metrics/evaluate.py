@@ -83,7 +83,7 @@ def evaluate(
             where there are none, which leaves the metrics that need them without a value.
         generator: where ties, noise and random sets come from; None means seed 0. An image's draws depend on its place
             in `images`, not on the batch size, the methods or the metrics.
-        batch_size: images that the network sees at once.
+        batch_size: images that the network sees at once at most; on a CPU as many as its caches hold.
         progress: show a bar on standard error; or a function that hears of steps and notes in its place.
         multi_label: each class has a probability of its own, by the sigmoid, instead of the softmax over all.
         controls: maps that never saw the model, as "random", "center-gaussian" and "sobel", that are made and scored

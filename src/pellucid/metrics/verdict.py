@@ -116,7 +116,7 @@ def trust(
     Arguments:
         model, images, explanation: as `evaluate` takes.
         generator: where draws come from; None means seed 0.
-        batch_size: images that the network sees at once.
+        batch_size: images that the network sees at once at most; on a CPU as many as its caches hold.
         progress: show a bar on standard error.
 
     Returns:
