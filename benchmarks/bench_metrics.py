@@ -62,6 +62,7 @@ TARGETS = {
     "pixel flipping / its forward passes": ("at most", 1.2),
     "Quantus' pixel flipping / ours": ("at least", 2.0),
     "Quantus' deterministic metrics / ours": ("at least", 5.0),  # all of them, on grey images
+    "Quantus' deterministic metrics / ours in bfloat16": ("at least", 5.0),
 }
 SAME = 1e-4  # of a probability, or of a share
 MEMORY = 512 << 20
