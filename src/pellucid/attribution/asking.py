@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from pellucid.attribution.targets import Objective
 from pellucid.errors import expected
 
+_CACHED_BYTES = {4: 5 << 18, 5: 5 << 20}  # of one channel of pictures and volumes: 6 of 224 x 224, 13 in bfloat16
+
 
 def gains_by_channels_last(images: Tensor) -> bool:
     """Whether convolutions of such images are faster where channels lie last in memory."""
     return images.device.type == "cpu" and images.ndim == 4
-
-
-_CACHED_BYTES = {4: 5 << 18, 5: 5 << 20}  # of one channel of pictures and volumes: 6 of 224 x 224, 13 in bfloat16
 
 
 def cached_rows(images: Tensor, most: int) -> int:
