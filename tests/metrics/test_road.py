@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 from pellucid.errors import InputError
 from pellucid.metrics import METRICS
 from pellucid.metrics.draws import tie_order
+from pellucid.metrics.families import Metric
 from pellucid.metrics.ranking import removal_count
 from pellucid.metrics.road import FRACTIONS, RoadCurves, road, road_curves, road_lerf, road_morf
 from pellucid.metrics.scores import ScoreOf, Scores
@@ -248,6 +249,19 @@ def test_the_three_scores_are_means_over_fractions() -> None:
         torch.testing.assert_close(road_lerf(scores, maps, **options), curves.lerf.mean(dim=1))
         torch.testing.assert_close(road(scores, maps, **options), score(curves))
         assert (curves.lerf != curves.morf).all()
+
+
+@pytest.mark.parametrize(("metric", "name"), [(road_morf, "morf"), (road_lerf, "lerf")])
+def test_one_order_scores_no_row_of_the_other(metric: Metric, name: str) -> None:
+    images, maps = drawn(2, 1, 12, 12), drawn(2, 12, 12, seed=1)
+    score_of = linear(drawn(1, 12, 12, seed=2))
+    alone, both = Scores(score_of, images), Scores(score_of, images)
+    values = metric(alone, maps)
+    assert alone.rows == 2 * (1 + len(FRACTIONS))
+    torch.testing.assert_close(values, getattr(road_curves(both, maps), name).mean(dim=1))
+    assert both.rows == 2 * (1 + 2 * len(FRACTIONS))
+    assert torch.equal(metric(both, maps), metric(both, maps))
+    assert both.rows == 2 * (1 + 2 * len(FRACTIONS))  # what "road" has asked is shared
 
 
 def test_directions_are_declared() -> None:

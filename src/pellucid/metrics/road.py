@@ -60,16 +60,10 @@ def road_curves(
     >>> bool(curves.lerf > curves.morf), curves.unperturbed
     (True, tensor([1.]))
     """
-    check_maps(scores, maps)
-    if not len(fractions):
-        raise expected("fractions", "at least one share of removed pixels", "none")
-    if not noise >= 0:
-        raise expected("noise", "a standard deviation of 0 or more", noise)
-    positions = maps[0].numel()
-    counts = [removal_count(fraction, positions) for fraction in fractions]
+    counts = _counts(scores, maps, fractions, noise)
     morf, lerf = (First(order, counts) for order in removal_orders(maps, scores.seeds))
     both = scores.without(Joined(morf, lerf), filling("linear", noise=noise))
-    realised = torch.tensor([count / positions for count in counts], dtype=torch.float64)
+    realised = torch.tensor([count / maps[0].numel() for count in counts], dtype=torch.float64)
     return RoadCurves(realised, both[:, : len(counts)], both[:, len(counts) :], scores.unperturbed())
 
 
@@ -94,13 +88,27 @@ def road(scores: Scores, maps: Tensor, *, fractions: Sequence[float] = FRACTIONS
 @faithfulness("road-morf", source="Rong et al. 2022", higher_is_better=False, range=SHARE)
 def road_morf(scores: Scores, maps: Tensor, *, fractions: Sequence[float] = FRACTIONS, noise: float = NOISE) -> Tensor:
     """Mean score over fractions, most relevant pixels removed first."""
-    return road_curves(scores, maps, fractions=fractions, noise=noise).morf.mean(dim=-1)
+    counts = _counts(scores, maps, fractions, noise)
+    morf, _ = removal_orders(maps, scores.seeds)
+    return scores.without(First(morf, counts), filling("linear", noise=noise)).mean(dim=-1)
 
 
 @faithfulness("road-lerf", source="Rong et al. 2022", higher_is_better=True, range=SHARE)
 def road_lerf(scores: Scores, maps: Tensor, *, fractions: Sequence[float] = FRACTIONS, noise: float = NOISE) -> Tensor:
     """Mean score over fractions, least relevant pixels removed first."""
-    return road_curves(scores, maps, fractions=fractions, noise=noise).lerf.mean(dim=-1)
+    counts = _counts(scores, maps, fractions, noise)
+    _, lerf = removal_orders(maps, scores.seeds)
+    return scores.without(First(lerf, counts), filling("linear", noise=noise)).mean(dim=-1)
+
+
+def _counts(scores: Scores, maps: Tensor, fractions: Sequence[float], noise: float) -> list[int]:
+    """How many positions go at each fraction, once the arguments have been checked."""
+    check_maps(scores, maps)
+    if not len(fractions):
+        raise expected("fractions", "at least one share of removed pixels", "none")
+    if not noise >= 0:
+        raise expected("noise", "a standard deviation of 0 or more", noise)
+    return [removal_count(fraction, maps[0].numel()) for fraction in fractions]
 
 
 def check_maps(scores: Scores, maps: Tensor) -> None:
