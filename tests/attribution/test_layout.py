@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import pellucid
 from pellucid.attribution.borrow import borrowed
-from pellucid.attribution.layout import relaid, weights_laid_out
+from pellucid.attribution.layout import Casts, relaid, weights_laid_out
 from references.cam_networks import seeded
 
 
@@ -120,3 +120,57 @@ def test_relaid_tensors_have_their_own_memory_again() -> None:
         give_back()
         assert tensor.data_ptr() == own
     assert tensor.is_contiguous()
+
+
+def test_copies_that_take_too_much_are_not_made() -> None:
+    model, images = network(), torch.rand(1, 1, 12, 12)
+    taken = sum(model[place].weight.nbytes for place in (0, 2))
+    for spare, laid in ((taken, True), (taken - 1, False)):
+        with borrowed(model), weights_laid_out(model, images, spare):
+            assert channels_last(model[2].weight) == laid
+
+
+def test_casts_stand_in_for_weights_and_give_them_back() -> None:
+    model, images = network(), torch.rand(2, 1, 12, 12)
+    own = {name: (each.data_ptr(), each.clone()) for name, each in model.named_parameters()}
+    with borrowed(model), torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        usual = model(images)
+        casts = Casts(model, images)
+        with pytest.raises(ValueError, match="in between"), casts.held():
+            assert all(each.dtype == torch.bfloat16 for each in model.parameters())
+            assert model[2].weight.is_contiguous(memory_format=torch.channels_last)
+            assert (model(images) - usual).abs().max() < 2e-2
+            raise ValueError("in between")
+    for name, each in model.named_parameters():
+        assert each.data_ptr() == own[name][0]
+        assert torch.equal(each, own[name][1])
+
+
+def test_a_weight_that_was_written_to_is_not_taken_for_its_cast() -> None:
+    model, images = network(), torch.rand(2, 1, 12, 12)
+    with borrowed(model), torch.no_grad():
+        casts = Casts(model, images)
+        model[0].weight.mul_(2)
+        with relaid([model[2].weight], torch.channels_last), casts.held():
+            assert [each.dtype for each in (model[0].weight, model[0].bias)] == [torch.float32, torch.bfloat16]
+            assert model[2].weight.dtype == torch.float32
+
+
+class Reading(nn.Module):
+    """Multiplies by a linear layer's weight outside mixed precision, which casts of it don't serve."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(144, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            rows: Tensor = images.flatten(1) @ self.linear.weight.T
+            return rows
+
+
+def test_a_network_that_takes_its_own_weights_alone_gets_them() -> None:
+    model, images = seeded(Reading()), torch.rand(2, 1, 12, 12)
+    explanation = pellucid.explain(model, images, ["random"])
+    tables = [pellucid.evaluate(model, images, explanation, "road", precision=each) for each in ("float32", "bfloat16")]
+    assert (tables[0]["value"] - tables[1]["value"]).abs().max() < 1e-6

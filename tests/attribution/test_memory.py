@@ -60,10 +60,11 @@ def test_rows_grow_evenly_with_memory() -> None:
     def run(rows: int) -> Tensor:
         return torch.zeros(50 + 100 * rows)
 
-    assert rows_within(run, 32, 599) == (0, 600)
-    assert rows_within(run, 32, 600) == (1, 600)
-    assert rows_within(run, 32, 600 + 3 * 400 - 1) == (3, 600)
-    assert rows_within(run, 32, 10**9) == (32, 600)
+    assert rows_within(run, 32, 599) == (0, 600, 0)
+    assert rows_within(run, 32, 600) == (1, 600, 0)
+    assert rows_within(run, 32, 600 + 3 * 400 - 1) == (3, 600, 399)
+    assert rows_within(run, 32, 10**9) == (32, 600, 10**9 - 600 - 31 * 400)
+    assert rows_within(run, 1, 700) == (1, 600, 100)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 
 from pellucid.attribution import explain
 from pellucid.attribution.explanation import Explanation
+from pellucid.attribution.memory import most_held
 from pellucid.errors import InputError, UnknownNameError
 from pellucid.metrics import metric
 from pellucid.metrics.evaluate import EmptyMaskWarning, MissingValuesWarning, NondeterministicWarning, evaluate
@@ -473,6 +476,28 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (usual["value"] - few["value"]).abs().max() < 1e-5
     with pytest.raises(InputError, match="max_memory: expected at least .* which one image takes"):
         evaluate(counting, images, explanation, "road", max_memory=100)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_copies_of_weights_are_within_the_bound(precision: Any) -> None:
+    wide = nn.Sequential(nn.Conv2d(2, 64, 3), nn.ReLU(), nn.Conv2d(64, 256, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+    model = nn.Sequential(wide, nn.Flatten(), nn.Linear(256, 2000), nn.ReLU(), nn.Linear(2000, 3)).eval()
+    images = drawn(12, 2, 14, 14)
+    explanation = explanation_of(images)
+    copied = sum(each.nbytes for each in model.parameters()) // 2 if precision == "bfloat16" else 0
+    run = partial(evaluate, model, images, explanation, ["road", "deletion"], precision=precision)
+    table = run()
+    tables = []
+    for bound in (4 << 20, 8 << 20):
+        taken = most_held(lambda bound=bound: tables.append(run(max_memory=bound)))
+        assert copied < taken <= bound
+        assert (tables[-1]["value"] - table["value"]).abs().max() < 1e-2
+    if precision == "float32":
+        run(max_memory=1 << 20)  # where bfloat16 can't
+        return
+    with pytest.raises(InputError, match=r"max_memory: expected at least \d+ bytes") as caught:
+        run(max_memory=1 << 20)
+    assert int(str(caught.value).split("at least ")[1].split()[0]) > copied
 
 
 def test_runs_on_what_explain_gives() -> None:

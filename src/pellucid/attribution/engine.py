@@ -130,11 +130,11 @@ def explain(
         sample = views.sample(images)
         layers = _layers(model, layer, sample) if any(map(looks_at_layer, choices)) else [""]
         trial = Trial(model, choices, layers[0], sample)
-        rows = checked_rows(trial, batch_size, max_memory)
+        rows, spare = checked_rows(trial, batch_size, max_memory)
         call = Call(model, compiled(model) if compile else model, choices, target, rows, views)
         with (
             told_if_full(trial, rows, device_of(model)),
-            weights_laid_out(model, sample) if _asks_often(choices) else contextlib.nullcontext(),
+            weights_laid_out(model, sample, spare) if _asks_often(choices) else contextlib.nullcontext(),
             told_if_uncompiled() if compile else contextlib.nullcontext(),
             heard(progress, "Explaining", len(images) * call.passes(layers)) as advance,
         ):

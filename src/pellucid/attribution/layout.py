@@ -1,4 +1,4 @@
-"""The weights of convolutions with channels last, while a network runs so often that it pays."""
+"""Copies of a network's weights that run faster than its own, in their place while it runs so often that it pays."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from pellucid.attribution.asking import gains_by_channels_last
 
 
 @contextlib.contextmanager
-def weights_laid_out(model: nn.Module, images: Tensor) -> Iterator[None]:
+def weights_laid_out(model: nn.Module, images: Tensor, spare: int | None = None) -> Iterator[None]:
     """Hold a borrowed model's convolutions in the layout in which they are faster on `images` (B, C, *S).
 
     Convolutions whose weights lie as channels do needn't rearrange them in every pass, which is a third of VGG16's time
-    on a CPU. Where the network doesn't take that layout, as one that views its feature maps, or runs elsewhere, nothing
-    is done. On the way out each weight has its own memory again.
+    on a CPU. Nothing is done where the network doesn't take that layout, as one that views its feature maps, where it
+    runs elsewhere, or where the copies take more than `spare` bytes. On the way out each weight has its own memory
+    again.
     """
     convolutions = [module for module in model.modules() if type(module) is nn.Conv2d]
     weights = [weight for each in convolutions if (weight := each._parameters.get("weight")) is not None]
-    if not weights or not gains_by_channels_last(images) or not all(each.device.type == "cpu" for each in weights):
+    gains = gains_by_channels_last(images) and all(each.device.type == "cpu" for each in weights)
+    if not weights or not gains or (spare is not None and sum(each.nbytes for each in weights) > spare):
         yield
         return
     with relaid(weights, torch.channels_last) as give_back:
@@ -51,3 +53,46 @@ def relaid(tensors: Iterable[Tensor], layout: torch.memory_format) -> Iterator[C
         yield give_back
     finally:
         give_back()
+
+
+class Casts:
+    """A borrowed model's weights in bfloat16, for mixed precision, which else casts each of them in every pass.
+
+    Those of convolutions and linear layers, which mixed precision casts, and with channels last where that is faster on
+    `images` (B, C, *S).
+    """
+
+    _layers = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
+
+    def __init__(self, model: nn.Module, images: Tensor) -> None:
+        modules = [module for module in model.modules() if type(module) in self._layers]
+        weights = {weight for module in modules for weight in module._parameters.values() if weight is not None}
+        last = gains_by_channels_last(images)
+        self._casts = [_Cast(each, last) for each in weights if each.dtype == torch.float32]
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold them in the weights' place; weights that were written to since stay as they are."""
+        fresh = [cast for cast in self._casts if cast.is_fresh]
+        try:
+            for cast in fresh:
+                cast.weight.data = cast.values
+            yield
+        finally:
+            for cast in fresh:
+                cast.weight.data = cast.own
+
+
+class _Cast:
+    """A weight, and its values in bfloat16."""
+
+    def __init__(self, weight: Tensor, last: bool) -> None:
+        layout = torch.channels_last if last and weight.ndim == 4 else torch.preserve_format
+        self.weight, self.own = weight, weight.data
+        self.values = self.own.to(torch.bfloat16, memory_format=layout)
+        self._version = weight._version
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the weight is what was cast."""
+        return self.weight.data_ptr() == self.own.data_ptr() and self.weight._version == self._version

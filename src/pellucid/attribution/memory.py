@@ -9,7 +9,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -69,32 +69,41 @@ def most_held(run: Callable[[], object]) -> int:
     return live.most
 
 
-def rows_within(run: Callable[[int], object], most_rows: int, memory: int) -> tuple[int, int]:
-    """How many rows `run(rows)` may take so that its tensors stay within `memory` bytes, and the bytes that one takes.
+class Fit(NamedTuple):
+    """How many rows run at once, the bytes that one takes, and those that all leave of the memory they may take."""
+
+    rows: int
+    one: int
+    spare: int
+
+
+def rows_within(run: Callable[[int], object], most_rows: int, memory: int) -> Fit:
+    """How many rows `run(rows)` may take so that its tensors stay within `memory` bytes.
 
     Memory is taken to grow evenly from one row to the next; `most_rows` at most, and 0 where one is too many.
     """
     one = most_held(lambda: run(1))
     if most_rows == 1 or one > memory:
-        return int(one <= memory), one
+        return Fit(int(one <= memory), one, max(0, memory - one))
     each = max(most_held(lambda: run(2)) - one, 1)
-    return min(most_rows, 1 + (memory - one) // each), one
+    rows = min(most_rows, 1 + (memory - one) // each)
+    return Fit(rows, one, memory - one - (rows - 1) * each)
 
 
-def checked_rows(run: Callable[[int], object], batch_size: int, memory: int | None) -> int:
-    """`batch_size`, or as many rows as stay within `max_memory` bytes where that is fewer.
+def checked_rows(run: Callable[[int], object], batch_size: int, memory: int | None) -> tuple[int, int | None]:
+    """`batch_size`, or as many rows as stay within `max_memory` bytes where that is fewer, and the bytes to spare.
 
     Raises:
         InputError: a single row takes more; says how much.
     """
     if memory is None:
-        return batch_size
+        return batch_size, None
     if isinstance(memory, bool) or not isinstance(memory, int) or memory < 1:
         raise expected("max_memory", "bytes, at least 1", memory)
-    rows, one = rows_within(run, batch_size, memory)
+    rows, one, spare = rows_within(run, batch_size, memory)
     if not rows:
         raise expected("max_memory", f"at least {one} bytes ({one / 2**20:.0f} MiB), which one image takes", memory)
-    return rows
+    return rows, spare
 
 
 def free_bytes(device: torch.device | None) -> int | None:
@@ -148,7 +157,7 @@ def _full(run: Callable[[int], object], batch_size: int, device: torch.device | 
     fits = 0 if free is None else batch_size - 1
     try:
         if free is not None and fits:
-            fits, _ = rows_within(run, fits, int(free * _SPARED))
+            fits = rows_within(run, fits, int(free * _SPARED)).rows
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -17,7 +17,7 @@ from pellucid.attribution.asking import cached_rows
 from pellucid.attribution.engine import Precision, mixed
 from pellucid.attribution.explanation import Explanation
 from pellucid.attribution.families import is_control
-from pellucid.attribution.layout import weights_laid_out
+from pellucid.attribution.layout import Casts, weights_laid_out
 from pellucid.attribution.run import LayerRun, device_of
 from pellucid.attribution.targets import class_logits
 from pellucid.errors import expected
@@ -52,6 +52,8 @@ class Network:
         self.model, self.batch_size, self.multi_label, self.precision = model, batch_size, multi_label, precision
         self.device = device_of(model)
         self._run = LayerRun(model, "", [], batch_size)
+        self._casts: Casts | None = None  # not made yet
+        self._takes_casts = precision == "bfloat16" and self.device is not None
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits (M, n) of images (M, C, *S)."""
@@ -59,8 +61,21 @@ class Network:
 
     def _outputs(self, images: Tensor) -> list[Any]:
         """What the network gives, a few images at a time."""
-        with torch.no_grad(), mixed(self.precision, self.device), _casts_kept(self.model, self.precision):
-            return [self._run.outputs(part) for part in images.split(cached_rows(images, self.batch_size))]
+        parts = images.split(self.rows_at_once(images))
+        with torch.no_grad(), mixed(self.precision, self.device):
+            if self._takes_casts:
+                self._casts = self._casts or Casts(self.model, images)
+                try:
+                    with self._casts.held():
+                        return [self._run.outputs(part) for part in parts]
+                except RuntimeError:  # it takes its own weights alone, or this is a fault that comes again below
+                    self._takes_casts, self._casts = False, None
+            return [self._run.outputs(part) for part in parts]
+
+    def rows_at_once(self, images: Tensor) -> int:
+        """How many such images (M, C, *S) run at once."""
+        with mixed(self.precision, self.device):
+            return cached_rows(images, self.batch_size)
 
     def readings(self, images: Tensor, target: Tensor) -> Tensor:
         """Readings (M, 3) of images (M, C, *S) for the classes `target` (M,)."""
@@ -75,20 +90,6 @@ class Network:
         places = target.unsqueeze(1)
         largest = logits.argmax(dim=1, keepdim=True).to(logits)
         return torch.cat([probabilities.gather(1, places), logits.gather(1, places), largest], dim=1)
-
-
-@contextlib.contextmanager
-def _casts_kept(model: nn.Module, precision: Precision) -> Iterator[None]:
-    """Let mixed precision cast each weight once, and not in every pass; it does so for weights that may learn."""
-    frozen = [each for each in model.parameters() if not each.requires_grad and each.is_floating_point()]
-    frozen = frozen if precision == "bfloat16" else []
-    try:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-        yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(False)
 
 
 @dataclass
@@ -106,6 +107,7 @@ class Cells:
     changed_bytes: int
     kept: Kept
     held: contextlib.ExitStack  # ends with the call
+    spare: int | None  # bytes that copies of the weights may take
     is_laid_out: bool = False
 
     @cached_property
@@ -116,7 +118,7 @@ class Cells:
     def lay_out(self, images: Tensor) -> None:
         """Have the network ready to run on `images` (B, C, *S) until the call ends."""
         if not self.is_laid_out:
-            self.held.enter_context(weights_laid_out(self.network.model, images))
+            self.held.enter_context(weights_laid_out(self.network.model, images, self.spare))
             self.is_laid_out = True
 
     @property
@@ -170,7 +172,8 @@ class Block:
         def score_of(rows: Tensor, sample: Tensor) -> Tensor:
             return self.cells.network.readings(rows, self.target[sample])
 
-        self.cells.lay_out(self.images)
+        if self.cells.network.precision == "float32":  # others have copies of their own
+            self.cells.lay_out(self.images)
         return Scores(score_of, self.images, self.seeds, bank=self.cells.bank, block_bytes=self.cells.changed_bytes)
 
     @cached_property

@@ -7,6 +7,7 @@ import dataclasses
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,11 +126,12 @@ def evaluate(
     model = unwrapped(as_model(model, []))
     found: list[dict[tuple[str, str], Value]] = []
     with Kept(keep) as kept, borrowed(model), contextlib.ExitStack() as held, torch.no_grad():
-        rows = checked_rows(_Trial(model, images), batch_size, None if max_memory is None else max_memory // 2)
-        network = Network(model, rows, multi_label, precision)
+        trial = _Trial(model, images, batch_size, precision)
+        most = batch_size if max_memory is None else trial.most_rows
+        rows, spare = checked_rows(trial, most, None if max_memory is None else max_memory // 2)
         block_bytes = _BLOCK_BYTES if max_memory is None else min(_BLOCK_BYTES, max(max_memory // 8, 1))
         cells = Cells(
-            network=network,
+            network=Network(model, rows, multi_label, precision),
             explanation=explanation,
             choices=choices,
             truth=truth,
@@ -140,10 +142,11 @@ def evaluate(
             changed_bytes=block_bytes // 4,
             kept=kept,
             held=held,
+            spare=spare,
         )
         steps = len(images) * len(explanation.maps) * len(choices)
         with (
-            told_if_full(_Trial(model, images), rows, device_of(model)),
+            told_if_full(trial, rows, device_of(model)),
             heard(progress, "Evaluating", steps) as advance,
         ):
             for part in _blocks(images, explanation, choices, block_bytes):
@@ -179,13 +182,17 @@ def with_controls(
 class _Trial:
     """A run of the network on so many copies of the first image, as the memory it takes is measured by."""
 
-    def __init__(self, model: nn.Module, images: Tensor) -> None:
-        self.model, self.sample = model, images[:1]
+    def __init__(self, model: nn.Module, images: Tensor, batch_size: int, precision: Precision) -> None:
+        self._network = partial(Network, model, batch_size, multi_label=False, precision=precision)
+        self._sample = images[:1].to(device_of(model) or images.device)
+
+    @property
+    def most_rows(self) -> int:
+        """How many rows run at once where memory doesn't bound them."""
+        return self._network().rows_at_once(self._sample)
 
     def __call__(self, rows: int) -> None:
-        device = device_of(self.model) or self.sample.device
-        with torch.no_grad():
-            self.model(self.sample.to(device).repeat(rows, *(1,) * (self.sample.ndim - 1)))
+        self._network().logits(self._sample.repeat(rows, *(1,) * (self._sample.ndim - 1)))
 
 
 def _blocks(

@@ -65,7 +65,7 @@ class Scores:
         self.bank = bank
         self._block = max(1, block_bytes // (images[0].numel() * images.element_size()))
         self._numbers = position_numbers(images.shape[2:].numel())
-        self._known: dict[tuple[str, int, int], Tensor] = {}  # fill, image, print -> (readings,)
+        self._known: dict[tuple[str, int, int], list[float]] = {}  # fill, image, print -> readings
         self._plain: Tensor | None = None
         self._kept: dict[Hashable, Tensor] = {}
         self.rows = 0  # scored so far
@@ -102,8 +102,9 @@ class Scores:
         if images != len(self.images):
             raise expected("removals", f"sets of {len(self.images)} images", f"of {images}")
         assert self._plain is not None
+        plain = self._plain
         prints = [removals.prints(image, self._numbers_on(self.images.device)).tolist() for image in range(images)]
-        self._known.update({(choice.label, image, _NOTHING): self._plain[image] for image in range(images)})
+        self._known.update({(choice.label, image, _NOTHING): row for image, row in enumerate(plain.tolist())})
         wanted: dict[tuple[str, int, int], int] = {}
         for image, row in enumerate(prints):
             for number, value in enumerate(row):
@@ -112,7 +113,8 @@ class Scores:
                     wanted.setdefault(key, number)
         self._remove(removals, choice, wanted)
         found = [self._known[choice.label, image, value] for image, row in enumerate(prints) for value in row]
-        return self._read(torch.stack(found), reading).view(images, sets)
+        known = torch.tensor(found, dtype=plain.dtype, device=plain.device).view(-1, plain.shape[1])
+        return self._read(known, reading).view(images, sets)
 
     def _remove(self, removals: Removals, choice: Choice[Fill], wanted: dict[tuple[str, int, int], int]) -> None:
         """Make and score the sets that aren't known, a block at a time, so that only a block is ever held."""
@@ -124,7 +126,7 @@ class Scores:
             removed = torch.stack([removals.mask(key[1], wanted[key], shape) for key in block]).to(device)
             scores = self._asked(self._filled(choice, sample, removed), sample)
             self._note(scores, sample)
-            self._known.update(zip(block, scores.unbind(), strict=True))
+            self._known.update(zip(block, scores.tolist(), strict=True))
 
     def _filled(self, choice: Choice[Fill], sample: Tensor, removed: Tensor) -> Tensor:
         given: list[Tensor] = []
