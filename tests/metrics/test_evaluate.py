@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import math
 import warnings
 from functools import partial
@@ -18,7 +19,9 @@ from pellucid.attribution import explain
 from pellucid.attribution.explanation import Explanation
 from pellucid.attribution.memory import most_held
 from pellucid.errors import InputError, UnknownNameError
-from pellucid.metrics import metric
+from pellucid.metrics import METRICS, metric
+from pellucid.metrics.again import Explained
+from pellucid.metrics.block import Block, Network
 from pellucid.metrics.evaluate import EmptyMaskWarning, MissingValuesWarning, NondeterministicWarning, evaluate
 from pellucid.metrics.road import road_curves
 from pellucid.metrics.scores import Scores
@@ -498,6 +501,21 @@ def test_copies_of_weights_are_within_the_bound(precision: Any) -> None:
     with pytest.raises(InputError, match=r"max_memory: expected at least \d+ bytes") as caught:
         run(max_memory=1 << 20)
     assert int(str(caught.value).split("at least ")[1].split()[0]) > copied
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.filterwarnings("ignore::pellucid.metrics.evaluate.MissingValuesWarning")
+def test_nothing_waits_for_the_garbage_collector(precision: Any) -> None:
+    images, model = drawn(2, 2, 14, 14), network()
+    explanation = explain(model, images, methods=["grad-cam", "random"], layer="2", precision=precision)
+    gc.collect()
+    gc.disable()
+    try:
+        evaluate(model, images, explanation, METRICS.names(), central_masks(2), precision=precision)
+        held = [each for each in map(type, gc.get_objects()) if each in (Block, Scores, Network, Explained)]
+    finally:
+        gc.enable()
+    assert held == []
 
 
 def test_runs_on_what_explain_gives() -> None:

@@ -169,8 +169,10 @@ class Block:
     def scores(self) -> Scores:
         """The network's scores of the block's images, and of changed ones."""
 
+        network, target = self.cells.network, self.target  # not the block, which would hold itself
+
         def score_of(rows: Tensor, sample: Tensor) -> Tensor:
-            return self.cells.network.readings(rows, self.target[sample])
+            return network.readings(rows, target[sample])
 
         if self.cells.network.precision == "float32":  # others have copies of their own
             self.cells.lay_out(self.images)
