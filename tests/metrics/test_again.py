@@ -44,6 +44,16 @@ def test_neighbours_belong_to_the_images_seed_and_the_draws_number() -> None:
         assert torch.allclose(near.logits[i], case.model(near.images[i]), atol=1e-6)
 
 
+def test_logits_of_neighbours_are_asked_for_once_and_only_where_they_are_read() -> None:
+    case, rows = asked(), []
+    answer = case.explained.logits_of
+    case.explained.logits_of = lambda images: (rows.append(len(images)), answer(images))[1]
+    near = case()[0].near(brighter, "brighter", 4)
+    assert not rows
+    assert torch.equal(near.logits, near.logits)
+    assert rows == [3 * 4]
+
+
 def test_all_methods_are_explained_at_once_and_each_gets_its_own() -> None:
     case = asked()
     one, other = (case(label)[0].near(brighter, "brighter", 2) for label in ("map", "other"))

@@ -38,14 +38,19 @@ class Near:
     Attributes:
         images: (B, R, C, *S)
         maps: (B, R, *S) by the one method
-        logits: (B, R, n)
         name: what they are kept under.
     """
 
     images: Tensor
     maps: Tensor
-    logits: Tensor
     name: Hashable
+    ask: Callable[[], Tensor]  # () -> (B · R, n), the network's logits
+
+    @property
+    def logits(self) -> Tensor:
+        """The network's logits (B, R, n), for which it runs when they are first asked for."""
+        logits: Tensor = self.ask().unflatten(0, self.images.shape[:2])
+        return logits
 
 
 class Explained:
@@ -187,7 +192,7 @@ class Again:
         return explained.kept_tensor(("features", layer, name), make)
 
     def near(self, change: Callable[[Tensor, torch.Generator], Tensor], name: Hashable, draws: int) -> Near:
-        """R = `draws` changed versions of each image, with their maps and logits; made once for all methods.
+        """R = `draws` changed versions of each image, and their maps; made once for all methods.
 
         `change(image (C, *S), generator) -> (C, *S)` makes one of them on the CPU or where the image lies; `name` tells
         it from other changes. A version depends on the image's own seed and the draw's number alone.
@@ -196,8 +201,11 @@ class Again:
         rows = explained.kept_tensor(key, lambda: self.versions(change, draws))
         sample = torch.arange(len(rows)).repeat_interleave(draws)
         maps = explained.kept(key, lambda: explained.explain(rows.flatten(0, 1), sample))[self.label]
-        logits = explained.kept_tensor(("logits", key), lambda: explained.logits_of(rows.flatten(0, 1)))
-        return Near(rows, maps.unflatten(0, rows.shape[:2]), logits.unflatten(0, rows.shape[:2]), key)
+
+        def ask() -> Tensor:
+            return explained.kept_tensor(("logits", key), lambda: explained.logits_of(rows.flatten(0, 1)))
+
+        return Near(rows, maps.unflatten(0, rows.shape[:2]), key, ask)
 
     def versions(self, change: Callable[[Tensor, torch.Generator], Tensor], draws: int) -> Tensor:
         """The images alone of `near`, (B, R, C, *S); nothing is kept."""
