@@ -22,7 +22,13 @@ from pellucid.errors import InputError, UnknownNameError
 from pellucid.metrics import METRICS, metric
 from pellucid.metrics.again import Explained
 from pellucid.metrics.block import Block, Network
-from pellucid.metrics.evaluate import EmptyMaskWarning, MissingValuesWarning, NondeterministicWarning, evaluate
+from pellucid.metrics.evaluate import (
+    EmptyMaskWarning,
+    MissingValuesWarning,
+    NondeterministicWarning,
+    UnmovedScoreWarning,
+    evaluate,
+)
 from pellucid.metrics.road import road_curves
 from pellucid.metrics.scores import Scores
 from pellucid.metrics.truth import Truth
@@ -160,7 +166,7 @@ def test_all_road_metrics_share_one_pass_and_equal_maps_too() -> None:
         evaluate(counting, images, dataclasses.replace(explanation, maps=same), metrics=metrics)
         return sum(counting.batches)
 
-    once_more = 2  # the first image, to see whether the model repeats itself and takes channels last
+    once_more = 3  # both, to see whether the model repeats itself, and one for whether it takes channels last
     assert rows("road") == 2 * 19 + once_more
     assert rows("road", "road-morf", "road-lerf") == 2 * 19 + once_more
     assert rows("road", maps=3) == 2 * 19 + once_more
@@ -226,7 +232,7 @@ def test_an_empty_mask_is_missing_and_counted() -> None:
     images, masks = drawn(4, 2, 14, 14), central_masks(4)
     masks[1] = masks[3] = False
     names = ["pointing-game", "energy-pointing"]
-    message = "2 of 4 masks are empty; pointing-game and energy-pointing have no value there"
+    message = "2 of 4 masks are empty, without a value of pointing-game and energy-pointing"
     with pytest.warns(EmptyMaskWarning, match=message):
         table = evaluate(network(), images, explanation_of(images), metrics=names, masks=masks)
     assert table[table["sample"].isin([1, 3])]["value"].isna().all()
@@ -349,7 +355,7 @@ def test_a_map_that_is_not_finite_is_missing_and_disturbs_no_other() -> None:
 
 
 class Noisy(nn.Module):
-    """Gives another score each time."""
+    """Gives bright images another score each time."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -357,11 +363,13 @@ class Noisy(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         outputs: Tensor = self.inner(images)
-        return outputs + torch.rand(1)
+        return outputs + torch.rand(1) * (images.mean((1, 2, 3)) > 0).unsqueeze(1)
 
 
-def test_a_model_that_does_not_repeat_itself_is_told_of() -> None:
-    images = drawn(2, 2, 14, 14)
+@pytest.mark.parametrize("noisy", [0, 1])
+def test_a_model_that_does_not_repeat_itself_is_told_of(noisy: int) -> None:
+    images = -drawn(2, 2, 14, 14).abs()
+    images[noisy] *= -1  # the one that chance doesn't spare
     with pytest.warns(NondeterministicWarning, match="differs by .* from one time to the next"):
         evaluate(Noisy(network()), images, explanation_of(images), metrics="road")
 
@@ -380,7 +388,7 @@ def test_values_are_kept_and_taken_again_for_the_same_input_alone(tmp_path: Path
 
     first, asked = run()
     again, nothing = run()
-    assert asked == 4 * (1 + 2 * 18) + 2
+    assert asked == 4 * (1 + 2 * 18) + 4 + 1
     assert nothing == 0
     pd.testing.assert_frame_equal(first, again)
     changed = images.clone()
@@ -436,7 +444,10 @@ def test_a_score_that_never_changes_is_told_of() -> None:
     images = drawn(2, 2, 14, 14)
     explanation = explanation_of(images)
     names = ["road", "deletion", "faithfulness-correlation", "monotonicity", "mu-fidelity"]
-    with pytest.warns(MissingValuesWarning, match="since the score doesn't change, whatever is removed"):
+    with (
+        pytest.warns(MissingValuesWarning, match="since the score doesn't change, whatever is removed"),
+        pytest.warns(UnmovedScoreWarning, match="the score of 2 of 2 images doesn't change, whatever is removed"),
+    ):
         table = evaluate(Constant(), images, explanation, names)
     table = table.set_index("metric")
     assert (table.loc["road", "value"] == 0).all()
@@ -477,8 +488,10 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     few = evaluate(counting, images, explanation, "road", max_memory=80_000)
     assert max(counting.batches) < 10
     assert (usual["value"] - few["value"]).abs().max() < 1e-5
-    with pytest.raises(InputError, match="max_memory: expected at least .* which one image takes"):
+    with pytest.raises(InputError, match="max_memory: expected at least .* which one image takes, got 100") as caught:
         evaluate(counting, images, explanation, "road", max_memory=100)
+    least = int(str(caught.value).split("at least ")[1].split()[0])
+    assert len(evaluate(counting, images, explanation, "road", max_memory=least)) == len(few)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -90,8 +90,12 @@ def rows_within(run: Callable[[int], object], most_rows: int, memory: int) -> Fi
     return Fit(rows, one, memory - one - (rows - 1) * each)
 
 
-def checked_rows(run: Callable[[int], object], batch_size: int, memory: int | None) -> tuple[int, int | None]:
+def checked_rows(
+    run: Callable[[int], object], batch_size: int, memory: int | None, parts: int = 1
+) -> tuple[int, int | None]:
     """`batch_size`, or as many rows as stay within `max_memory` bytes where that is fewer, and the bytes to spare.
+
+    Of as many equal `parts` of the memory, the rows have one.
 
     Raises:
         InputError: a single row takes more; says how much.
@@ -100,9 +104,10 @@ def checked_rows(run: Callable[[int], object], batch_size: int, memory: int | No
         return batch_size, None
     if isinstance(memory, bool) or not isinstance(memory, int) or memory < 1:
         raise expected("max_memory", "bytes, at least 1", memory)
-    rows, one, spare = rows_within(run, batch_size, memory)
+    rows, one, spare = rows_within(run, batch_size, memory // parts)
     if not rows:
-        raise expected("max_memory", f"at least {one} bytes ({one / 2**20:.0f} MiB), which one image takes", memory)
+        least = one * parts
+        raise expected("max_memory", f"at least {least} bytes ({least / 2**20:.1f} MiB), which one image takes", memory)
     return rows, spare
 
 

@@ -200,6 +200,13 @@ class Block:
         """Whether a metric has asked the network for scores."""
         return "scores" in self.__dict__
 
+    @property
+    def unmoved(self) -> int:
+        """How many images were changed without any effect on their score."""
+        if not self.has_asked or self.scores.rows <= len(self.images):
+            return 0
+        return int((~self.scores.changed).sum())
+
     def values(self) -> list[dict[tuple[str, str], Value]]:
         """For each image the values by method and metric."""
         count = len(self.images)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 DEFAULT_METRICS = ("road", "pointing-game", "energy-pointing")
 _BLOCK_BYTES = 64 << 20  # of images, maps and maps made again that lie on the device at once
 _COPIES = 24  # of an image's maps that metrics which explain again hold
+_TWICE = 4  # images that are scored twice, since dropout may do the same to one of them by chance
 _SAME = 1e-4  # two scores of one image differ by no more, relative to them or to 1
 
 MetricChoice = str | Choice[Metric]
@@ -49,6 +50,10 @@ class MissingValuesWarning(UserWarning):
 
 class EmptyMaskWarning(MissingValuesWarning):
     """Some images have an empty mask, so that metrics that need one have no value there."""
+
+
+class UnmovedScoreWarning(UserWarning):
+    """The score of some images doesn't change, whatever is done to them, so that it says nothing of their maps."""
 
 
 class NondeterministicWarning(UserWarning):
@@ -108,6 +113,8 @@ def evaluate(
 
     Warns:
         MissingValuesWarning: values are missing; says how many and why.
+        UnmovedScoreWarning: the score of an image doesn't change, whatever is removed, so that values of faithfulness,
+            where there are any, say nothing of its maps.
         NondeterministicWarning: the model scores the same image differently from one time to the next.
 
     >>> from pellucid.attribution import explain
@@ -125,10 +132,11 @@ def evaluate(
     truth = (masks if isinstance(masks, Truth) else Truth(masks)).checked(shape)
     model = unwrapped(as_model(model, []))
     found: list[dict[tuple[str, str], Value]] = []
+    unmoved = 0
     with Kept(keep) as kept, borrowed(model), contextlib.ExitStack() as held, torch.no_grad():
         trial = _Trial(model, images, batch_size, precision)
         most = batch_size if max_memory is None else trial.most_rows
-        rows, spare = checked_rows(trial, most, None if max_memory is None else max_memory // 2)
+        rows, spare = checked_rows(trial, most, max_memory, parts=2)
         block_bytes = _BLOCK_BYTES if max_memory is None else min(_BLOCK_BYTES, max(max_memory // 8, 1))
         cells = Cells(
             network=Network(model, rows, multi_label, precision),
@@ -152,11 +160,12 @@ def evaluate(
             for part in _blocks(images, explanation, choices, block_bytes):
                 block = Block(cells, images, part, advance)
                 found += block.values()
+                unmoved += block.unmoved
                 if part.start == 0:
                     _check_deterministic(block)
             whole = cells.whole_set(images, found, advance)
     table = _table(found, whole, list(explanation.maps), [choice.label for choice in choices])
-    _warn(table, told_of_masks=metrics is not DEFAULT_METRICS)
+    _warn(table, unmoved, told_of_masks=metrics is not DEFAULT_METRICS)
     return table
 
 
@@ -207,12 +216,12 @@ def _blocks(
 
 
 def _check_deterministic(block: Block) -> None:
-    """Warn where the first image, scored once more, gets another score."""
+    """Warn where the first images, scored once more, get other scores."""
     if not block.has_asked:
         return
-    first = block.scores.unperturbed("logit")[:1]
-    again = block.cells.network.readings(block.images[:1], block.target[:1])[:, 1]
-    apart = float((again - first).abs() / first.abs().clamp(min=1))
+    first = torch.stack([block.scores.unperturbed(each)[:_TWICE] for each in ("probability", "logit")], dim=1)
+    again = block.cells.network.readings(block.images[:_TWICE], block.target[:_TWICE])[:, :2]
+    apart = float(((again - first).abs() / first.abs().clamp(min=1)).max())
     if not apart <= _SAME:
         warnings.warn(
             f"the model's score of one image differs by {apart:.1e} from one time to the next, so that values of "
@@ -240,14 +249,21 @@ def _table(
     return table.astype({"value": "float64"})
 
 
-def _warn(table: pd.DataFrame, *, told_of_masks: bool) -> None:
-    """Say how many values are missing, and why."""
+def _warn(table: pd.DataFrame, unmoved: int, *, told_of_masks: bool) -> None:
+    """Say how many scores never moved, how many values are missing, and why."""
+    if unmoved:
+        warnings.warn(
+            f"the score of {unmoved} of {table['sample'].nunique()} images doesn't change, whatever is removed: "
+            "faithfulness says nothing of their maps. Look whether the network is trained, and its input normalised.",
+            UnmovedScoreWarning,
+            stacklevel=3,
+        )
     missing = table[table["value"].isna()]
     empty = missing[missing["reason"] == EMPTY_MASK]
     if len(empty):
         names = " and ".join(dict.fromkeys(empty["metric"]))
         warnings.warn(
-            f"{empty['sample'].nunique()} of {table['sample'].nunique()} masks are empty; {names} have no value there.",
+            f"{empty['sample'].nunique()} of {table['sample'].nunique()} masks are empty, without a value of {names}.",
             EmptyMaskWarning,
             stacklevel=3,
         )
@@ -283,7 +299,8 @@ def _check(images: Tensor, explanation: Explanation, batch_size: int) -> None:
         raise expected("explanation", "at least one map", "none")
     for method, maps in explanation.maps.items():
         if tuple(maps.shape) != shape:
-            hint = "Evaluate one class's maps at a time." if maps.ndim == len(shape) + 1 else ""
+            several = maps.ndim == len(shape) + 1
+            hint = "Evaluate one class's maps at a time." if several else "Explain these images, at this size."
             raise expected("explanation", f"maps {shape}", f"{tuple(maps.shape)} for {method!r}", do=hint)
     target = explanation.target
     if tuple(target.shape) != shape[:1] or bool((target < 0).any()):

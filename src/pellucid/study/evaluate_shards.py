@@ -24,7 +24,13 @@ from pellucid.errors import expected
 from pellucid.files import read_json, read_table, write_json, write_table
 from pellucid.metrics import Truth
 from pellucid.metrics.block import NOT_FINITE, WHOLE_SET
-from pellucid.metrics.evaluate import MissingValuesWarning, NondeterministicWarning, evaluate, with_controls
+from pellucid.metrics.evaluate import (
+    MissingValuesWarning,
+    NondeterministicWarning,
+    UnmovedScoreWarning,
+    evaluate,
+    with_controls,
+)
 from pellucid.metrics.families import Metric
 from pellucid.metrics.kept import Value, fingerprint
 from pellucid.metrics.lesions import Detections, detections
@@ -160,7 +166,8 @@ class ShardValues:
         with warnings.catch_warnings(record=True) as told:
             for counted_in_the_end in (MissingValuesWarning, GridWarning):
                 warnings.simplefilter("ignore", counted_in_the_end)
-            warnings.simplefilter("always", NondeterministicWarning)
+            for each_time in (NondeterministicWarning, UnmovedScoreWarning):
+                warnings.simplefilter("always", each_time)
             table = evaluate(
                 scoring.network,
                 shard.images,

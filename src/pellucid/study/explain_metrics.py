@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pellucid.attribution import Explanation
 from pellucid.attribution.engine import Precision
 from pellucid.errors import expected
-from pellucid.metrics.evaluate import MissingValuesWarning, NondeterministicWarning, evaluate
+from pellucid.metrics.evaluate import MissingValuesWarning, NondeterministicWarning, UnmovedScoreWarning, evaluate
 from pellucid.metrics.families import Metric
 from pellucid.registry import Choice
 
@@ -51,7 +51,8 @@ def measured(
         return [{} for _ in range(len(images))]
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("ignore", MissingValuesWarning)  # they lack in the record
-        warnings.simplefilter("always", NondeterministicWarning)
+        for each_time in (NondeterministicWarning, UnmovedScoreWarning):
+            warnings.simplefilter("always", each_time)
         table = evaluate(
             network,
             images,
