@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from pathlib import Path
@@ -21,7 +22,7 @@ from pellucid.data.dataset import ImageDataset
 from pellucid.data.labels import labels_of, members
 from pellucid.devices import clock
 from pellucid.files import read_json, read_table, write_json, write_table
-from pellucid.metrics.evaluate import MissingValuesWarning, evaluate
+from pellucid.metrics.evaluate import MissingValuesWarning, UnmovedScoreWarning, evaluate
 from pellucid.metrics.families import METRICS, Metric
 from pellucid.metrics.verdict import EVIDENCE, METRICS_ASKED, verdicts
 from pellucid.models.checkpoints import ModelCard, load_weights
@@ -39,6 +40,7 @@ from pellucid.study.store import SHARD, CellStore, fingerprint
 from pellucid.training.defaults import taken_by_default
 from pellucid.training.fit import Fitted
 
+_log = logging.getLogger(__name__)
 _EVIDENCE = [each.name for each in EVIDENCE]
 _TARGET_COLUMNS = {"predicted": "predicted", "true": "label"}
 
@@ -126,9 +128,10 @@ def _explain_shard(
     assert truth.masks is not None
     masks, has_mask = truth.masks, torch.tensor([bool(path) for path in part["mask"]])
     seed = cell_seed(config.seed, cell, shard, with_model=False)  # controls are the same for every model
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(record=True) as told:
         for told_by_the_report in (GridWarning, MissingValuesWarning):
             warnings.simplefilter("ignore", told_by_the_report)
+        warnings.simplefilter("always", UnmovedScoreWarning)
         explanation = explain(
             network,
             images,
@@ -151,6 +154,8 @@ def _explain_shard(
             generator=torch.Generator().manual_seed(seed + 1),
         )
         evaluate_seconds = clock(device_of(network)) - started
+    for each in told:
+        _log.warning("note: %s", each.message)
     explained = _explained_rows(part, explanation, card, masks, has_mask)
     asked = values["metric"].isin(config.evaluate.metrics)
     scores = values[asked].assign(sample=[part["sample"].iloc[place] for place in values.loc[asked, "sample"]])
