@@ -50,8 +50,12 @@ def _mask(name: str, mask: Tensor | None, shape: tuple[int, ...], labels: Sequen
         return None
     if not isinstance(mask, Tensor) or tuple(mask.shape) != shape or mask.is_floating_point():
         got = f"shape {tuple(mask.shape)}, {mask.dtype}" if isinstance(mask, Tensor) else type(mask).__name__
-        resized = isinstance(mask, Tensor) and tuple(mask.shape) != shape
-        do = f"Resize {name} to the images by nearest neighbours." if resized else f"Pass {name} > 0."
+        do = (
+            f"Resize {name} to the images by nearest neighbours."
+            if isinstance(mask, Tensor)
+            else "Use torch.as_tensor."
+        )
+        do = f"Pass {name} > 0." if isinstance(mask, Tensor) and tuple(mask.shape) == shape else do
         raise expected(name, f"a bool tensor {shape}, a value per pixel", got, do=do)
     if mask.dtype == torch.bool:
         return mask.cpu()
