@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,30 +21,11 @@ from pellucid.attribution.targets import Target, has_several, is_placed, objecti
 from pellucid.attribution.tokens import Tokens, layer_name
 from pellucid.attribution.views import Noisy, Plain, View, Views
 from pellucid.attribution.voting import JOINT, VoteRun, run_at
-from pellucid.errors import PellucidError, expected
+from pellucid.errors import expected
 from pellucid.progress import Advance
 from pellucid.registry import Choice
 
 _ODD = 0x9E3779B97F4A7C15  # spreads the views' numbers over the seeds
-
-
-def compiled(model: nn.Module) -> nn.Module:
-    """The model as `torch.compile` makes it; what was compiled for it once is found again."""
-    return cast(nn.Module, torch.compile(model))
-
-
-@contextlib.contextmanager
-def told_if_uncompiled() -> Iterator[None]:
-    """Say in words that a compiler failed or is missing. Raises PellucidError."""
-    from torch._dynamo.exc import TorchDynamoException
-
-    try:
-        yield
-    except TorchDynamoException as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise PellucidError(
-            f"compile: this model can't be compiled here ({reason}). Leave compile=True out."
-        ) from error
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from pellucid.cli.options import (
     BatchSize,
     Channels,
     Classes,
+    Compile,
     Device,
     Intensity,
     Layers,
@@ -98,6 +99,7 @@ def evaluate(
     batch_size: BatchSize = 32,
     max_memory: MaxMemory = None,
     precision: PrecisionName = "float32",
+    compile: Compile = False,
     seed: Annotated[int, typer.Option(help="Every draw follows from it.", min=0, max=2**31 - 1)] = 0,
     device: Device = "auto",
     strict: Strict = False,
@@ -140,6 +142,7 @@ def evaluate(
         index=index,
         bank=tuple(bank or ()),
         precision=cast("Precision", precision),
+        compile=compile,
     )
     found = evaluate_files(images, network, output, question, strict=strict, show_progress=True)
     _tell(found, output)

@@ -13,6 +13,7 @@ from pellucid.cli.options import (
     BatchSize,
     Channels,
     Classes,
+    Compile,
     Device,
     Intensity,
     Layers,
@@ -78,9 +79,7 @@ def explain(
     batch_size: BatchSize = 32,
     max_memory: MaxMemory = None,
     precision: PrecisionName = "float32",
-    compile: Annotated[
-        bool, typer.Option("--compile", help="Compile the network first, for methods that run it often.")
-    ] = False,
+    compile: Compile = False,
     write: Annotated[
         list[str] | None,
         typer.Option(

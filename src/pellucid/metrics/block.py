@@ -17,8 +17,9 @@ from pellucid.attribution.asking import cached_rows
 from pellucid.attribution.engine import Precision, mixed
 from pellucid.attribution.explanation import Explanation
 from pellucid.attribution.families import is_control
+from pellucid.attribution.frozen import Frozen
 from pellucid.attribution.layout import Casts, weights_laid_out
-from pellucid.attribution.run import LayerRun, device_of
+from pellucid.attribution.run import LayerRun, channels_checked, device_of
 from pellucid.attribution.targets import class_logits
 from pellucid.errors import expected
 from pellucid.metrics.again import Again, Explained, Explainer
@@ -48,12 +49,32 @@ WHOLE_SET = frozenset({"all maps", "all classes"})
 class Network:
     """The readings of rows: the explained class's probability, its logit, and the index of the largest logit."""
 
-    def __init__(self, model: nn.Module, batch_size: int, multi_label: bool, precision: Precision = "float32") -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        batch_size: int,
+        multi_label: bool,
+        precision: Precision = "float32",
+        compile: bool = False,
+    ) -> None:
         self.model, self.batch_size, self.multi_label, self.precision = model, batch_size, multi_label, precision
         self.device = device_of(model)
         self._run = LayerRun(model, "", [], batch_size)
+        self._frozen = Frozen(model, batch_size) if compile else None
         self._casts: Casts | None = None  # not made yet
-        self._takes_casts = precision == "bfloat16" and self.device is not None
+        self._takes_casts = precision == "bfloat16" and self.device is not None and not compile
+
+    @property
+    def takes_layouts(self) -> bool:
+        """Whether it runs faster on weights of another layout; compiled, it has copies of its own."""
+        return self._frozen is None
+
+    def compile(self, images: Tensor, advance: Advance) -> None:
+        """Compile it for such images (M, C, *S), where that is asked for."""
+        if self._frozen is not None:
+            advance(0, "compiling the network")
+            with torch.no_grad(), mixed(self.precision, self.device), channels_checked(self.model, images):
+                self._frozen.prepare(images)
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits (M, n) of images (M, C, *S)."""
@@ -63,6 +84,10 @@ class Network:
         """What the network gives, a few images at a time."""
         parts = images.split(self.rows_at_once(images))
         with torch.no_grad(), mixed(self.precision, self.device):
+            if self._frozen is not None:
+                images = images.to(self.device or images.device)
+                with channels_checked(self.model, images):
+                    return [self._frozen(images)]
             if self._takes_casts:
                 self._casts = self._casts or Casts(self.model, images)
                 try:
@@ -117,7 +142,7 @@ class Cells:
 
     def lay_out(self, images: Tensor) -> None:
         """Have the network ready to run on `images` (B, C, *S) until the call ends."""
-        if not self.is_laid_out:
+        if not self.is_laid_out and self.network.takes_layouts:
             self.held.enter_context(weights_laid_out(self.network.model, images, self.spare))
             self.is_laid_out = True
 
@@ -174,9 +199,17 @@ class Block:
         def score_of(rows: Tensor, sample: Tensor) -> Tensor:
             return network.readings(rows, target[sample])
 
-        if self.cells.network.precision == "float32":  # others have copies of their own
+        network.compile(self.images, self.advance)
+        if network.precision == "float32":  # others have copies of their own
             self.cells.lay_out(self.images)
-        return Scores(score_of, self.images, self.seeds, bank=self.cells.bank, block_bytes=self.cells.changed_bytes)
+        return Scores(
+            score_of,
+            self.images,
+            self.seeds,
+            bank=self.cells.bank,
+            block_bytes=self.cells.changed_bytes,
+            together=network.rows_at_once(self.images),
+        )
 
     @cached_property
     def explained(self) -> Explained:

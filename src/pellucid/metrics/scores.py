@@ -43,6 +43,7 @@ class Scores:
         *,
         bank: Tensor | None = None,
         block_bytes: int = _BLOCK_BYTES,
+        together: int = 1,
     ) -> None:
         """Ask `score_of` about `images`.
 
@@ -54,6 +55,7 @@ class Scores:
             seeds: (B,) one per image; None draws them from seed 0.
             bank: images (K, C, *S) that aren't among those explained, for fills that need them.
             block_bytes: bytes of changed images that are held at once.
+            together: rows that the network runs at once, so that as few as can be run without others.
         """
         if images.ndim < 3 or not images.is_floating_point() or not images.numel():
             raise expected("images", "a float tensor (B, C, *S)", f"shape {tuple(images.shape)}, {images.dtype}")
@@ -63,7 +65,8 @@ class Scores:
         self.images = images.detach()
         self.seeds = sample_seeds(None, len(images)) if seeds is None else seeds
         self.bank = bank
-        self._block = max(1, block_bytes // (images[0].numel() * images.element_size()))
+        block = max(1, block_bytes // (images[0].numel() * images.element_size()))
+        self._block = block // together * together or block
         self._numbers = position_numbers(images.shape[2:].numel())
         self._known: dict[tuple[str, int, int], list[float]] = {}  # fill, image, print -> readings
         self._plain: Tensor | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from pellucid.data.dataset import ImageDataset
 from pellucid.data.labels import labels_of, members
 from pellucid.devices import clock
 from pellucid.files import read_json, read_table, write_json, write_table
-from pellucid.metrics.evaluate import MissingValuesWarning, UnmovedScoreWarning, evaluate
+from pellucid.metrics.evaluate import MissingValuesWarning, evaluate
 from pellucid.metrics.families import METRICS, Metric
 from pellucid.metrics.verdict import EVIDENCE, METRICS_ASKED, verdicts
 from pellucid.models.checkpoints import ModelCard, load_weights
@@ -33,6 +32,7 @@ from pellucid.study.combine import obtain_model
 from pellucid.study.config import StudyConfig
 from pellucid.study.model_settings import ModelSettings, VoteSettings
 from pellucid.study.network import chosen_candidate, training_settings
+from pellucid.study.notes import noted
 from pellucid.study.plan import Cell, cell_seed, member_cell
 from pellucid.study.predictions import card_normalisation, predict_cell, predicted
 from pellucid.study.prepare import Prepared, choose_explained, manifest_fingerprint
@@ -128,10 +128,7 @@ def _explain_shard(
     assert truth.masks is not None
     masks, has_mask = truth.masks, torch.tensor([bool(path) for path in part["mask"]])
     seed = cell_seed(config.seed, cell, shard, with_model=False)  # controls are the same for every model
-    with warnings.catch_warnings(record=True) as told:
-        for told_by_the_report in (GridWarning, MissingValuesWarning):
-            warnings.simplefilter("ignore", told_by_the_report)
-        warnings.simplefilter("always", UnmovedScoreWarning)
+    with noted(_log, GridWarning, MissingValuesWarning):  # which the report tells
         explanation = explain(
             network,
             images,
@@ -151,11 +148,10 @@ def _explain_shard(
             masks=truth if bool(has_mask.any()) else None,
             multi_label=card.multi_label,
             batch_size=config.evaluate.batch_size,
+            compile=config.evaluate.compile,
             generator=torch.Generator().manual_seed(seed + 1),
         )
         evaluate_seconds = clock(device_of(network)) - started
-    for each in told:
-        _log.warning("note: %s", each.message)
     explained = _explained_rows(part, explanation, card, masks, has_mask)
     asked = values["metric"].isin(config.evaluate.metrics)
     scores = values[asked].assign(sample=[part["sample"].iloc[place] for place in values.loc[asked, "sample"]])
@@ -376,7 +372,7 @@ def cell_inputs(cell: Cell, prepared: Prepared, config: StudyConfig) -> dict[str
         training,
         config.seed,
         config.explain.model_dump(exclude={"batch_size"}),
-        config.evaluate.model_dump(exclude={"batch_size"}),
+        config.evaluate.model_dump(exclude={"batch_size", "compile"}),
     )
     others = {name: manifest_fingerprint(other) for name, other in prepared.external.items()}
     return {"training": training, "explaining": explaining, "external": fingerprint(training, others)}

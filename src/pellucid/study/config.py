@@ -88,12 +88,14 @@ class EvaluateSettings(Section):
     """Which metrics score the maps; those that need a mask are missing where an image has none.
 
     With `verdicts` each map is judged as well: whether it can be trusted, from its faithfulness, stability, sanity and
-    agreement. It asks for a control among the methods, and explains each image some dozen times more.
+    agreement. It asks for a control among the methods, and explains each image some dozen times more. `compile` lets
+    the network be compiled before it scores.
     """
 
     metrics: tuple[str, ...] = ("road", "road-morf", "road-lerf", "pointing-game", "energy-pointing")
     batch_size: int = Field(64, ge=1)
     verdicts: bool = False
+    compile: bool = False
 
     @field_validator("metrics")
     @classmethod

@@ -152,6 +152,7 @@ def evaluate_files(
         bank=_bank(question.bank, images, card),
         multi_label=card.multi_label,
         precision=question.precision,
+        compile=question.compile,
     )
     run = _Run(card, classes, question, scoring, saved, strict)
     steps = len(images) * len(scoring.labels) * len(metrics)

@@ -40,6 +40,7 @@ class EvaluationQuestion:
     index: int | None = None
     bank: Sequence[Path] = ()
     precision: Precision = "float32"
+    compile: bool = False
 
 
 def fitting_metrics(

@@ -26,8 +26,6 @@ from pellucid.metrics import Truth
 from pellucid.metrics.block import NOT_FINITE, WHOLE_SET
 from pellucid.metrics.evaluate import (
     MissingValuesWarning,
-    NondeterministicWarning,
-    UnmovedScoreWarning,
     evaluate,
     with_controls,
 )
@@ -37,6 +35,7 @@ from pellucid.metrics.lesions import Detections, detections
 from pellucid.progress import Advance
 from pellucid.registry import Choice
 from pellucid.study.known_images import KnownImage
+from pellucid.study.notes import noted
 from pellucid.study.saved_maps import SavedMap
 
 _COLUMNS = ["row", "method", "metric", "value", "reason"]
@@ -68,6 +67,7 @@ class Scoring:
     bank: Tensor | None
     multi_label: bool = False
     precision: Precision = "float32"
+    compile: bool = False
 
     @property
     def labels(self) -> list[str]:
@@ -163,11 +163,7 @@ class ShardValues:
 
     def _evaluated(self, group: Sequence[Choice[Metric]], advance: Advance) -> Values:
         shard, scoring = self._shard, self._scoring
-        with warnings.catch_warnings(record=True) as told:
-            for counted_in_the_end in (MissingValuesWarning, GridWarning):
-                warnings.simplefilter("ignore", counted_in_the_end)
-            for each_time in (NondeterministicWarning, UnmovedScoreWarning):
-                warnings.simplefilter("always", each_time)
+        with noted(_log, MissingValuesWarning, GridWarning):  # which are counted in the end
             table = evaluate(
                 scoring.network,
                 shard.images,
@@ -181,9 +177,8 @@ class ShardValues:
                 max_memory=scoring.max_memory,
                 multi_label=scoring.multi_label,
                 precision=scoring.precision,
+                compile=scoring.compile,
             )
-        for each in told:
-            _log.warning("note: %s", each.message)
         table = table.rename(columns={"sample": "row"})
         name = fingerprint(*(choice.label for choice in group))
         write_table(self.folder / f"{name}.parquet", table[_COLUMNS])
@@ -213,6 +208,7 @@ class ShardValues:
                     progress=lambda steps=1, note="": advance(0, note or "explaining"),
                     max_memory=scoring.max_memory,
                     precision=scoring.precision,
+                    compile=scoring.compile,
                 )
         explanation = with_controls(scoring.network, shard.images, explanation, scoring.controls)
         about = {name: getattr(explanation, name) for name in ("layer", "grid", "coinciding")}

@@ -154,6 +154,7 @@ def explain_files(
                 batch_size=question.batch_size,
                 max_memory=question.max_memory,
                 precision=question.precision,
+                compile=question.compile,
                 multi_label=card.multi_label,
             )
             if not records:

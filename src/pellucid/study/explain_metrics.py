@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -13,9 +12,10 @@ from torch import Tensor, nn
 from pellucid.attribution import Explanation
 from pellucid.attribution.engine import Precision
 from pellucid.errors import expected
-from pellucid.metrics.evaluate import MissingValuesWarning, NondeterministicWarning, UnmovedScoreWarning, evaluate
+from pellucid.metrics.evaluate import MissingValuesWarning, evaluate
 from pellucid.metrics.families import Metric
 from pellucid.registry import Choice
+from pellucid.study.notes import noted
 
 Values = Mapping[str, Mapping[str, float]]
 """By the label of a method and that of a metric."""
@@ -44,15 +44,13 @@ def measured(
     batch_size: int,
     max_memory: int | None,
     precision: Precision,
+    compile: bool,
     multi_label: bool,
 ) -> list[Values]:
     """The values of each image (B, C, *S), missing ones left out; nothing where no metric is asked for."""
     if not metrics:
         return [{} for _ in range(len(images))]
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("ignore", MissingValuesWarning)  # they lack in the record
-        for each_time in (NondeterministicWarning, UnmovedScoreWarning):
-            warnings.simplefilter("always", each_time)
+    with noted(_log, MissingValuesWarning):  # they lack in the record
         table = evaluate(
             network,
             images,
@@ -62,10 +60,9 @@ def measured(
             batch_size=batch_size,
             max_memory=max_memory,
             precision=precision,
+            compile=compile,
             multi_label=multi_label,
         )
-    for each in told:
-        _log.warning("note: %s", each.message)
     found: list[dict[str, dict[str, float]]] = [{label: {} for label in explanation.maps} for _ in range(len(images))]
     for sample, method, metric, value, _ in table.itertuples(index=False):
         if not math.isnan(value):

@@ -1,0 +1,257 @@
+"""Networks compiled with their weights as constants: the same values, and none from weights that were since changed."""
+
+from __future__ import annotations
+
+import gc
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import pellucid
+from pellucid.attribution import frozen
+from pellucid.attribution.borrow import borrowed
+from pellucid.attribution.frozen import CompiledWarning, Frozen, check_spare
+from pellucid.errors import InputError, PellucidError
+from references.cam_networks import seeded
+
+pytestmark = pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "g++")) is None, reason="torch compiles with a C++ compiler, and none is here"
+)
+ROWS = 4  # that a program takes
+
+
+class Heads(nn.Module):
+    """Gives a dict, and can't take channels that lie last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.norm, self.linear = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Linear(4 * 100, 3)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        maps = self.norm(self.convolution(images)).relu()
+        return {"logits": self.linear(maps.view(len(maps), -1)), "maps": maps}
+
+
+class Choosing(nn.Module):
+    """Does one thing or another by what the image holds, which can't be compiled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(144, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows: Tensor = self.linear(images.flatten(1))
+        return rows if float(images.sum()) > 0 else -rows
+
+
+def network() -> nn.Sequential:
+    convolution, norm = nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8)
+    model = seeded(nn.Sequential(convolution, norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)))
+    norm.running_mean.uniform_(-0.2, 0.2)  # type: ignore[union-attr]
+    return model
+
+
+class Counted:
+    """How many rows the model itself was run on."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.rows = 0
+        model.register_forward_pre_hook(self)
+
+    def __call__(self, model: nn.Module, given: tuple[Tensor]) -> None:
+        self.rows += len(given[0])
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Without what the compiler's own imports warn of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", CompiledWarning)
+        yield
+
+
+def test_any_number_of_rows_gives_what_the_model_gives() -> None:
+    model, images = network(), torch.randn(11, 1, 12, 12)
+    own = model.eval()(images).detach()
+    counted = Counted(model)
+    with borrowed(model), torch.no_grad():
+        compiled = Frozen(model, ROWS)
+        compiled.prepare(images)
+        counted.rows = 0
+        for rows, by_itself in ((1, 1), (2, 2), (3, 0), (4, 0), (5, 1), (7, 0), (11, 0)):
+            torch.testing.assert_close(compiled(images[:rows]), own[:rows], rtol=1e-5, atol=1e-6)
+            assert counted.rows == by_itself
+            counted.rows = 0
+
+
+def test_outputs_keep_their_form_whatever_layout_the_model_takes() -> None:
+    model, images = seeded(Heads()).eval(), torch.randn(7, 1, 12, 12)
+    own = model(images)
+    with borrowed(model), torch.no_grad():
+        found = Frozen(model, ROWS)(images)
+    assert list(found) == ["logits", "maps"]
+    for name, values in own.items():
+        torch.testing.assert_close(found[name], values.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_changed_weights_are_never_taken_for_those_that_were_compiled() -> None:
+    model, images = network().eval(), torch.randn(ROWS, 1, 12, 12)
+    counted = Counted(model)
+    with borrowed(model), torch.no_grad():
+        compiled = Frozen(model, ROWS)
+        before = compiled(images)
+        model[0].weight.mul_(2)
+        counted.rows = 0
+        torch.testing.assert_close(compiled(images), model(images))
+        assert counted.rows == 2 * ROWS  # the model itself ran
+        assert (model(images) - before).abs().max() > 1e-2
+        later = Frozen(model, ROWS)  # as in a later call
+        torch.testing.assert_close(later(images), model(images), rtol=1e-5, atol=1e-6)
+        model[5].weight.data += 1  # which no counter of versions tells
+        torch.testing.assert_close(Frozen(model, ROWS)(images), model(images), rtol=1e-5, atol=1e-6)
+
+
+def test_what_was_compiled_serves_later_calls_and_goes_with_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor.codecache import PyCodeCache
+
+    def constants() -> int:
+        gc.collect()
+        return sum(isinstance(value, Tensor) for module in PyCodeCache.modules for value in vars(module).values())
+
+    before = constants()
+    model, images = network().eval(), torch.randn(ROWS, 1, 12, 12)
+    with borrowed(model), torch.no_grad():
+        first = Frozen(model, ROWS)(images)
+        assert constants() > before
+        monkeypatch.setattr(frozen, "_program", lambda *given: pytest.fail("compiled once more"))
+        assert torch.equal(Frozen(model, ROWS)(images), first)
+    del model
+    assert constants() == before
+
+
+def test_a_program_that_gives_other_values_is_told_of_and_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, images = network().eval(), torch.randn(ROWS, 1, 12, 12)
+    wrong = frozen._Program(lambda rows: model(rows) * 1.01)
+    monkeypatch.setattr(frozen, "_program", lambda *given: wrong)
+    with borrowed(model), torch.no_grad():
+        compiled = Frozen(model, ROWS)
+        with pytest.warns(CompiledWarning, match=r"differ by 1.0e-02 from its own, so that it runs uncompiled"):
+            torch.testing.assert_close(compiled(images), model(images))
+        torch.testing.assert_close(compiled(images), model(images))  # without another warning
+    monkeypatch.setattr(frozen, "_program", lambda *given: frozen._Program(lambda rows: model(rows)[:, :1]))
+    with borrowed(model), torch.no_grad(), pytest.warns(CompiledWarning, match="differ by inf"):
+        Frozen(model, ROWS)(images)
+
+
+def test_a_model_that_can_t_be_compiled_is_told_of() -> None:
+    model, images = seeded(Choosing()), torch.rand(6, 1, 12, 12)
+    explanation = pellucid.explain(model, images, "random")
+    with pytest.raises(PellucidError, match=r"compile: this model can't be compiled here \(.+\)\. Leave compile=True"):
+        pellucid.evaluate(model, images, explanation, "deletion", batch_size=ROWS, compile=True)
+
+    def function(rows: Tensor) -> np.ndarray:
+        return rows.numpy().reshape(len(rows), -1)[:, :3]
+
+    with pytest.raises(PellucidError, match="compile: this model can't be compiled here"):
+        pellucid.evaluate(function, images, explanation, "deletion", batch_size=ROWS, compile=True)
+
+
+def test_images_that_the_model_doesn_t_take_are_told_of_as_without() -> None:
+    model, images = network(), torch.rand(6, 3, 12, 12)
+    explanation = pellucid.explain(network(), images[:, :1], "random")
+    with pytest.raises(InputError) as plain:
+        pellucid.evaluate(model, images, explanation, "deletion")
+    with pytest.raises(InputError, match=re.escape(str(plain.value))):
+        pellucid.evaluate(model, images, explanation, "deletion", compile=True)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_metrics_have_the_same_values(precision: Any) -> None:
+    model, images = network(), torch.rand(6, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    explanation = pellucid.explain(model, images, ["layer-cam", "saliency", "random"], layer="2")
+    metrics = ["road", "deletion", "selectivity", "monotonicity", "max-sensitivity"]
+    counted = Counted(model)
+    plain = pellucid.evaluate(model, images, explanation, metrics, precision=precision)
+    ran, counted.rows = counted.rows, 0
+    notes: list[str] = []
+    compiled = pellucid.evaluate(
+        model,
+        images,
+        explanation,
+        metrics,
+        batch_size=16,
+        progress=lambda steps=1, note="": notes.append(note),
+        precision=precision,
+        compile=True,
+    )
+    assert "compiling the network" in notes
+    assert counted.rows < ran / 2  # the rest ran compiled
+    assert plain["value"].notna().all()
+    assert (compiled["value"] - plain["value"]).abs().max() < (1e-4 if precision == "float32" else 5e-2)
+
+
+def test_maps_from_scores_have_the_same_values() -> None:
+    model, images = network(), torch.rand(3, 1, 12, 12)
+    counted = Counted(model)
+    plain = pellucid.explain(model, images, ["rise", "occlusion"])
+    ran, counted.rows = counted.rows, 0
+    compiled = pellucid.explain(model, images, ["rise", "occlusion"], compile=True)
+    assert counted.rows < ran / 2
+    for name, maps in plain.maps.items():
+        torch.testing.assert_close(compiled.maps[name], maps, rtol=1e-4, atol=1e-5 * float(maps.abs().max()))
+
+
+def test_memory_for_the_weights_is_asked_for() -> None:
+    model, images = network(), torch.rand(2, 1, 12, 12)
+    taken = sum(each.nbytes for each in model.parameters())
+    check_spare(model, taken, "float32")
+    check_spare(model, taken // 2, "bfloat16")
+    check_spare(model, None, "float32")
+    wanted = r"max_memory: expected 1 bytes \(0.0 MiB\) more, for the compiled network's weights, got fewer"
+    with pytest.raises(InputError, match=wanted):
+        check_spare(model, taken - 1, "float32")
+    with pytest.raises(InputError, match="for the compiled network's weights"):
+        pellucid.evaluate(
+            nn.Sequential(nn.Flatten(), nn.Linear(144, 64), nn.Linear(64, 3)),
+            images,
+            pellucid.explain(network(), images, "random"),
+            "deletion",
+            max_memory=10_000,
+            compile=True,
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "densenet121", "vgg11", "vit_tiny_patch16_224"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_networks_of_the_field_compile(name: str, precision: Any) -> None:
+    import timm
+
+    given = {"img_size": 64} if name.startswith("vit") else {}
+    model = seeded(timm.create_model(name, num_classes=3, in_chans=3, **given)).eval()
+    images = torch.rand(6, 3, 64, 64)
+    with borrowed(model), torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        own = model(images).float()
+        counted = Counted(model)
+        compiled = Frozen(model, 6)
+        compiled.prepare(images)
+        counted.rows = 0
+        apart = (compiled(images).float() - own).abs().max() / own.abs().max()
+    assert counted.rows == 0
+    assert apart < (1e-4 if precision == "float32" else 5e-2)
+
+
+def test_volumes_compile() -> None:
+    parts = [nn.Conv3d(1, 4, 3), nn.BatchNorm3d(4), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 2)]
+    model, images = seeded(nn.Sequential(*parts)).eval(), torch.rand(3, 1, 6, 7, 8)
+    with borrowed(model), torch.no_grad():
+        torch.testing.assert_close(Frozen(model, 3)(images), model(images), rtol=1e-5, atol=1e-6)
