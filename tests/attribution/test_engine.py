@@ -482,7 +482,7 @@ def test_compiling_changes_maps_by_rounding_alone(small: tuple[nn.Module, Tensor
     before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     with warnings.catch_warnings(action="ignore"):  # of the compiler's
         compiled = explain(model, images, chosen, layer="2", batch_size=5, compile=True)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= before + 2  # with a graph and without
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= before + 1  # the one of gradients
     for name, maps in plain.maps.items():
         torch.testing.assert_close(compiled.maps[name], maps, rtol=1e-3, atol=1e-3 * float(maps.abs().max()))
 

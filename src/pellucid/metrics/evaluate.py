@@ -105,9 +105,9 @@ def evaluate(
             values of other images, maps or weights are never taken.
         precision: "float32" runs the network as it is; "bfloat16" in mixed precision, in less time, for scores and for
             maps that are made again: take the precision that the explanation was made in.
-        compile: compile the network for its scores, which then take 0.4 to 0.9 of the time on a CPU. The first call
-            takes up to minutes longer; what was compiled serves later calls on the same weights, of which it holds a
-            copy while the network lives.
+        compile: compile the network for its scores, which then take 0.4 to 0.9 of the time on a CPU; maps are made
+            again without. The first call takes up to minutes longer; what was compiled serves later calls on the same
+            weights, of which it holds a copy while the network lives.
 
     Returns:
         A table with a row per image, method and metric: sample (place in `images`), method, metric, value, and reason,

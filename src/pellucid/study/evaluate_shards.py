@@ -207,8 +207,7 @@ class ShardValues:
                     generator=self._generator(),
                     progress=lambda steps=1, note="": advance(0, note or "explaining"),
                     max_memory=scoring.max_memory,
-                    precision=scoring.precision,
-                    compile=scoring.compile,
+                    precision=scoring.precision,  # not compiled, as they are made again by metrics
                 )
         explanation = with_controls(scoring.network, shard.images, explanation, scoring.controls)
         about = {name: getattr(explanation, name) for name in ("layer", "grid", "coinciding")}
