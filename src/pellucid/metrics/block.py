@@ -34,7 +34,7 @@ from pellucid.registry import Choice
 NOT_FINITE = "the map isn't finite"
 STILL = "the score doesn't change, whatever is removed"
 NO_AGAIN = "the method can't be run again (pass explainer=)"
-NOT_SAME = "the map comes out otherwise when it is made again (another seed, window, precision, compiled? pass explainer=)"
+NOT_SAME = "the map comes out otherwise when it is made again (other seed, window, precision, compile? pass explainer=)"
 ALONE = "there is no other method to compare with"
 NO_MASKS, EMPTY_MASK = "no masks were given", "the mask is empty"
 EMPTY_ANATOMY, NO_BOX = "the anatomy's mask is empty", "the image has no box"
