@@ -45,7 +45,7 @@ from measuring import (
 from torch import Tensor, nn
 
 import pellucid
-import pellucid.metrics.block as block_module
+import pellucid.metrics.network as network_module
 from pellucid.attribution import Explanation
 from pellucid.attribution.engine import Precision, mixed
 from pellucid.attribution.frozen import Frozen
@@ -406,7 +406,7 @@ def many(given: argparse.Namespace, device: torch.device) -> dict[str, Any]:
             plain_forward(model, block, FLOOR_BATCH)
         return (clock(device) - started) / len(block)
 
-    block_module.Frozen = CountedFrozen  # type: ignore[misc, attr-defined]
+    network_module.Frozen = CountedFrozen  # type: ignore[misc, attr-defined]
     block = images.repeat(-(-BATCH * 2 // len(images)), 1, 1, 1)[: BATCH * 2]
     run(model, slice(0, 1))  # warm
     per_row()

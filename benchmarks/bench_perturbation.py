@@ -39,7 +39,7 @@ from torch.nn.functional import interpolate
 import pellucid
 from pellucid.attribution import GridWarning
 from pellucid.attribution.asking import generator_of
-from pellucid.attribution.engine import _seeds
+from pellucid.attribution.engine import image_seeds
 
 TOLERANCE = 1e-3  # a softmax over channels, or a mean of thousands, of scores with float32's rounding
 NETWORK = "resnet18"  # 512 channels, so that Score-CAM's peers end in time
@@ -140,7 +140,7 @@ def occlusion(model: nn.Module, images: Tensor, window: int) -> Sides:
 
 
 def rise(model: nn.Module, images: Tensor, samples: int) -> Sides:
-    length, seeds = images.shape[-1], _seeds(torch.Generator().manual_seed(0), len(images))
+    length, seeds = images.shape[-1], image_seeds(torch.Generator().manual_seed(0), len(images))
     cell = -(-length // CELLS)
 
     def masks(seed: int, draws: range) -> Tensor:

@@ -21,7 +21,7 @@ from pellucid.attribution.memory import most_held
 from pellucid.errors import InputError, UnknownNameError
 from pellucid.metrics import METRICS, metric
 from pellucid.metrics.again import Explained
-from pellucid.metrics.block import Block, Network
+from pellucid.metrics.block import Block
 from pellucid.metrics.evaluate import (
     EmptyMaskWarning,
     MissingValuesWarning,
@@ -29,6 +29,7 @@ from pellucid.metrics.evaluate import (
     UnmovedScoreWarning,
     evaluate,
 )
+from pellucid.metrics.network import Network
 from pellucid.metrics.road import road_curves
 from pellucid.metrics.scores import Scores
 from pellucid.metrics.truth import Truth

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +21,7 @@ from pellucid.attribution.memory import is_out_of_memory
 from pellucid.errors import PellucidError, expected
 from pellucid.models.checkpoints import digest
 
+_compiling = threading.Lock()  # so that each program knows its own code
 _APART = {torch.bfloat16: 0.1, torch.float32: 1e-3}  # from the network's own outputs, relative to the largest
 
 
@@ -71,7 +73,7 @@ class Frozen:
         """Arguments: a borrowed model, and how many rows run at once at most."""
         self._model, self._most = model, rows
         self._state = _State(model)
-        self._channels_last = True  # as long as the model takes it
+        self._channels_last: bool | None = None  # whether the model takes it, once that is known
         self._programs: dict[tuple[object, ...], _Program | None] = {}
 
     def prepare(self, images: Tensor) -> None:
@@ -84,12 +86,14 @@ class Frozen:
             CompiledWarning: the program gives other values, and isn't used.
         """
         key = self._key(images)
+        self._look_at(images)
         if key not in self._programs:
             self._programs[key] = self._checked(key, images[:1].expand(key[0], *images.shape[1:]))
 
     def __call__(self, images: Tensor) -> Any:
         """What the model gives for images (M, C, *S)."""
         rows = cached_rows(images, self._most)
+        self._look_at(images)
         program = None
         if 2 * len(images) > rows and self._state.is_current:
             self.prepare(images)
@@ -103,29 +107,29 @@ class Frozen:
     def _of(self, program: _Program | None, images: Tensor, rows: int) -> Any:
         count = len(images)
         if program is None or 2 * count <= rows:
-            return self._own(images)
+            return self._model(self._laid(images))
         if count < rows:
             images = torch.cat([images, images[-1:].expand(rows - count, *images.shape[1:])])
         outputs = program.run(self._laid(images))
         return outputs if count == rows else tree_map(lambda each: each[:count], outputs)
 
-    def _own(self, images: Tensor) -> Any:
-        """What the model gives, in the layout that it takes."""
-        if self._channels_last:
-            try:
-                return self._model(self._laid(images))
-            except RuntimeError:  # a view that wants the usual layout, or a fault that comes again below
-                self._channels_last = False
-        return self._model(self._laid(images))
+    def _look_at(self, images: Tensor) -> None:
+        """Find out in which layout the model takes images."""
+        if self._channels_last is not None:
+            return
+        self._channels_last = gains_by_channels_last(images)
+        try:
+            self._model(self._laid(images[:1]))
+        except RuntimeError:  # a view that wants the usual layout, or a fault that comes again
+            self._channels_last = False
 
     def _laid(self, images: Tensor) -> Tensor:
         """A copy, lest it is written to, in the layout that runs fastest."""
-        last = self._channels_last and gains_by_channels_last(images)
-        return images.clone(memory_format=torch.channels_last if last else torch.contiguous_format)
+        return images.clone(memory_format=torch.channels_last if self._channels_last else torch.contiguous_format)
 
     def _checked(self, key: tuple[object, ...], sample: Tensor) -> _Program | None:
         """The program for so many copies of an image, if it gives what the model gives."""
-        own = self._own(sample)  # first, so that images it doesn't take are told of as elsewhere
+        own = self._model(self._laid(sample))  # first, so that images it doesn't take are told of as elsewhere
         weights = f"{digest(self._model)} {self._model!r}"
         known = _KNOWN.get(self._model)
         if known is None or known.weights != weights:
@@ -164,21 +168,28 @@ _KNOWN: weakref.WeakKeyDictionary[nn.Module, _Known] = weakref.WeakKeyDictionary
 def _program(model: nn.Module, sample: Tensor) -> _Program:
     """Compile a model for images of a sample's shape (M, C, *S). Raises PellucidError where it can't be."""
     import torch._inductor
+
+    with _compiling:
+        before = {id(module) for module in _generated()}
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of what it meets while it reads the network
+                graph = torch.export.export(model, (sample,)).module()
+                run = torch._inductor.compile(graph, [sample], options={"freezing": True})
+                run(sample)  # which compiles what is left
+        except Exception as error:  # each network may fail in a way of its own
+            if is_out_of_memory(error):
+                raise
+            raise _uncompiled(error) from error
+        program = _Program(run)
+        weakref.finalize(program, _let_go, [module for module in _generated() if id(module) not in before])
+        return program
+
+
+def _generated() -> list[ModuleType]:
+    """The modules of generated code that torch holds."""
     from torch._inductor.codecache import PyCodeCache
 
-    before = {id(module) for module in PyCodeCache.modules}
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of what it meets while it reads the network
-            graph = torch.export.export(model, (sample,)).module()
-            run = torch._inductor.compile(graph, [sample], options={"freezing": True})
-            run(sample)  # which compiles what is left
-    except Exception as error:  # each network may fail in a way of its own
-        if is_out_of_memory(error):
-            raise
-        raise _uncompiled(error) from error
-    program = _Program(run)
-    weakref.finalize(program, _let_go, [module for module in PyCodeCache.modules if id(module) not in before])
-    return program
+    return list(PyCodeCache.modules)
 
 
 def _let_go(modules: Iterable[ModuleType]) -> None:

@@ -24,11 +24,12 @@ from pellucid.attribution.run import device_of
 from pellucid.attribution.scorer import ScoringFunction, as_model
 from pellucid.errors import expected
 from pellucid.metrics.again import Explainer
-from pellucid.metrics.block import EMPTY_MASK, NO_MASKS, Block, Cells, Network
+from pellucid.metrics.block import EMPTY_MASK, NO_MASKS, Block, Cells
 from pellucid.metrics.draws import sample_seeds
 from pellucid.metrics.explainer import explainer_of
 from pellucid.metrics.families import METRICS, Metric
 from pellucid.metrics.kept import Kept, Value
+from pellucid.metrics.network import Network
 from pellucid.metrics.truth import Truth
 from pellucid.progress import Advance, heard
 from pellucid.registry import Choice
