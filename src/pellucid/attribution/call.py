@@ -55,6 +55,8 @@ class Call:
         grid: tuple[int, ...] = ()
         voted: list[str] = []
         step = cached_rows(images, self.rows) if device_of(self.model) in (None, images.device) else self.rows
+        if len(images) <= min(self.rows, step * 4 // 3):
+            step = len(images)  # a few more than caches hold are faster at once than the rest alone
         for views, choices in self._groups(first):
             at_layer = any(map(looks_at_layer, choices))
             run = run_at(self.model, layer if at_layer else "", choices, self.rows, self.asked, advance)

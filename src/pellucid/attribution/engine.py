@@ -161,7 +161,7 @@ def explain(
 
 def _asks_often(choices: Sequence[Choice[Method]]) -> bool:
     """Whether any of the methods scores many changed images."""
-    return any(choice.entry.family in ("perturbation", "rescoring-cam") for choice in choices)
+    return any(choice.entry.family == "perturbation" or "masked scores" in choice.entry.needs for choice in choices)
 
 
 def _check_running(batch_size: int, fuse: Fusion | None, layer: Layer | Sequence[Layer], precision: Precision) -> None:

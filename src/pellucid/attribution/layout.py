@@ -20,10 +20,9 @@ def weights_laid_out(model: nn.Module, images: Tensor, spare: int | None = None)
     runs elsewhere, or where the copies take more than `spare` bytes. On the way out each weight has its own memory
     again.
     """
-    convolutions = [module for module in model.modules() if type(module) is nn.Conv2d]
-    weights = [weight for each in convolutions if (weight := each._parameters.get("weight")) is not None]
-    gains = gains_by_channels_last(images) and all(each.device.type == "cpu" for each in weights)
-    if not weights or not gains or (spare is not None and sum(each.nbytes for each in weights) > spare):
+    weights = _weights_that_slide(model, images[:1]) if gains_by_channels_last(images) else []
+    on_cpu = all(each.device.type == "cpu" for each in weights)
+    if not weights or not on_cpu or (spare is not None and sum(each.nbytes for each in weights) > spare):
         yield
         return
     with relaid(weights, torch.channels_last) as give_back:
@@ -33,6 +32,27 @@ def weights_laid_out(model: nn.Module, images: Tensor, spare: int | None = None)
         except RuntimeError:  # a view that wants the usual layout, or a fault that is told of when the model runs
             give_back()
         yield
+
+
+def _weights_that_slide(model: nn.Module, image: Tensor) -> list[Tensor]:
+    """Those of convolutions that give several positions; one that sees its whole input, as a VGG's, gains nothing."""
+    found: list[Tensor] = []
+
+    def note(module: nn.Module, _given: object, output: Tensor) -> None:
+        weight = module._parameters.get("weight")
+        if weight is not None and output.shape[2:].numel() > 1 and not any(weight is each for each in found):
+            found.append(weight)
+
+    hooks = [each.register_forward_hook(note) for each in model.modules() if type(each) is nn.Conv2d]
+    try:
+        with torch.no_grad():
+            model(image.clone())
+    except RuntimeError:  # a fault that is told of when the model runs
+        return []
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
 
 
 @contextlib.contextmanager
