@@ -90,7 +90,9 @@ def test_a_weight_that_is_computed_is_left_alone() -> None:
         assert torch.isfinite(model(images)).all()
 
 
-@pytest.mark.parametrize(("method", "laid"), [("rise", True), ("score-cam", True), ("layer-cam", False)])
+@pytest.mark.parametrize(
+    ("method", "laid"), [("rise", True), ("score-cam", True), ("layer-cam", False), ("ablation-cam", False)]
+)
 def test_methods_that_score_many_images_run_on_such_weights(method: str, laid: bool) -> None:
     model = Noting(network())
     explanation = pellucid.explain(model, torch.rand(2, 1, 12, 12), [method], layer="inner.2")
@@ -114,12 +116,20 @@ def test_values_don_t_depend_on_the_layout(precision: Any, make: Any, monkeypatc
 def test_relaid_tensors_have_their_own_memory_again() -> None:
     tensor = torch.rand(2, 3, 4, 5)
     values, own = tensor.clone(), tensor.data_ptr()
-    with relaid([tensor], torch.channels_last) as give_back:
+    with relaid([tensor], torch.channels_last):
         assert channels_last(tensor)
         assert torch.equal(tensor, values)
-        give_back()
-        assert tensor.data_ptr() == own
+    assert tensor.data_ptr() == own
     assert tensor.is_contiguous()
+    assert torch.equal(tensor, values)
+
+
+def test_a_convolution_that_sees_its_whole_input_is_left_alone() -> None:
+    whole = nn.Conv2d(4, 6, 10)  # as a VGG's first linear layer, in which a copy takes more time than it saves
+    model = seeded(nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), whole, nn.Flatten()))
+    with borrowed(model), weights_laid_out(model, torch.rand(2, 2, 12, 12)):
+        assert whole.weight.is_contiguous()
+        assert channels_last(model[0].weight)
 
 
 def test_copies_that_take_too_much_are_not_made() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -21,58 +21,53 @@ def weights_laid_out(model: nn.Module, images: Tensor, spare: int | None = None)
     again.
     """
     weights = _weights_that_slide(model, images[:1]) if gains_by_channels_last(images) else []
-    on_cpu = all(each.device.type == "cpu" for each in weights)
-    if not weights or not on_cpu or (spare is not None and sum(each.nbytes for each in weights) > spare):
-        yield
-        return
-    with relaid(weights, torch.channels_last) as give_back:
-        try:
-            with torch.no_grad():
-                model(images[:1].clone(memory_format=torch.channels_last))
-        except RuntimeError:  # a view that wants the usual layout, or a fault that is told of when the model runs
-            give_back()
+    if spare is not None and sum(each.nbytes for each in weights) > spare:
+        weights = []
+    with relaid(weights, torch.channels_last):
         yield
 
 
 def _weights_that_slide(model: nn.Module, image: Tensor) -> list[Tensor]:
-    """Those of convolutions that give several positions; one that sees its whole input, as a VGG's, gains nothing."""
-    found: list[Tensor] = []
+    """Weights of those convolutions that give several positions; one that sees its whole input gains nothing.
 
-    def note(module: nn.Module, _given: object, output: Tensor) -> None:
-        weight = module._parameters.get("weight")
-        if weight is not None and output.shape[2:].numel() > 1 and not any(weight is each for each in found):
-            found.append(weight)
+    None where the network doesn't take an image with channels last.
+    """
+    convolutions = [module for module in model.modules() if type(module) is nn.Conv2d]
+    own = {each: weight for each in convolutions if (weight := each._parameters.get("weight")) is not None}
+    if not own or any(weight.device.type != "cpu" for weight in own.values()):
+        return []
+    sliding: dict[nn.Conv2d, None] = {}
 
-    hooks = [each.register_forward_hook(note) for each in model.modules() if type(each) is nn.Conv2d]
+    def note(module: nn.Conv2d, _given: object, output: Tensor) -> None:
+        if output.shape[2:].numel() > 1:
+            sliding[module] = None
+
+    hooks = [each.register_forward_hook(note) for each in own]
     try:
         with torch.no_grad():
-            model(image.clone())
-    except RuntimeError:  # a fault that is told of when the model runs
+            model(image.clone(memory_format=torch.channels_last))
+    except RuntimeError:  # a view that wants the usual layout, or a fault that is told of when the model runs
         return []
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return [own[module] for module in sliding]
 
 
 @contextlib.contextmanager
-def relaid(tensors: Iterable[Tensor], layout: torch.memory_format) -> Iterator[Callable[[], None]]:
-    """Hold tensors in a layout, with the same values; what is given ends that at once.
+def relaid(tensors: Iterable[Tensor], layout: torch.memory_format) -> Iterator[None]:
+    """Hold tensors in a layout, with the same values.
 
     Afterwards each has its own memory again, without what was written to the other in between.
     """
     own = [(tensor, tensor.data) for tensor in tensors]
-
-    def give_back() -> None:
-        for tensor, data in own:
-            tensor.data = data
-
     try:
         for tensor, data in own:
             tensor.data = data.contiguous(memory_format=layout)
-        yield give_back
+        yield
     finally:
-        give_back()
+        for tensor, data in own:
+            tensor.data = data
 
 
 class Casts:
