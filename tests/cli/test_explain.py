@@ -64,7 +64,7 @@ def images(tmp_path: Path) -> Path:
 def test_each_image_leaves_what_explain_says_of_it(images: Path, weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     asked = ["--methods", "layer-cam,integrated-gradients[steps=4]", "--methods", "saliency", "--device", "cpu"]
-    assert main(["explain", str(images), "--model", str(weights), "--out", str(out), *asked]) == 0
+    assert main(["explain", str(images), "--model", str(weights), "--output", str(out), *asked]) == 0
     assert sorted(path.name for path in out.iterdir()) == [
         f"{name}{ending}" for name in "012" for ending in (".json", ".maps.npz", ".overlay.png")
     ]

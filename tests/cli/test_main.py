@@ -106,7 +106,7 @@ def test_predict_writes_a_row_per_image_and_names_what_it_skips(
 ) -> None:
     (tmp_path / "broken.png").write_bytes((folder / "dark" / "0.png").read_bytes()[:60])
     out = tmp_path / "p.csv"
-    arguments = [str(folder), str(tmp_path), "--model", str(trained / "weights.safetensors"), "--out", str(out)]
+    arguments = [str(folder), str(tmp_path), "--model", str(trained / "weights.safetensors"), "-o", str(out)]
     assert main(["predict", *arguments]) == 0
     told = capsys.readouterr()
     assert "40 predictions, 1 skipped" in told.out

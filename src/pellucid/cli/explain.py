@@ -56,7 +56,9 @@ def explain(
     images: Annotated[
         list[Path] | None, typer.Argument(help="Image files, or folders that are searched for them; or --pacs.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the results.", file_okay=False)] = Path("explained"),
+    out: Annotated[
+        Path, typer.Option("--output", "-o", "--out", help="Folder for the results.", file_okay=False)
+    ] = Path("explained"),
     methods: Annotated[
         list[str] | None,
         typer.Option(help="Names with commas, options in brackets: 'saliency\\[smooth=flips]'. Repeatable."),

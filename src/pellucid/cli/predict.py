@@ -13,7 +13,9 @@ from pellucid.cli.options import Device, Strict
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders that are searched for them.")],
     model: Annotated[Path, typer.Option(help="Weights that pellucid wrote (safetensors).")],
-    out: Annotated[Path, typer.Option(help="Table to write: .csv or .parquet.")] = Path("predictions.csv"),
+    out: Annotated[Path, typer.Option("--output", "-o", "--out", help="Table to write: .csv or .parquet.")] = Path(
+        "predictions.csv"
+    ),
     device: Device = "auto",
     strict: Strict = False,
 ) -> None:
