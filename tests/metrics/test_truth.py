@@ -28,9 +28,10 @@ def test_what_is_given_comes_out_in_one_form() -> None:
     [
         (
             Truth(torch.zeros(2, 6, 7, dtype=torch.bool)),
-            r"masks: expected a bool tensor \(2, 6, 8\), a value per pixel",
+            r"masks: expected a bool tensor \(2, 6, 8\), a value per pixel, got .* by nearest neighbours\.$",
         ),
-        (Truth(torch.zeros(SHAPE)), "masks: expected a bool tensor .* torch.float32"),
+        (Truth(torch.zeros(2, 6, 7)), r"got shape \(2, 6, 7\), .* by nearest neighbours\. Pass masks > 0\.$"),
+        (Truth(torch.zeros(SHAPE)), r"masks: expected a bool tensor .* torch.float32. Pass masks > 0\.$"),
         (Truth(torch.full(SHAPE, 255)), "masks: expected labels 0, 1, got 0, 255. Pass Truth"),
         (Truth(anatomy=torch.full(SHAPE, 2)), "anatomy: expected labels 0, 1"),
         (Truth(boxes=[torch.zeros(1, 2, 2)]), "boxes: expected boxes of each of 2 images, got of 1"),

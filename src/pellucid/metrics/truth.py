@@ -48,15 +48,13 @@ class Truth:
 def _mask(name: str, mask: Tensor | None, shape: tuple[int, ...], labels: Sequence[int]) -> Tensor | None:
     if mask is None:
         return None
-    if not isinstance(mask, Tensor) or tuple(mask.shape) != shape or mask.is_floating_point():
-        got = f"shape {tuple(mask.shape)}, {mask.dtype}" if isinstance(mask, Tensor) else type(mask).__name__
-        do = (
-            f"Resize {name} to the images by nearest neighbours."
-            if isinstance(mask, Tensor)
-            else "Use torch.as_tensor."
-        )
-        do = f"Pass {name} > 0." if isinstance(mask, Tensor) and tuple(mask.shape) == shape else do
-        raise expected(name, f"a bool tensor {shape}, a value per pixel", got, do=do)
+    if not isinstance(mask, Tensor):
+        raise expected(name, f"a bool tensor {shape}", type(mask).__name__, do="Use torch.as_tensor.")
+    hints = [f"Resize {name} to the images by nearest neighbours."] if tuple(mask.shape) != shape else []
+    hints += [f"Pass {name} > 0."] if mask.is_floating_point() else []
+    if hints:
+        got = f"shape {tuple(mask.shape)}, {mask.dtype}"
+        raise expected(name, f"a bool tensor {shape}, a value per pixel", got, do=" ".join(hints))
     if mask.dtype == torch.bool:
         return mask.cpu()
     found = sorted(set(mask.unique().tolist()) - {0})
