@@ -125,6 +125,9 @@ def test_the_same_call_gives_the_same_bytes_and_says_its_seed(small: tuple[nn.Mo
     assert other.seed == 5
     assert not torch.equal(other.maps["random"], first.maps["random"])
     assert not torch.equal(first.maps["random"][0], first.maps["random"][1])
+    model, images = small
+    alone = explain(model, images[3:], "random", generator=other[3:].seeds)
+    assert torch.equal(alone.maps["random"], other.maps["random"][3:])
 
 
 def test_methods_that_coincide_on_this_network_are_named(small: tuple[nn.Module, Tensor]) -> None:

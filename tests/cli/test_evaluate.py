@@ -131,6 +131,27 @@ def test_maps_of_pellucid_explain_are_taken(images: Path, weights: Path) -> None
     assert table(images)["method"].tolist() == saved["method"].tolist()
 
 
+def test_drawn_maps_of_pellucid_explain_come_out_the_same_when_metrics_make_them_again(
+    images: Path, weights: Path
+) -> None:
+    for seed in range(3, 6):  # more than are evaluated together, and fewer than are explained together
+        pixels = np.random.default_rng(seed).integers(0, 255, (30, 50), dtype=np.uint8)
+        Image.fromarray(pixels).save(images / f"{seed}.png")
+    maps = str(images.parent / "maps")
+    explained = ["explain", str(images), "--model", str(weights), "--out", maps, "--device", "cpu"]
+    assert main([*explained, "--methods", "rise[samples=20]"]) == 0
+    saved = ["--output", str(images.parent / "out"), "--maps", maps, "--metrics", "max-sensitivity[draws=2]"]
+    assert main(["evaluate", str(images), "--model", str(weights), "--device", "cpu", *saved]) == 0
+    drawn = table(images).query("method == 'rise[samples=20]'")
+    assert len(drawn) == 6
+    assert drawn["value"].notna().all()
+    for record in Path(maps).glob("*.json"):  # as an older version wrote it
+        record.write_text(record.read_text().replace('"image_seed"', '"unknown"'))
+    assert main(["evaluate", str(images), "--model", str(weights), "--device", "cpu", *saved]) == 0
+    told = table(images).query("method == 'rise[samples=20]'")["reason"]
+    assert told.str.contains("comes out otherwise when it is made again").any()
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [

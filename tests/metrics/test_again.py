@@ -227,12 +227,16 @@ def test_maps_that_come_out_otherwise_have_no_value_and_say_so() -> None:
     model, images = network().eval(), drawn(3, 1, 14, 14)
     seeds = torch.tensor([5, 6, 7])
     explanation = explain(model, images, methods=["saliency", "random"], generator=seeds)
-    given = dataclasses.replace(explanation, maps={**explanation.maps, "sobel": drawn(3, 14, 14)})
+    given = dataclasses.replace(explanation, maps={**explanation.maps, "sobel": drawn(3, 14, 14)}, seeds=None)
     with pytest.warns(MissingValuesWarning, match="the map comes out otherwise when it is made again"):
         table = evaluate(model, images, given, metrics=["max-sensitivity"])
     assert table.groupby("method")["value"].count().to_dict() == {"random": 0, "saliency": 3, "sobel": 0}
     seeded = explain(model, images, methods=["random"], generator=torch.Generator().manual_seed(8))
-    assert (evaluate(model, images, seeded, metrics=["max-sensitivity"])["value"] == 0).all()
+    for known, which in ((explanation, slice(0, 3)), (explanation, slice(1, 3)), (seeded, slice(2, 3))):
+        table = evaluate(model, images[which], known[which], metrics=["max-sensitivity"])
+        assert (table.query("method == 'random'")["value"] == 0).all()
+    older = dataclasses.replace(seeded, seeds=None)  # as one that was saved before
+    assert (evaluate(model, images, older, metrics=["max-sensitivity"])["value"] == 0).all()
 
 
 def test_a_users_own_maps_are_made_again_by_a_users_explainer() -> None:

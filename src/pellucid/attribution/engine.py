@@ -149,7 +149,7 @@ def explain(
                 for place, name in enumerate(layers)
             ]
     seed = _GIVEN if isinstance(generator, Tensor) else 0 if generator is None else generator.initial_seed()
-    parts = [dataclasses.replace(part, seed=seed) for part in parts]
+    parts = [dataclasses.replace(part, seed=seed, seeds=seeds.long().cpu()) for part in parts]
     for part in parts:
         if part.grid and min(part.grid) < COARSE_GRID:
             grid = " × ".join(map(str, part.grid))
@@ -319,3 +319,10 @@ def image_seeds(generator: torch.Generator | None, count: int) -> Tensor:
     base = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     digests = [hashlib.blake2b(f"{base}/{place}".encode(), digest_size=7).digest() for place in range(count)]
     return torch.tensor([int.from_bytes(digest, "big") for digest in digests], dtype=torch.long)
+
+
+def seeds_of(explanation: Explanation) -> Tensor:
+    """The seed (B,) of each image's draws; where an explanation doesn't tell them, those of its seed and place."""
+    if explanation.seeds is not None:
+        return explanation.seeds
+    return image_seeds(torch.Generator().manual_seed(max(explanation.seed, 0)), len(explanation))

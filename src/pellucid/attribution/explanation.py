@@ -38,6 +38,7 @@ class Explanation:
         layer_maps: label of a CAM -> (B, *grid) or (B, T, *grid), before the resize.
         coinciding: groups of labels whose layer maps are the same here up to scale.
         seed: what the generator was seeded with; -1 where each image was given a seed.
+        seeds: (B,) the seed of each image's draws, with which its maps come out the same again; None where unknown.
     """
 
     maps: Mapping[str, Tensor]
@@ -50,6 +51,7 @@ class Explanation:
     layer_maps: Mapping[str, Tensor] = field(default_factory=dict)
     coinciding: tuple[tuple[str, ...], ...] = ()
     seed: int = 0
+    seeds: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -89,6 +91,7 @@ class Explanation:
             layer_maps=layer_maps,
             coinciding=coinciding_maps(layer_maps, len(self.grid)),
             seed=self.seed,
+            seeds=None if self.seeds is None else self.seeds[rows],
         )
 
     def save(self, path: Path | str) -> None:
@@ -170,6 +173,7 @@ def concatenate(parts: Sequence[Explanation]) -> Explanation:
                 f"{', '.join(part.maps)} at {part.layer} {part.grid}",
             )
     layer_maps = {name: torch.cat([part.layer_maps[name] for part in parts]) for name in first.layer_maps}
+    seeds = [part.seeds for part in parts]
     return Explanation(
         maps={name: torch.cat([part.maps[name] for part in parts]) for name in first.maps},
         target=torch.cat([part.target for part in parts]),
@@ -181,4 +185,5 @@ def concatenate(parts: Sequence[Explanation]) -> Explanation:
         layer_maps=layer_maps,
         coinciding=coinciding_maps(layer_maps, len(first.grid)),
         seed=first.seed,
+        seeds=None if None in seeds else torch.cat([each for each in seeds if each is not None]),
     )

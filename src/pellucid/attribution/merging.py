@@ -92,4 +92,5 @@ def _together(
         layer_maps=layer_maps,
         coinciding=coinciding,
         seed=first.seed,
+        seeds=first.seeds,
     )

@@ -55,6 +55,7 @@ def save_explanation(explanation: Explanation, path: Path | str) -> None:
         "seconds": dict(explanation.seconds),
         "coinciding": [list(group) for group in explanation.coinciding],
         "seed": explanation.seed,
+        "seeds": None if explanation.seeds is None else explanation.seeds.tolist(),
         "digest": _digest(arrays),
     }
     with folder_written_whole(path) as aside:
@@ -108,6 +109,7 @@ def _read(group: zarr.Group) -> Explanation:
         layer_maps=layer_maps,
         coinciding=tuple(tuple(names) for names in about["coinciding"]),
         seed=about["seed"],
+        seeds=None if about.get("seeds") is None else torch.tensor(about["seeds"], dtype=torch.long),
     )
 
 

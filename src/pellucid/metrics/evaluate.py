@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attribution.borrow import borrowed
-from pellucid.attribution.engine import Precision, check_precision, explain, image_seeds, unwrapped
+from pellucid.attribution.engine import Precision, check_precision, explain, seeds_of, unwrapped
 from pellucid.attribution.explanation import Explanation
 from pellucid.attribution.families import METHODS
 from pellucid.attribution.frozen import check_spare
@@ -154,7 +154,7 @@ def evaluate(
             choices=choices,
             truth=truth,
             seeds=sample_seeds(generator, len(images)),
-            method_seeds=image_seeds(torch.Generator().manual_seed(max(explanation.seed, 0)), len(images)),
+            method_seeds=seeds_of(explanation),
             explainer=explainer or explainer_of(explanation, rows, max_memory, precision),
             bank=bank,
             changed_bytes=block_bytes // 4,
@@ -193,8 +193,7 @@ def with_controls(
     missing = [name for name in controls if name not in explanation.maps]
     if not missing:
         return explanation
-    seed = torch.Generator().manual_seed(max(explanation.seed, 0))
-    beside = explain(model, images, missing, explanation.target, generator=seed)
+    beside = explain(model, images, missing, explanation.target, generator=seeds_of(explanation))
     return dataclasses.replace(explanation, maps={**explanation.maps, **beside.maps})
 
 

@@ -223,6 +223,7 @@ class ShardValues:
         layers = sorted({each.layer for each in shard.saved})
         if len(layers) > 1:
             raise expected("maps", "maps made at one layer", " and ".join(map(repr, layers)))
+        seeds = [each.seed for each in shard.saved if each.seed is not None]
         return Explanation(
             maps={label: torch.stack([each.maps[label] for each in shard.saved]) for label in self._scoring.saved},
             target=shard.target,
@@ -231,7 +232,7 @@ class ShardValues:
             layer=layers[0],
             grid=(),
             seconds={},
-            seed=shard.saved[0].seed,
+            seeds=torch.tensor(seeds, dtype=torch.long) if len(seeds) == len(shard.saved) else None,
         )
 
     def _generator(self) -> torch.Generator:

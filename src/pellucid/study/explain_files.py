@@ -348,6 +348,7 @@ def _write(
         "coinciding": [list(group) for group in one.coinciding],
         "seconds": dict(one.seconds),
         "seed": one.seed,
+        "image_seed": None if one.seeds is None else int(one.seeds),
         **written,
     }
     write_json(record_path, record)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pellucid.attribution import Explanation, load_explanation, resize_maps
+from pellucid.attribution.engine import seeds_of
 from pellucid.data.dicom.series import MARK
 from pellucid.data.images import read_image
 from pellucid.data.masks import on_voxels_of
@@ -30,13 +31,13 @@ _DAMAGED = (OSError, ValueError, LookupError, TypeError, EOFError)
 
 @dataclass(frozen=True)
 class SavedMap:
-    """Maps (*S) of one image by label, at the network's size, and what they explain."""
+    """Maps (*S) of one image by label, at the network's size, what they explain, and the seed of the image's draws."""
 
     maps: Mapping[str, Tensor]
     target: int
     score: float
     layer: str
-    seed: int
+    seed: int | None
     rounding: float
 
     def check(self, logits: Tensor) -> None:
@@ -106,7 +107,8 @@ class _Whole:
         whole, place = self._explanation, self._places[image.path]
         maps = {label: _fitting(whole.maps[label][place], label, lengths, None) for label in self.labels}
         score = float(whole.score[place])
-        return SavedMap(maps, int(whole.target[place]), score, whole.layer, whole.seed, _ROUNDING["float32"])
+        seed = int(seeds_of(whole)[place])
+        return SavedMap(maps, int(whole.target[place]), score, whole.layer, seed, _ROUNDING["float32"])
 
 
 class _Records:
@@ -175,7 +177,7 @@ class _Records:
             maps = {label: _fitting(raw[label], label, lengths, told[label]["resize"]) for label in self.labels}
             rounding = _ROUNDING.get(record.get("precision", "float32"), math.inf)
             layer = record["layer"] or ""
-            return SavedMap(maps, record["target_index"], record["score"], layer, record["seed"], rounding)
+            return SavedMap(maps, record["target_index"], record["score"], layer, record.get("image_seed"), rounding)
         except InputError:
             raise
         except DecodeError as error:
