@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pellucid.attribution import frozen
 from pellucid.cli.evaluate import write_section
 from pellucid.cli.main import main
 from pellucid.cli.options import parse_metrics
@@ -129,6 +131,18 @@ def test_maps_of_pellucid_explain_are_taken(images: Path, weights: Path) -> None
     assert main(arguments(images, weights, "--target", "dark", "--batch-size", "2")) == 0
     np.testing.assert_allclose(table(images)["value"], saved["value"], rtol=1e-3, atol=1e-6)
     assert table(images)["method"].tolist() == saved["method"].tolist()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles with a C++ compiler, and none is here")
+def test_a_compiled_network_gives_the_same_scores(images: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(arguments(images, weights)) == 0
+    plain = table(images)
+    (images.parent / "out").rename(images.parent / "plain")
+    compiled, program = [], frozen._program
+    monkeypatch.setattr(frozen, "_program", lambda *given: compiled.append(given) or program(*given))
+    assert main(arguments(images, weights, "--compile")) == 0
+    assert len(compiled) == 1
+    np.testing.assert_allclose(table(images)["value"], plain["value"], atol=1e-5)
 
 
 def test_drawn_maps_of_pellucid_explain_come_out_the_same_when_metrics_make_them_again(
