@@ -38,8 +38,8 @@ class Entry(Generic[Function]):
 
     @property
     def summary(self) -> str:
-        """First line of the function's docstring."""
-        return (inspect.getdoc(self.function) or "").split("\n", 1)[0]
+        """First line of the function's docstring, as plain text."""
+        return (inspect.getdoc(self.function) or "").split("\n", 1)[0].replace("`", "")
 
 
 @dataclass(frozen=True, repr=False)
