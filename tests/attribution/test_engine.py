@@ -14,7 +14,7 @@ import torch._dynamo
 from torch import Tensor, nn
 
 import pellucid
-from pellucid.attribution import METHODS, GridWarning, explain, method, resize_maps
+from pellucid.attribution import METHODS, GridWarning, concatenate, explain, method, resize_maps
 from pellucid.attribution.engine import PAPER_METHODS
 from pellucid.errors import InputError, PellucidError, UnknownNameError
 from references import cam as reference
@@ -126,6 +126,7 @@ def test_the_same_call_gives_the_same_bytes_and_says_its_seed(small: tuple[nn.Mo
     assert not torch.equal(other.maps["random"], first.maps["random"])
     assert not torch.equal(first.maps["random"][0], first.maps["random"][1])
     model, images = small
+    assert torch.equal(concatenate([other[:3], other[3:]]).seeds, other.seeds)  # type: ignore[arg-type]
     alone = explain(model, images[3:], "random", generator=other[3:].seeds)
     assert torch.equal(alone.maps["random"], other.maps["random"][3:])
 

@@ -173,7 +173,7 @@ def concatenate(parts: Sequence[Explanation]) -> Explanation:
                 f"{', '.join(part.maps)} at {part.layer} {part.grid}",
             )
     layer_maps = {name: torch.cat([part.layer_maps[name] for part in parts]) for name in first.layer_maps}
-    seeds = [part.seeds for part in parts]
+    seeds = [part.seeds for part in parts if part.seeds is not None]
     return Explanation(
         maps={name: torch.cat([part.maps[name] for part in parts]) for name in first.maps},
         target=torch.cat([part.target for part in parts]),
@@ -185,5 +185,5 @@ def concatenate(parts: Sequence[Explanation]) -> Explanation:
         layer_maps=layer_maps,
         coinciding=coinciding_maps(layer_maps, len(first.grid)),
         seed=first.seed,
-        seeds=None if None in seeds else torch.cat([each for each in seeds if each is not None]),
+        seeds=torch.cat(seeds) if len(seeds) == len(parts) else None,
     )

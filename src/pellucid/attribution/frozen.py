@@ -76,6 +76,10 @@ class Frozen:
         self._channels_last: bool | None = None  # whether the model takes it, once that is known
         self._programs: dict[tuple[object, ...], _Program | None] = {}
 
+    def knows(self, images: Tensor) -> bool:
+        """Whether it is compiled for images (M, C, *S) already, or can't be for them."""
+        return self._key(images) in self._programs
+
     def prepare(self, images: Tensor) -> None:
         """Compile for images (M, C, *S) now.
 

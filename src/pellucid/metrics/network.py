@@ -42,9 +42,11 @@ class Network:
 
     def compile(self, images: Tensor, advance: Advance) -> None:
         """Compile it for such images (M, C, *S), where that is asked for."""
-        if self._frozen is not None:
-            advance(0, "compiling the network")
-            with torch.no_grad(), mixed(self.precision, self.device), channels_checked(self.model, images):
+        if self._frozen is None:
+            return
+        with torch.no_grad(), mixed(self.precision, self.device), channels_checked(self.model, images):
+            if not self._frozen.knows(images):
+                advance(0, "compiling the network")
                 self._frozen.prepare(images)
 
     def logits(self, images: Tensor) -> Tensor:
