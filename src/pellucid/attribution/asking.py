@@ -76,8 +76,10 @@ class Scores(Asking):
     """`score_of(images (M, C, *S), sample (M,)) -> (M, T)`: the T scores of rows that derive from images `sample`."""
 
     def __call__(self, images: Tensor, sample: Tensor) -> Tensor:
+        splits = getattr(self._model, "splits", False)  # so that it sees which images are near one another
+        parts = [(images, sample)] if splits else self._parts(images, sample)
         with torch.no_grad():
-            return torch.cat([self.scores(rows, of) for rows, of in self._parts(images, sample)])
+            return torch.cat([self.scores(rows, of) for rows, of in parts])
 
 
 class Gradients(Asking):

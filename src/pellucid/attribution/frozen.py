@@ -13,20 +13,24 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from pellucid.attribution.asking import cached_rows, gains_by_channels_last
+from pellucid.attribution.graph import graph_of
 from pellucid.attribution.memory import is_out_of_memory
+from pellucid.attribution.nearby import Nearby, Plan, changes, series
 from pellucid.errors import PellucidError, expected
 from pellucid.models.checkpoints import digest
 
 _compiling = threading.Lock()  # so that each program knows its own code
+_PAYS = 4096  # images after which the seconds that a compiler takes come back
+_MORE = 4  # times as many images run at once by what changes
 _APART = {torch.bfloat16: 0.1, torch.float32: 1e-3}  # from the network's own outputs, relative to the largest
 
 
 class CompiledWarning(UserWarning):
-    """A compiled network gives other values than the network itself, which runs in its place."""
+    """What was made of a network to run faster gives other values than the network itself, and isn't used."""
 
 
 @contextlib.contextmanager
@@ -51,6 +55,8 @@ class Compiled(nn.Module):
     What was compiled once is found again while the model lives and its weights are the same.
     """
 
+    splits = True  # it runs as many images at once as is best, however many it is given without gradients
+
     def __init__(self, model: nn.Module, rows: int) -> None:
         """Arguments: a borrowed model, and how many rows run at once at most."""
         super().__init__()
@@ -63,10 +69,11 @@ class Compiled(nn.Module):
 
 
 class Frozen:
-    """A borrowed model whose weights are constants of a compiled program, folded and laid out as the device likes them.
+    """A borrowed model with its weights as constants, each batch norm folded into the convolution before it.
 
-    A program takes one number of rows. Rows that are left over run beside copies of the last, or in the model itself
-    where they are few, as all do once its weights are written to.
+    Images that differ little from those before run only where the change reaches, on a CPU. Once so many others ran
+    that it pays, a program is compiled for them, which takes one number of rows. The model itself runs once its weights
+    are written to.
     """
 
     def __init__(self, model: nn.Module, rows: int) -> None:
@@ -74,48 +81,88 @@ class Frozen:
         self._model, self._most = model, rows
         self._state = _State(model)
         self._channels_last: bool | None = None  # whether the model takes it, once that is known
-        self._programs: dict[tuple[object, ...], _Program | None] = {}
+        self._made: dict[tuple[object, ...], _Made | None] = {}
 
     def knows(self, images: Tensor) -> bool:
-        """Whether it is compiled for images (M, C, *S) already, or can't be for them."""
-        return self._key(images) in self._programs
+        """Whether there is nothing to prepare for images (M, C, *S)."""
+        key = self._key(images)
+        return key in self._made and not self._is_due(self._made[key])
 
     def prepare(self, images: Tensor) -> None:
-        """Compile for images (M, C, *S) now.
+        """Make now what images (M, C, *S) run through.
 
         Raises:
             PellucidError: the model can't be compiled.
 
         Warns:
-            CompiledWarning: the program gives other values, and isn't used.
+            CompiledWarning: what was made gives other values, and isn't used.
         """
         key = self._key(images)
         self._look_at(images)
-        if key not in self._programs:
-            self._programs[key] = self._checked(key, images[:1].expand(key[0], *images.shape[1:]))
+        if key not in self._made:
+            self._made[key] = self._checked_graph(key, images[:1])
+        made = self._made[key]
+        if made is not None and self._is_due(made):
+            made.ran = -math.inf  # once
+            try:
+                made.program = self._checked_program(images[:1].expand(self._rows(images), *images.shape[1:]))
+            except PellucidError:
+                if made.graph is None:
+                    raise
 
     def __call__(self, images: Tensor) -> Any:
         """What the model gives for images (M, C, *S)."""
-        rows = cached_rows(images, self._most)
         self._look_at(images)
-        program = None
-        if 2 * len(images) > rows and self._state.is_current:
+        made = None
+        if self._state.is_current:
             self.prepare(images)
-            program = self._programs[self._key(images)]
-        parts = [self._of(program, part, rows) for part in images.split(rows)]
-        return parts[0] if len(parts) == 1 else tree_map(lambda *each: torch.cat(each), *parts)
+            made = self._made[self._key(images)]
+        if made is None:
+            return _joined([self._model(self._laid(part)) for part in images.split(self._rows(images))])
+        if made.nearby is None:
+            return _joined(self._wholly(made, images))
+        return self._by_changes(made, made.nearby, images)
 
-    def _key(self, images: Tensor) -> tuple[int, *tuple[object, ...]]:
-        return cached_rows(images, self._most), *images.shape[1:], images.dtype, images.device, _precision(images)
+    def _rows(self, images: Tensor) -> int:
+        return cached_rows(images, self._most)
 
-    def _of(self, program: _Program | None, images: Tensor, rows: int) -> Any:
-        count = len(images)
-        if program is None or 2 * count <= rows:
-            return self._model(self._laid(images))
-        if count < rows:
-            images = torch.cat([images, images[-1:].expand(rows - count, *images.shape[1:])])
-        outputs = program.run(self._laid(images))
-        return outputs if count == rows else tree_map(lambda each: each[:count], outputs)
+    def _key(self, images: Tensor) -> tuple[object, ...]:
+        return self._rows(images), *images.shape[1:], images.dtype, images.device, _precision(images)
+
+    def _is_due(self, made: _Made | None) -> bool:
+        return made is not None and made.program is None and made.ran >= _PAYS
+
+    def _wholly(self, made: _Made, images: Tensor) -> list[Any]:
+        """What images give, a few at a time."""
+        rows, program = self._rows(images), made.program
+        made.ran += len(images)
+        any_number = made.graph or self._model
+        full = any_number if program is None else program.run
+        parts = images.split(rows)
+        return [(full if len(part) == rows else any_number)(self._laid(part)) for part in parts]
+
+    def _by_changes(self, made: _Made, nearby: Nearby, images: Tensor) -> Any:
+        """What images give, those that differ little from the one before by what differs."""
+        low, high = changes(images)
+        distinct = (high > low).all(dim=1)
+        rows, low, high = images[distinct.to(images.device)], low[distinct], high[distinct]
+        found = []
+        for part, is_near in series(low, high, images.shape[2:], min(self._most, _MORE * self._rows(images))):
+            plan = nearby.plan(low[part], high[part]) if is_near and made.nearby is not None else None
+            if plan is not None and plan.pays:
+                found.append(self._near(made, nearby, rows[part], plan))
+            else:
+                found += self._wholly(made, rows[part])
+        return _rows_of(_joined(found), (distinct.cumsum(dim=0) - 1).to(images.device))
+
+    def _near(self, made: _Made, nearby: Nearby, images: Tensor, plan: Plan) -> Any:
+        """What images give, by a plan; wholly where that turns out to be something else."""
+        found = nearby(images, plan)
+        if not made.is_sure:
+            few = images[: self._rows(images)]
+            same = self._is_same(self._model(self._laid(few)), _rows_of(found, slice(len(few))), "what changes alone")
+            made.is_sure, made.nearby = True, nearby if same else None
+        return found if made.nearby is not None else _joined(self._wholly(made, images))
 
     def _look_at(self, images: Tensor) -> None:
         """Find out in which layout the model takes images."""
@@ -131,24 +178,61 @@ class Frozen:
         """A copy, lest it is written to, in the layout that runs fastest."""
         return images.clone(memory_format=torch.channels_last if self._channels_last else torch.contiguous_format)
 
-    def _checked(self, key: tuple[object, ...], sample: Tensor) -> _Program | None:
-        """The program for so many copies of an image, if it gives what the model gives."""
-        own = self._model(self._laid(sample))  # first, so that images it doesn't take are told of as elsewhere
+    def _checked_graph(self, key: tuple[object, ...], image: Tensor) -> _Made | None:
+        """The model's graph, if it gives what the model gives."""
+        own = self._model(self._laid(image))  # first, so that images it doesn't take are told of as elsewhere
         weights = f"{digest(self._model)} {self._model!r}"
         known = _KNOWN.get(self._model)
         if known is None or known.weights != weights:
             known = _KNOWN[self._model] = _Known(weights, {})
-        program = known.programs.get(key) or _program(self._model, self._laid(sample))
-        apart = _apart(own, program.run(self._laid(sample)))
-        if not apart <= _APART.get(_precision(sample), _APART[torch.float32]):
-            warnings.warn(
-                f"the compiled network's outputs differ by {apart:.1e} from its own, so that it runs uncompiled.",
-                CompiledWarning,
-                stacklevel=2,
-            )
+        if key in known.made:
+            return known.made[key]
+        known.made[key] = made = self._read(image)
+        if made.graph is not None and not self._is_same(own, made.graph(self._laid(image)), "its graph"):
+            del known.made[key]
             return None
-        known.programs[key] = program
-        return program
+        return made
+
+    def _read(self, image: Tensor) -> _Made:
+        """The model's graph, or else a program that is due, where it is another for each number of images."""
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of what is met while the network is read
+                graph = graph_of(self._model, image, bool(self._channels_last))
+        except Exception as error:  # each network may fail in a way of its own
+            if is_out_of_memory(error):
+                raise
+            return _Made(None, None, ran=math.inf)
+        return _Made(graph, Nearby(graph, bool(self._channels_last)) if image.device.type == "cpu" else None)
+
+    def _checked_program(self, images: Tensor) -> _Program | None:
+        """A program for so many images, if it gives what the model gives."""
+        program = _program(self._model, self._laid(images))
+        own = self._model(self._laid(images))
+        return program if self._is_same(own, program.run(self._laid(images)), "its compiled form") else None
+
+    def _is_same(self, own: Any, other: Any, what: str) -> bool:
+        """Whether outputs are the model's own. Warns: CompiledWarning."""
+        leaves = [each for each in tree_leaves(own) if isinstance(each, Tensor)]
+        apart = _apart(own, other)
+        if apart <= _APART.get(_precision(leaves[0]), _APART[torch.float32]):
+            return True
+        warnings.warn(
+            f"the network through {what} gives what differs by {apart:.1e} from its own outputs; it isn't used.",
+            CompiledWarning,
+            stacklevel=2,
+        )
+        return False
+
+
+@dataclass(eq=False)
+class _Made:
+    """What was made of a model for one kind of images."""
+
+    graph: fx.GraphModule | None  # for any number of images
+    nearby: Nearby | None
+    is_sure: bool = False  # whether what `nearby` gives was held against the model
+    program: _Program | None = None
+    ran: float = 0  # rows that ran whole
 
 
 @dataclass(frozen=True)
@@ -160,10 +244,10 @@ class _Program:
 
 @dataclass(frozen=True)
 class _Known:
-    """The programs of a model, and the weights that are in them."""
+    """What was made of a model, and the weights that are in it."""
 
     weights: str
-    programs: dict[tuple[object, ...], _Program]
+    made: dict[tuple[object, ...], _Made]
 
 
 _KNOWN: weakref.WeakKeyDictionary[nn.Module, _Known] = weakref.WeakKeyDictionary()
@@ -221,6 +305,16 @@ def _precision(images: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else images.dtype
 
 
+def _joined(parts: list[Any]) -> Any:
+    """Outputs for rows from those for some of them each."""
+    return parts[0] if len(parts) == 1 else tree_map(lambda *each: torch.cat(each), *parts)
+
+
+def _rows_of(outputs: Any, rows: slice | Tensor) -> Any:
+    """Outputs for some of the rows."""
+    return tree_map(lambda each: each[rows], outputs)
+
+
 def _apart(own: Any, other: Any) -> float:
     """The largest difference of two outputs, relative to the largest value of the first; infinite for other shapes."""
     pairs = [tree_leaves(own), tree_leaves(other)]
@@ -233,8 +327,8 @@ def _apart(own: Any, other: Any) -> float:
 
 
 def check_spare(model: nn.Module, spare: int | None, precision: str) -> None:
-    """Raise InputError where a program's copy of the weights takes more bytes than are left within max_memory."""
-    needed = sum(each.nbytes for each in model.parameters()) // (2 if precision == "bfloat16" else 1)
+    """Raise InputError where a graph's and a program's copies of the weights take more bytes than max_memory leaves."""
+    needed = sum(each.nbytes for each in model.parameters()) * (1 if precision == "bfloat16" else 2)
     if spare is not None and needed > spare:
         wanted = f"{needed - spare} bytes ({(needed - spare) / 2**20:.1f} MiB) more, for the compiled network's weights"
         raise expected("max_memory", wanted, "fewer", do="Give more, or leave compile=True out.")

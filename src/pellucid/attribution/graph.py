@@ -1,0 +1,106 @@
+"""A borrowed network as a graph of operations on tensors, each batch norm folded into the convolution before it."""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+_ATEN = torch.ops.aten
+CONVOLUTIONS = (_ATEN.conv1d.default, _ATEN.conv2d.default, _ATEN.conv3d.default)
+_CAST = (*CONVOLUTIONS, _ATEN.linear.default)  # by mixed precision
+
+
+def graph_of(model: nn.Module, image: Tensor, channels_last: bool) -> fx.GraphModule:
+    """The graph of a model for any number of images like `image` (1, C, *S), in the precision that holds here.
+
+    `channels_last` says whether they come with channels last in memory. Weights that were folded, cast or laid out anew
+    are copies; the rest are the model's own.
+
+    Raises:
+        Exception: whatever `torch.export` raises of a model that it can't take for any number of images.
+    """
+    with torch.autocast(image.device.type, enabled=False):
+        every = {0: torch.export.Dim.DYNAMIC}
+        graph = torch.export.export(model, (torch.cat([image, image]),), dynamic_shapes=(every,)).module()
+    assert isinstance(graph, fx.GraphModule)
+    for node in list(graph.graph.nodes):
+        if node.op == "call_module" and not node.users:  # checks of what is given
+            graph.graph.erase_node(node)
+    for node in list(graph.graph.nodes):
+        if node.target is _ATEN.batch_norm.default:
+            _fold(graph, node)
+    for node in list(graph.graph.nodes):
+        if node.target in _CAST:
+            _lay_out(graph, node, image.device.type, channels_last)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return graph
+
+
+def given(node: fx.Node) -> dict[str, Any]:
+    """The arguments of a call by their names, with its defaults."""
+    assert isinstance(node.target, torch._ops.OpOverload)
+    names = [each.name for each in node.target._schema.arguments]
+    defaults = {each.name: each.default_value for each in node.target._schema.arguments}
+    return defaults | dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+
+
+def constant(graph: fx.GraphModule, node: fx.Node | None) -> Tensor | None:
+    """The weight that a node stands for."""
+    if node is None or node.op != "get_attr":
+        return None
+    found: Tensor = attrgetter(str(node.target))(graph)
+    return found
+
+
+def _fold(graph: fx.GraphModule, norm: fx.Node) -> None:
+    """Put an evaluating norm's scale and shift into the convolution whose output it alone takes."""
+    options = given(norm)
+    convolution = options["input"]
+    if convolution.target not in CONVOLUTIONS or len(convolution.users) > 1 or options["training"]:
+        return
+    before = given(convolution)
+    weight, mean, variance = (constant(graph, node) for node in (before["weight"], *_statistics(options)))
+    if weight is None or mean is None or variance is None:
+        return
+    bias, gamma, beta = (constant(graph, node) for node in (before["bias"], options["weight"], options["bias"]))
+    scale = (variance + options["eps"]).rsqrt() * (1 if gamma is None else gamma)
+    shift = ((0 if bias is None else bias) - mean) * scale + (0 if beta is None else beta)
+    folded = weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
+    _replace(graph, convolution, {"weight": folded, "bias": shift})
+    norm.replace_all_uses_with(convolution)
+    graph.graph.erase_node(norm)
+
+
+def _statistics(options: dict[str, Any]) -> tuple[fx.Node | None, fx.Node | None]:
+    return options["running_mean"], options["running_var"]
+
+
+def _lay_out(graph: fx.GraphModule, node: fx.Node, device: str, channels_last: bool) -> None:
+    """Have a layer's weights as mixed precision and the device want them, so that no pass has to make them so."""
+    options = given(node)
+    found = {}
+    for name in ("weight", "bias"):
+        own = constant(graph, options[name])
+        if own is None:
+            continue
+        made = own.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else own
+        if channels_last and made.ndim == 4:
+            made = made.contiguous(memory_format=torch.channels_last)
+        if made is not own:
+            found[name] = made
+    _replace(graph, node, found)
+
+
+def _replace(graph: fx.GraphModule, node: fx.Node, weights: dict[str, Tensor]) -> None:
+    """Have a call take other weights."""
+    for name, values in weights.items():
+        label = f"{node.name}_{name}_of_its_own"
+        graph.register_buffer(label, values.detach(), persistent=False)
+        with graph.graph.inserting_before(node):
+            taken = graph.graph.get_attr(label)
+        options = given(node) | {name: taken}
+        node.args, node.kwargs = tuple(options.values()), {}
