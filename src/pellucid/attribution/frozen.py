@@ -145,15 +145,16 @@ class Frozen:
         """What images give, those that differ little from the one before by what differs."""
         low, high = changes(images)
         distinct = (high > low).all(dim=1)
-        rows, low, high = images[distinct.to(images.device)], low[distinct], high[distinct]
+        if not bool(distinct.all()):
+            images, low, high = images[distinct], low[distinct], high[distinct]
         found = []
         for part, is_near in series(low, high, images.shape[2:], min(self._most, _MORE * self._rows(images))):
             plan = nearby.plan(low[part], high[part]) if is_near and made.nearby is not None else None
             if plan is not None and plan.pays:
-                found.append(self._near(made, nearby, rows[part], plan))
+                found.append(self._near(made, nearby, images[part], plan))
             else:
-                found += self._wholly(made, rows[part])
-        return _rows_of(_joined(found), (distinct.cumsum(dim=0) - 1).to(images.device))
+                found += self._wholly(made, images[part])
+        return _rows_of(_joined(found), distinct.cumsum(dim=0) - 1)
 
     def _near(self, made: _Made, nearby: Nearby, images: Tensor, plan: Plan) -> Any:
         """What images give, by a plan; wholly where that turns out to be something else."""

@@ -32,7 +32,7 @@ MaxMemory = Annotated[
     str | None, typer.Option(help="What may be in flight at once, such as 2GiB; fewer images then run at once.")
 ]
 PrecisionName = Annotated[str, typer.Option(help="float32, or bfloat16 for less time.")]
-Compile = Annotated[bool, typer.Option("--compile", help="Compile the network first, which pays where it runs often.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Have the network in a form that runs faster.")]
 
 Arch = Annotated[
     str | None, typer.Option(help="The timm name that a plain state dict belongs to, or one such as resnet18-3d.")

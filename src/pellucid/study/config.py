@@ -88,8 +88,8 @@ class EvaluateSettings(Section):
     """Which metrics score the maps; those that need a mask are missing where an image has none.
 
     With `verdicts` each map is judged as well: whether it can be trusted, from its faithfulness, stability, sanity and
-    agreement. It asks for a control among the methods, and explains each image some dozen times more. `compile` lets
-    the network be compiled before it scores.
+    agreement. It asks for a control among the methods, and explains each image some dozen times more. `compile` has
+    the network in a form that scores faster.
     """
 
     metrics: tuple[str, ...] = ("road", "road-morf", "road-lerf", "pointing-game", "energy-pointing")
