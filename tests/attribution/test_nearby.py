@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,6 +17,7 @@ import pellucid
 from pellucid.attribution import nearby
 from pellucid.attribution.graph import graph_of
 from pellucid.attribution.nearby import Nearby, changes, series
+from pellucid.attribution.packed import pack
 from references.cam_networks import seeded
 
 
@@ -114,13 +116,16 @@ BOXES = [
 ]
 
 
+@pytest.mark.parametrize("is_packed", [True, False])
 @pytest.mark.parametrize("channels_last", [True, False])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_it_gives_what_the_network_gives(name: str, channels_last: bool) -> None:
+def test_it_gives_what_the_network_gives(name: str, channels_last: bool, is_packed: bool) -> None:
     model, images = seeded(NETWORKS[name]()), chain((23, 26), BOXES)
     kept = images.clone()
     with torch.no_grad():
-        run = Nearby(graph_of(model, images[:1], channels_last), channels_last)
+        graph = graph_of(model, images[:1], channels_last)
+        assert not is_packed or pack(graph, 4)
+        run = Nearby(graph, channels_last)
         plan = run.plan(*changes(images))
         torch.testing.assert_close(run(images, plan), model(images), rtol=1e-4, atol=1e-5)
     assert torch.equal(images, kept)
@@ -150,7 +155,7 @@ def test_a_plan_counts_what_a_change_reaches() -> None:
     plan = run.plan(*changes(images))
     assert plan.plain == 5 * 400 * (18 + 18)
     assert plan.multiplied == 400 * (18 + 18) + 5 * (9 * 18 + 25 * 18)
-    assert [windows.size for windows in plan.windows.values()] == [[1, 1], [3, 3], [5, 5]]
+    assert [windows.size for windows in plan.windows.values()] == [(1, 1), (3, 3), (5, 5)]
     assert not plan.pays  # of so small a network
 
 
@@ -201,8 +206,8 @@ def test_changes_are_the_smallest_boxes(shape: tuple[int, ...]) -> None:
 @settings(deadline=None)
 @given(st.lists(st.booleans(), max_size=60), st.integers(4, 9))
 def test_series_hold_every_image_once_and_in_order(near: list[bool], most: int) -> None:
-    size = torch.tensor([[10, 10], *([1, 1] if each else [9, 9] for each in near)])
-    found = series(torch.zeros_like(size), size, torch.Size((10, 10)), most)
+    size = np.array([[10, 10], *([1, 1] if each else [9, 9] for each in near)])
+    found = series(np.zeros_like(size), size, (10, 10), most)
     assert [row for part, _ in found for row in range(part.start, part.stop)] == list(range(len(size)))
     for part, is_near in found:
         if is_near:
@@ -242,7 +247,9 @@ def test_networks_of_the_field(name: str, precision: str) -> None:
         exact = model(images)
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
             own = model(images).float()
-            run = Nearby(graph_of(model, images[:1], channels_last=True), channels_last=True)
+            graph = graph_of(model, images[:1], channels_last=True)
+            assert pack(graph, 4)
+            run = Nearby(graph, channels_last=True)
             found = run(images, run.plan(*changes(images))).float()
     rounding = 0.0 if precision == "float32" else float((own - exact).abs().max())
     assert (found - exact).abs().max() < 1e-4 * exact.abs().max() + 2 * rounding

@@ -20,6 +20,7 @@ from pellucid.attribution.asking import cached_rows, gains_by_channels_last
 from pellucid.attribution.graph import graph_of
 from pellucid.attribution.memory import is_out_of_memory
 from pellucid.attribution.nearby import Nearby, Plan, changes, series
+from pellucid.attribution.packed import fused, pack
 from pellucid.errors import PellucidError, expected
 from pellucid.models.checkpoints import digest
 
@@ -130,13 +131,13 @@ class Frozen:
         return self._rows(images), *images.shape[1:], images.dtype, images.device, _precision(images)
 
     def _is_due(self, made: _Made | None) -> bool:
-        return made is not None and made.program is None and made.ran >= _PAYS
+        return made is not None and made.program is None and made.fused is None and made.ran >= _PAYS
 
     def _wholly(self, made: _Made, images: Tensor) -> list[Any]:
         """What images give, a few at a time."""
         rows, program = self._rows(images), made.program
         made.ran += len(images)
-        any_number = made.graph or self._model
+        any_number = made.fused or made.graph or self._model
         full = any_number if program is None else program.run
         parts = images.split(rows)
         return [(full if len(part) == rows else any_number)(self._laid(part)) for part in parts]
@@ -144,9 +145,9 @@ class Frozen:
     def _by_changes(self, made: _Made, nearby: Nearby, images: Tensor) -> Any:
         """What images give, those that differ little from the one before by what differs."""
         low, high = changes(images)
-        distinct = (high > low).all(dim=1)
-        if not bool(distinct.all()):
-            images, low, high = images[distinct], low[distinct], high[distinct]
+        distinct = (high > low).all(axis=1)
+        if not distinct.all():
+            images, low, high = images[torch.from_numpy(distinct)], low[distinct], high[distinct]
         found = []
         for part, is_near in series(low, high, images.shape[2:], min(self._most, _MORE * self._rows(images))):
             plan = nearby.plan(low[part], high[part]) if is_near and made.nearby is not None else None
@@ -154,7 +155,7 @@ class Frozen:
                 found.append(self._near(made, nearby, images[part], plan))
             else:
                 found += self._wholly(made, images[part])
-        return _rows_of(_joined(found), distinct.cumsum(dim=0) - 1)
+        return _rows_of(_joined(found), torch.from_numpy(distinct.cumsum() - 1))
 
     def _near(self, made: _Made, nearby: Nearby, images: Tensor, plan: Plan) -> Any:
         """What images give, by a plan; wholly where that turns out to be something else."""
@@ -189,21 +190,26 @@ class Frozen:
         if key in known.made:
             return known.made[key]
         known.made[key] = made = self._read(image)
-        if made.graph is not None and not self._is_same(own, made.graph(self._laid(image)), "its graph"):
-            del known.made[key]
-            return None
+        for graph in (made.graph, made.fused):
+            if graph is not None and not self._is_same(own, graph(self._laid(image)), "its graph"):
+                del known.made[key]
+                return None
         return made
 
     def _read(self, image: Tensor) -> _Made:
         """The model's graph, or else a program that is due, where it is another for each number of images."""
+        last = bool(self._channels_last)
         try:
             with warnings.catch_warnings(action="ignore"):  # of what is met while the network is read
-                graph = graph_of(self._model, image, bool(self._channels_last))
+                graph = graph_of(self._model, image, last)
         except Exception as error:  # each network may fail in a way of its own
             if is_out_of_memory(error):
                 raise
-            return _Made(None, None, ran=math.inf)
-        return _Made(graph, Nearby(graph, bool(self._channels_last)) if image.device.type == "cpu" else None)
+            return _Made(ran=math.inf)
+        if image.device.type != "cpu":
+            return _Made(graph)
+        is_packed = pack(graph, self._rows(image))
+        return _Made(graph, fused(graph) if is_packed else None, Nearby(graph, last))
 
     def _checked_program(self, images: Tensor) -> _Program | None:
         """A program for so many images, if it gives what the model gives."""
@@ -229,8 +235,9 @@ class Frozen:
 class _Made:
     """What was made of a model for one kind of images."""
 
-    graph: fx.GraphModule | None  # for any number of images
-    nearby: Nearby | None
+    graph: fx.GraphModule | None = None  # for any number of images
+    fused: fx.GraphModule | None = None  # the same, faster on a CPU
+    nearby: Nearby | None = None
     is_sure: bool = False  # whether what `nearby` gives was held against the model
     program: _Program | None = None
     ran: float = 0  # rows that ran whole

@@ -35,9 +35,24 @@ def graph_of(model: nn.Module, image: Tensor, channels_last: bool) -> fx.GraphMo
     for node in list(graph.graph.nodes):
         if node.target in _CAST:
             _lay_out(graph, node, image.device.type, channels_last)
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
+    tidy(graph)
     return graph
+
+
+def tidy(graph: fx.GraphModule) -> None:
+    """Drop what nothing takes any more, weights too, and have the graph run as it is now."""
+    graph.graph.eliminate_dead_code()
+    taken = {node.target for node in graph.graph.nodes if node.op == "get_attr"}
+    for name in [name for name in graph._buffers if name not in taken]:
+        delattr(graph, name)
+    graph.recompile()
+
+
+def weight_of(call: fx.Node) -> fx.Node:
+    """What stands for the weight of a convolution."""
+    options = given(call)
+    weight: fx.Node = options["weight"] if "weight" in options else options["W"]
+    return weight
 
 
 def given(node: fx.Node) -> dict[str, Any]:
@@ -98,9 +113,13 @@ def _lay_out(graph: fx.GraphModule, node: fx.Node, device: str, channels_last: b
 def _replace(graph: fx.GraphModule, node: fx.Node, weights: dict[str, Tensor]) -> None:
     """Have a call take other weights."""
     for name, values in weights.items():
-        label = f"{node.name}_{name}_of_its_own"
-        graph.register_buffer(label, values.detach(), persistent=False)
-        with graph.graph.inserting_before(node):
-            taken = graph.graph.get_attr(label)
-        options = given(node) | {name: taken}
+        options = given(node) | {name: held(graph, node, f"{name}_of_its_own", values)}
         node.args, node.kwargs = tuple(options.values()), {}
+
+
+def held(graph: fx.GraphModule, node: fx.Node, name: str, values: Tensor) -> fx.Node:
+    """A node before another one for a tensor that the graph holds from now on."""
+    label = f"{node.name}_{name}"
+    graph.register_buffer(label, values.detach(), persistent=False)
+    with graph.graph.inserting_before(node):
+        return graph.graph.get_attr(label)

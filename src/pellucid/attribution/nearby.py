@@ -8,10 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from pellucid.attribution.graph import CONVOLUTIONS, constant, given
+from pellucid.attribution.graph import CONVOLUTIONS, constant, given, weight_of
+
+Ints = NDArray[np.int64]
 
 _ATEN = torch.ops.aten
 _NEAR = 0.1  # of an image, that a change may take
@@ -24,7 +28,8 @@ _PLACE_BY_PLACE = {
     for each in ("relu", "silu", "gelu", "sigmoid", "tanh", "elu", "leaky_relu", "hardtanh", "hardswish", "hardsigmoid")
     for name in (each, f"{each}_")
     if hasattr(_ATEN, name)
-} | {_ATEN.batch_norm.default, _ATEN.dropout.default, _ATEN.dropout_.default}
+} | {_ATEN.batch_norm.default, _ATEN.dropout.default, _ATEN.dropout_.default, _ATEN.to.dtype}
+_CONVOLUTIONS = {*CONVOLUTIONS, torch.ops.mkldnn._convolution_pointwise.default}
 _SUMS = (_ATEN.add.Tensor, _ATEN.add_.Tensor)
 _POOLS = {
     getattr(_ATEN, f"{kind}_pool{axes}d").default: outside
@@ -33,41 +38,43 @@ _POOLS = {
 }
 
 
-def changes(images: Tensor) -> tuple[Tensor, Tensor]:
+def changes(images: Tensor) -> tuple[Ints, Ints]:
     """Where images (M, C, *S) aren't as the one before: first corners of boxes (M, d), and last ones, exclusive.
 
-    They are on the CPU. A box is empty where nothing changed, and the whole image for the first.
+    A box is empty where nothing changed, and the whole image for the first.
 
     >>> images = torch.zeros(2, 1, 4, 4)
     >>> images[1, :, 1:3, 2] = 1
-    >>> changes(images)
-    (tensor([[0, 0],
-            [1, 2]]), tensor([[4, 4],
-            [3, 3]]))
+    >>> low, high = changes(images)
+    >>> low.tolist(), high.tolist()
+    ([[0, 0], [1, 2]], [[4, 4], [3, 3]])
     """
     differ = (images[1:] != images[:-1]).any(dim=1)
-    low = torch.zeros(len(images), images.ndim - 2, dtype=torch.long)
-    high = torch.tensor(images.shape[2:]).repeat(len(images), 1)
-    for axis, length in enumerate(images.shape[2:]):
-        others = [1 + other for other in range(images.ndim - 2) if other != axis]
-        line = (differ.any(dim=others) if others else differ).cpu()
-        places = torch.arange(length)
-        low[1:, axis] = torch.where(line, places, length).amin(dim=1)
-        high[1:, axis] = torch.where(line, places + 1, 0).amax(dim=1)
-    return low, torch.maximum(low, high)
+    shape = images.shape[2:]
+    low = np.zeros((len(images), len(shape)), dtype=np.int64)
+    high = np.tile(np.array(shape), (len(images), 1))
+    for axis, length in enumerate(shape):
+        others = [1 + other for other in range(len(shape)) if other != axis]
+        line = (differ.any(dim=others) if others else differ).numpy(force=True)
+        places = np.arange(length)
+        low[1:, axis] = np.where(line, places, length).min(axis=1)
+        high[1:, axis] = np.where(line, places + 1, 0).max(axis=1)
+    return low, np.maximum(low, high)
 
 
-def series(low: Tensor, high: Tensor, shape: torch.Size, most: int) -> list[tuple[slice, bool]]:
+def series(low: Ints, high: Ints, shape: Sequence[int], most: int) -> list[tuple[slice, bool]]:
     """Which images (M) to run together, and whether each but the first of them is near the one before.
 
-    `low` and `high` are what `changes` gives, `shape` is *S. Series of near ones have at most `most` images.
+    `low` and `high` are what `changes` gives, `shape` is *S. Series of near ones have at most `most` images, and
+    where there are more of them as many each as can be.
     """
-    near = ((high - low).double() / torch.tensor(shape)).prod(dim=1) <= _NEAR
-    starts = [place for place, is_near in enumerate(near.tolist()) if not is_near] + [len(near)]
+    near = ((high - low) / np.array(shape)).prod(axis=1) <= _NEAR
+    starts = [*np.flatnonzero(~near).tolist(), len(near)]
     found: list[tuple[slice, bool]] = []
     for start, stop in itertools.pairwise(starts):
-        for first in range(start, stop, most):
-            last = min(first + most, stop)
+        parts = -(-(stop - start) // most)
+        edges = [start + (stop - start) * part // parts for part in range(parts + 1)]
+        for first, last in itertools.pairwise(edges):
             is_near = last - first >= _LEAST
             if found and not is_near and not found[-1][1]:
                 found[-1] = slice(found[-1][0].start, last), False
@@ -77,23 +84,31 @@ def series(low: Tensor, high: Tensor, shape: torch.Size, most: int) -> list[tupl
 
 
 @dataclass(frozen=True)
+class _Kernel:
+    """What slides over maps, in numbers for each axis (d,)."""
+
+    size: Ints
+    stride: Ints
+    dilation: Ints
+
+
+@dataclass(frozen=True)
 class _Rule:
     """A call that looks at a few places of maps of one shape, for each place of what it gives.
 
     Attributes:
         sources: the maps.
         run: `(maps, padding) -> map`.
-        kernel, stride, padding, dilation: a number for each axis (d,).
-        outside: what lies around the maps.
+        padding: places around the maps along each axis.
+        outside: the value there.
+        kernel: None where it looks at the same place alone.
     """
 
     sources: list[fx.Node]
     run: Callable[[Sequence[Tensor], list[int]], Tensor]
-    kernel: Tensor
-    stride: Tensor
-    padding: Tensor
-    dilation: Tensor
+    padding: list[int]
     outside: float = 0.0
+    kernel: _Kernel | None = None
 
 
 @dataclass(frozen=True)
@@ -107,16 +122,16 @@ class _Windows:
         high: (N, d) where it ends, exclusive.
     """
 
-    size: list[int]
-    corner: Tensor
-    low: Tensor
-    high: Tensor
+    size: tuple[int, ...]
+    corner: Ints
+    low: Ints
+    high: Ints
 
 
-def _windows(low: Tensor, high: Tensor, shape: Tensor) -> _Windows:
+def _windows(low: Ints, high: Ints, shape: Sequence[int]) -> _Windows:
     """The smallest that hold each change within maps of a shape (d,)."""
-    size = (high - low).amax(dim=0).clamp(min=1)
-    return _Windows(size.tolist(), torch.minimum(low, shape - size), low, high)
+    size = np.maximum((high - low).max(axis=0), 1)
+    return _Windows(tuple(size.tolist()), np.minimum(low, np.array(shape) - size), low, high)
 
 
 @dataclass(frozen=True)
@@ -163,10 +178,10 @@ class Nearby:
         for used, node in last.items():
             self._done.setdefault(node, []).append(used)
 
-    def plan(self, low: Tensor, high: Tensor) -> Plan:
+    def plan(self, low: Ints, high: Ints) -> Plan:
         """What to compute of images of which only such boxes (N, d) aren't as before; the first counts for nothing."""
-        low, high = (torch.cat([corner[1:2], corner[1:]]) for corner in (low, high))
-        windows = {self._image: _windows(low, high, torch.tensor(_shape(self._image)))}
+        low, high = (np.concatenate([corner[1:2], corner[1:]]) for corner in (low, high))
+        windows = {self._image: _windows(low, high, _shape(self._image))}
         seen = {}
         multiplied = plain = 0
         for node in self._nodes:
@@ -175,8 +190,8 @@ class Nearby:
                 found, around = self._reached(rule, [windows[source] for source in rule.sources], _shape(node))
                 if math.prod(found.size) <= _REACHED * math.prod(_shape(node)):
                     windows[node], seen[node] = found, around
-            if node.target in CONVOLUTIONS:
-                each = self._constants[given(node)["weight"]].numel()
+            if node.target in _CONVOLUTIONS:
+                each = self._constants[weight_of(node)].numel()
                 places = math.prod(_shape(node))
                 plain += len(low) * places * each
                 windowed = places + len(low) * math.prod(windows[node].size) if node in windows else len(low) * places
@@ -192,10 +207,12 @@ class Nearby:
             if node is self._image:
                 first[node], parts[node] = self._cut(images, plan.windows[node])
             elif node in plan.seen:
-                rule, seen = self._rules[node], plan.seen[node]
-                first[node] = rule.run([first[source] for source in rule.sources], rule.padding.tolist())
+                rule = self._rules[node]
+                first[node] = rule.run([first[source] for source in rule.sources], rule.padding)
                 maps = [
-                    _in_windows(first[source], parts[source], plan.windows[source], seen, rule.padding, rule.outside)
+                    _in_windows(
+                        first[source], parts[source], plan.windows[source], plan.seen[node], rule.padding, rule.outside
+                    )
                     for source in rule.sources
                 ]
                 parts[node] = rule.run(maps, [0] * self._axes)
@@ -221,9 +238,9 @@ class Nearby:
 
     def _completed(self, first: Tensor, parts: Tensor, windows: _Windows) -> Tensor:
         """Whole maps (N, C, *S) of what is known of the first image and in windows of all."""
-        nowhere = torch.zeros_like(windows.corner)
-        everywhere = _Windows(list(first.shape[2:]), nowhere, nowhere, nowhere)
-        maps = _in_windows(first, parts, windows, everywhere, nowhere[0], 0.0)
+        nowhere = np.zeros_like(windows.corner)
+        everywhere = _Windows(tuple(first.shape[2:]), nowhere, nowhere, nowhere)
+        maps = _in_windows(first, parts, windows, everywhere, [0] * self._axes, 0.0)
         return maps if self._channels_last else maps.contiguous()
 
     def _laid(self, images: Tensor) -> Tensor:
@@ -231,43 +248,47 @@ class Nearby:
 
     def _reached(self, rule: _Rule, sources: Sequence[_Windows], shape: Sequence[int]) -> tuple[_Windows, _Windows]:
         """Windows of what a call gives, a map of such a shape, and those that it looks at, with padding counted in."""
-        low = torch.stack([each.low for each in sources]).amin(dim=0)
-        high = torch.stack([each.high for each in sources]).amax(dim=0)
-        reach = rule.dilation * (rule.kernel - 1)
-        first = ((low + rule.padding - reach + rule.stride - 1) // rule.stride).clamp(min=0)
-        last = torch.minimum((high - 1 + rule.padding) // rule.stride + 1, torch.tensor(shape))
-        found = _windows(torch.minimum(first, last), last, torch.tensor(shape))
-        size = ((torch.tensor(found.size) - 1) * rule.stride + reach + 1).tolist()
-        return found, _Windows(size, found.corner * rule.stride, low, high)
+        if rule.kernel is None and len(sources) == 1:
+            return sources[0], sources[0]
+        low = np.minimum.reduce([each.low for each in sources])
+        high = np.maximum.reduce([each.high for each in sources])
+        if rule.kernel is None:
+            found = _windows(low, high, shape)
+            return found, found
+        stride, padding = rule.kernel.stride, np.array(rule.padding)
+        reach = rule.kernel.dilation * (rule.kernel.size - 1)
+        first = np.maximum((low + padding - reach + stride - 1) // stride, 0)
+        last = np.minimum((high - 1 + padding) // stride + 1, np.array(shape))
+        found = _windows(np.minimum(first, last), last, shape)
+        size = (np.array(found.size) - 1) * stride + reach + 1
+        return found, _Windows(tuple(size.tolist()), found.corner * stride, low, high)
 
     def _rule(self, node: fx.Node) -> _Rule | None:
         """How a call looks at its maps, if it looks at few places of them at once."""
-        one, none = torch.ones(self._axes, dtype=torch.long), torch.zeros(self._axes, dtype=torch.long)
-        if node.target in _SUMS and list(node.args) == node.all_input_nodes and not node.kwargs:
+        sources = node.all_input_nodes
+        if node.target in _SUMS and list(node.args) == sources and not node.kwargs:
             return self._joining(node, lambda maps, padding: torch.add(*maps))
-        if node.target is _ATEN.cat.default and list(node.args) == [node.all_input_nodes, 1]:
+        if node.target is _ATEN.cat.default and list(node.args) == [sources, 1]:
             return self._joining(node, lambda maps, padding: torch.cat(tuple(maps), dim=1))
         call: Any = node.target
-        if node.target not in CONVOLUTIONS and node.target not in _POOLS and node.target not in _PLACE_BY_PLACE:
+        if node.target not in _CONVOLUTIONS and node.target not in _POOLS and node.target not in _PLACE_BY_PLACE:
             return None
-        source, *others = node.all_input_nodes
-        if any(other not in self._constants for other in others):
+        if any(other not in self._constants for other in sources[1:]):
             return None
         taken, *names = given(node)
         options = {name: _known(given(node)[name], self._constants) for name in names}
         if node.target in _PLACE_BY_PLACE:
-            return _Rule([source], lambda maps, padding: call(**{taken: maps[0]}, **options), one, one, none, one)
+            return _Rule(sources[:1], lambda maps, padding: call(**{taken: maps[0]}, **options), [0] * self._axes)
         if options.get("ceil_mode") or not options.get("count_include_pad", True):
             return None
-        kernel = self._each(options["weight"].shape[2:] if node.target in CONVOLUTIONS else options["kernel_size"])
+        is_pool = node.target in _POOLS
+        size = self._each(options["kernel_size"] if is_pool else self._constants[weight_of(node)].shape[2:])
         return _Rule(
-            [source],
+            sources[:1],
             lambda maps, padding: call(**options | {taken: maps[0], "padding": padding}),
-            kernel,
-            self._each(options["stride"] or kernel.tolist()),
-            self._each(options["padding"]),
-            self._each(options.get("dilation", 1)),
+            self._each(options["padding"]).tolist(),
             _POOLS.get(node.target, 0.0),
+            _Kernel(size, self._each(options["stride"] or size.tolist()), self._each(options.get("dilation", 1))),
         )
 
     def _joining(self, node: fx.Node, run: Callable[[Sequence[Tensor], list[int]], Tensor]) -> _Rule | None:
@@ -275,13 +296,12 @@ class Nearby:
         sources = node.all_input_nodes
         if any(source in self._constants or _shape(source) != _shape(node) for source in sources):
             return None
-        one, none = torch.ones(self._axes, dtype=torch.long), torch.zeros(self._axes, dtype=torch.long)
-        return _Rule(sources, run, one, one, none, one)
+        return _Rule(sources, run, [0] * self._axes)
 
-    def _each(self, value: int | Sequence[int]) -> Tensor:
+    def _each(self, value: int | Sequence[int]) -> Ints:
         """A number for each axis (d,)."""
         values = [value] if isinstance(value, int) else list(value)
-        return torch.tensor(values * self._axes if len(values) == 1 else values)
+        return np.array(values * self._axes if len(values) == 1 else values)
 
 
 def _shape(node: fx.Node) -> list[int]:
@@ -295,29 +315,31 @@ def _known(arguments: Any, values: Mapping[fx.Node, Any]) -> Any:
 
 
 def _in_windows(
-    first: Tensor, parts: Tensor, windows: _Windows, seen: _Windows, padding: Tensor, outside: float
+    first: Tensor, parts: Tensor, windows: _Windows, seen: _Windows, padding: list[int], outside: float
 ) -> Tensor:
     """What N images' maps hold in other windows (N, C, *W), with `outside` around them.
 
     Each place is as the latest image that was computed there left it: one of `parts` (N, C, *W), or the `first`
     (1, C, *S).
     """
-    if not bool(padding.any()) and seen.size == windows.size and torch.equal(seen.corner, windows.corner):
+    same = seen is windows or (seen.size == windows.size and np.array_equal(seen.corner, windows.corner))
+    if same and not any(padding):
         return parts
     places, count = first.shape[2:].numel(), len(parts)
     known = torch.cat([_by_place(first), first.new_full((1, first.shape[1]), outside), _by_place(parts)])
-    sides = [side for each in reversed(padding.tolist()) for side in (each, each)]
-    latest = torch.nn.functional.pad(torch.arange(places).view(first.shape[2:]), sides, value=places)
-    own = torch.arange(math.prod(windows.size)).view(windows.size) + places + 1
-    wanted = torch.empty(count, *seen.size, dtype=torch.long)
-    corners = zip((windows.corner + padding).tolist(), seen.corner.tolist(), strict=True)
+    whole = np.arange(places).reshape(first.shape[2:])
+    latest = np.pad(whole, [(side, side) for side in padding], constant_values=places)
+    own = np.arange(math.prod(windows.size)).reshape(windows.size) + places + 1
+    wanted = np.empty((count, *seen.size), dtype=np.int64)
+    corners = zip((windows.corner + np.array(padding)).tolist(), seen.corner.tolist(), strict=True)
     for image, (computed, looked_at) in enumerate(corners):
-        latest[_inside(computed, windows.size)] = own + image * own.numel()
+        latest[_inside(computed, windows.size)] = own + image * own.size
         wanted[image] = latest[_inside(looked_at, seen.size)]
-    return known[wanted.flatten()].view(count, *seen.size, -1).movedim(-1, 1)
+    chosen = torch.from_numpy(wanted.ravel()).to(first.device)
+    return known.index_select(0, chosen).view(count, *seen.size, -1).movedim(-1, 1)
 
 
-def _inside(corner: list[int], size: list[int]) -> tuple[slice, ...]:
+def _inside(corner: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
     """The window of that size at a corner."""
     return tuple(slice(at, at + length) for at, length in zip(corner, size, strict=True))
 

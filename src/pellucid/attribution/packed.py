@@ -1,0 +1,142 @@
+"""A network's graph for a CPU: a convolution and what follows it are one call, with weights that lie as that wants."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from pellucid.attribution.graph import CONVOLUTIONS, constant, given, held, tidy
+
+_ATEN, _ONEDNN = torch.ops.aten, torch.ops.mkldnn
+_AFTER = {
+    getattr(_ATEN, f"{name}{place}").default: told
+    for name, told in (("relu", "relu"), ("silu", "swish"), ("sigmoid", "sigmoid"), ("tanh", "tanh"))
+    for place in ("", "_")
+}
+_SUMS = (_ATEN.add.Tensor, _ATEN.add_.Tensor)
+_NEW = ("_convolution_pointwise", "_convolution_pointwise_", "max_pool2d", "max_pool3d")  # give memory of their own
+
+
+def pack(graph: fx.GraphModule, rows: int) -> bool:
+    """Have a graph call oneDNN for its convolutions, with weights in the layout that is fastest on `rows` images.
+
+    Arguments:
+        graph: what `graph_of` gives of a model on a CPU, in the precision that holds here. It is changed.
+        rows: how many images mostly run at once; others run as well.
+
+    Returns:
+        Whether this torch comes with oneDNN; without, nothing is changed.
+    """
+    if not torch.backends.mkldnn.is_available() or not hasattr(_ONEDNN, "_convolution_pointwise"):
+        return False
+    for node in list(graph.graph.nodes):
+        if node.target in CONVOLUTIONS[1:]:
+            _pack(graph, node, rows)
+    tidy(graph)
+    return True
+
+
+def fused(graph: fx.GraphModule) -> fx.GraphModule:
+    """The same graph, of the same weights, with sums and nonlinearities as parts of the calls that they follow."""
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of torch's own
+        made = fx.GraphModule(graph, copy.deepcopy(graph.graph))
+    order = {node: place for place, node in enumerate(made.graph.nodes)}
+    for node in list(order):
+        if node.target is _ONEDNN._convolution_pointwise.default:
+            _fuse(made, node, order)
+    tidy(made)
+    return made
+
+
+def _pack(graph: fx.GraphModule, convolution: fx.Node, rows: int) -> None:
+    """Put a call of oneDNN in the place of a convolution."""
+    options = given(convolution)
+    weight, image = constant(graph, options["weight"]), options["input"].meta.get("val")
+    if weight is None or not isinstance(image, Tensor) or weight.dtype not in (torch.float32, torch.bfloat16):
+        return
+    padding, stride, dilation = (_each(options[name], weight.ndim - 2) for name in ("padding", "stride", "dilation"))
+    how = (padding, stride, dilation, options["groups"])
+    laid = _ONEDNN._reorder_convolution_weight(weight.contiguous(), *how, [rows, *image.shape[1:]])
+    taken = held(graph, convolution, "packed", laid)
+    with graph.graph.inserting_before(convolution):
+        maps = _cast(graph, options["input"], weight.dtype)
+        arguments: tuple[Any, ...] = (maps, taken, options["bias"], *how, "none", [], "")
+        made = graph.graph.call_function(_ONEDNN._convolution_pointwise.default, arguments)
+    made.meta = dict(convolution.meta)
+    convolution.replace_all_uses_with(made)
+    graph.graph.erase_node(convolution)
+
+
+def _fuse(graph: fx.GraphModule, convolution: fx.Node, order: dict[fx.Node, int]) -> None:
+    """Put a sum and a nonlinearity that alone take a convolution into its call."""
+    maps, *rest = convolution.args[:7]
+    replaced, summand, function = [convolution], None, "none"
+    following = _only(convolution)
+    if following is not None and following.target in _SUMS and not following.kwargs:
+        summand = _summand(following, convolution, order)
+        if summand is not None:
+            replaced.append(following)
+            following = _only(following)
+    if following is not None and following.target in _AFTER and (summand is None or _AFTER[following.target] == "relu"):
+        function = _AFTER[following.target]
+        replaced.append(following)
+    last = replaced[-1]
+    if last is convolution:
+        return
+    with graph.graph.inserting_before(last):
+        if summand is None:
+            call, arguments = convolution.target, (maps, *rest, function, [], "")
+        else:
+            weight = constant(graph, convolution.args[1])  # type: ignore[arg-type]
+            other = _cast(graph, summand, torch.float32 if weight is None else weight.dtype)
+            after = (*rest, "add", 1.0, None if function == "none" else function, [], "")
+            if _is_free(summand, replaced[1], order):
+                call, arguments = _ONEDNN._convolution_pointwise_.binary, (other, maps, *after)
+            else:
+                call, arguments = _ONEDNN._convolution_pointwise.binary, (maps, other, *after)
+        made = graph.graph.call_function(call, arguments)  # type: ignore[arg-type]
+    made.meta, order[made] = dict(last.meta), order[last]
+    last.replace_all_uses_with(made)
+    for node in reversed(replaced):  # one that writes to its input isn't taken for dead
+        graph.graph.erase_node(node)
+
+
+def _summand(addition: fx.Node, convolution: fx.Node, order: dict[fx.Node, int]) -> fx.Node | None:
+    """What is added to a convolution's output, if it is a map of its shape that is there before."""
+    others = [each for each in addition.all_input_nodes if each is not convolution]
+    if len(others) != 1 or order.get(others[0], math.inf) > order[convolution]:
+        return None
+    there, maps = others[0].meta.get("val"), convolution.meta.get("val")
+    is_like = isinstance(there, Tensor) and isinstance(maps, Tensor) and there.shape == maps.shape
+    return others[0] if is_like else None
+
+
+def _is_free(summand: fx.Node, addition: fx.Node, order: dict[fx.Node, int]) -> bool:
+    """Whether nothing but the sum needs a map any more, so that the sum may take its memory."""
+    is_new = getattr(summand.target, "__name__", "").split(".")[0] in _NEW
+    return is_new and all(order.get(user, 0) <= order[addition] for user in summand.users)
+
+
+def _cast(graph: fx.GraphModule, node: fx.Node, dtype: torch.dtype) -> fx.Node:
+    """A map in the type of the weights, as mixed precision has it."""
+    if dtype == torch.float32:
+        return node
+    made = graph.graph.call_function(_ATEN.to.dtype, (node, dtype))
+    made.meta = dict(node.meta)
+    return made
+
+
+def _only(node: fx.Node) -> fx.Node | None:
+    """What alone takes a node."""
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def _each(value: int | Sequence[int], axes: int) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * axes if len(values) == 1 else values
