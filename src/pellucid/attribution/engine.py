@@ -96,9 +96,9 @@ def explain(
             `batch_size` images then run at once where it takes that.
         precision: "float32" runs the network as it is; "bfloat16" runs it in mixed precision, in less time.
         compile: have the network in a form that runs faster, for the methods that ask it for scores or gradients. On a
-            CPU, "occlusion" takes 0.2 to 0.6 of the time, scores of images that changed all over 0.5 to 0.95, after a
-            second or two; after thousands of them, and for gradients, a compiler works for up to a minute. What was
-            made serves later calls on the same weights, of which it holds copies while the network lives.
+            CPU, "occlusion" takes 0.2 to 0.6 of the time, scores of images that changed all over 0.5 to 0.9, after a
+            second or two; for gradients, and on a GPU after thousands of images, a compiler works for up to a minute.
+            What was made serves later calls on the same weights, of which it holds copies while the network lives.
 
     Returns:
         Explanation: maps (B, *S) per method's label, in float32 on the CPU, and what they explain.

@@ -1,4 +1,4 @@
-"""A borrowed network compiled with its weights as constants, for many images of one shape and no gradient."""
+"""A borrowed network in a form that runs faster, for many images of one shape and no gradient."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ class Compiled(nn.Module):
 
 
 class Frozen:
-    """A borrowed model with its weights as constants, each batch norm folded into the convolution before it.
+    """A borrowed model read as a graph with its weights as constants, laid out and folded as the device likes them.
 
-    Images that differ little from those before run only where the change reaches, on a CPU. Once so many others ran
-    that it pays, a program is compiled for them, which takes one number of rows. The model itself runs once its weights
-    are written to.
+    On a CPU, images that differ little from those before run only where the change reaches. Elsewhere, once so many
+    images ran that it pays, a program is compiled for them, which takes one number of rows; so is a model at once that
+    can't be read for any number of them. The model itself runs once its weights are written to.
     """
 
     def __init__(self, model: nn.Module, rows: int) -> None:
@@ -334,9 +334,10 @@ def _apart(own: Any, other: Any) -> float:
     return math.nan if any(map(math.isnan, found)) else max(found, default=math.inf)
 
 
-def check_spare(model: nn.Module, spare: int | None, precision: str) -> None:
-    """Raise InputError where a graph's and a program's copies of the weights take more bytes than max_memory leaves."""
-    needed = sum(each.nbytes for each in model.parameters()) * (1 if precision == "bfloat16" else 2)
+def check_spare(model: nn.Module, spare: int | None, precision: str) -> int:
+    """The bytes that a copy of the weights takes. Raises InputError where max_memory leaves fewer."""
+    needed = sum(each.nbytes for each in model.parameters()) // (2 if precision == "bfloat16" else 1)
     if spare is not None and needed > spare:
         wanted = f"{needed - spare} bytes ({(needed - spare) / 2**20:.1f} MiB) more, for the compiled network's weights"
         raise expected("max_memory", wanted, "fewer", do="Give more, or leave compile=True out.")
+    return needed

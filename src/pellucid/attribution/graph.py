@@ -123,3 +123,11 @@ def held(graph: fx.GraphModule, node: fx.Node, name: str, values: Tensor) -> fx.
     graph.register_buffer(label, values.detach(), persistent=False)
     with graph.graph.inserting_before(node):
         return graph.graph.get_attr(label)
+
+
+def drop_held(graph: fx.GraphModule, node: fx.Node) -> None:
+    """Drop a tensor of `held`, if nothing takes it any more."""
+    if not node.users:
+        graph.graph.erase_node(node)
+        if all(other.target != node.target for other in graph.graph.nodes) and node.target in graph._buffers:
+            delattr(graph, str(node.target))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from pellucid.attribution.graph import CONVOLUTIONS, constant, given, held, tidy
+from pellucid.attribution.graph import CONVOLUTIONS, constant, drop_held, given, held, tidy
 
 _ATEN, _ONEDNN = torch.ops.aten, torch.ops.mkldnn
 _AFTER = {
@@ -71,6 +71,7 @@ def _pack(graph: fx.GraphModule, convolution: fx.Node, rows: int) -> None:
     made.meta = dict(convolution.meta)
     convolution.replace_all_uses_with(made)
     graph.graph.erase_node(convolution)
+    drop_held(graph, options["weight"])  # now, lest all weights are there twice
 
 
 def _fuse(graph: fx.GraphModule, convolution: fx.Node, order: dict[fx.Node, int]) -> None:
