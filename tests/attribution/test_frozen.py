@@ -222,7 +222,9 @@ def test_changes_run_where_they_reach_and_are_held_against_the_model(monkeypatch
         torch.testing.assert_close(compiled(images), own, rtol=1e-5, atol=1e-6)
 
 
-def test_a_model_that_can_t_be_compiled_is_told_of() -> None:
+def test_a_model_that_can_t_be_compiled_is_told_of(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     model, images = seeded(Choosing()), torch.rand(6, 1, 12, 12)
     explanation = pellucid.explain(model, images, "random")
     with pytest.raises(PellucidError, match=r"compile: this model can't be compiled here \(.+\)\. Leave compile=True"):
@@ -231,6 +233,8 @@ def test_a_model_that_can_t_be_compiled_is_told_of() -> None:
     def function(rows: Tensor) -> np.ndarray:
         return rows.numpy().reshape(len(rows), -1)[:, :3]
 
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]  # nothing else is said
+    assert not capsys.readouterr().err
     with pytest.raises(PellucidError, match="compile: this model can't be compiled here"):
         pellucid.evaluate(function, images, explanation, "deletion", batch_size=ROWS, compile=True)
 

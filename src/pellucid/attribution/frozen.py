@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import logging
 import math
 import threading
 import warnings
@@ -200,7 +202,7 @@ class Frozen:
         """The model's graph, or else a program that is due, where it is another for each number of images."""
         last = bool(self._channels_last)
         try:
-            with warnings.catch_warnings(action="ignore"):  # of what is met while the network is read
+            with _quiet():
                 graph = graph_of(self._model, image, last)
         except Exception as error:  # each network may fail in a way of its own
             if is_out_of_memory(error):
@@ -268,7 +270,7 @@ def _program(model: nn.Module, sample: Tensor) -> _Program:
     with _compiling:
         before = {id(module) for module in _generated()}
         try:
-            with warnings.catch_warnings(action="ignore"):  # of what it meets while it reads the network
+            with _quiet():
                 graph = torch.export.export(model, (sample,)).module()
                 run = torch._inductor.compile(graph, [sample], options={"freezing": True})
                 run(sample)  # which compiles what is left
@@ -279,6 +281,19 @@ def _program(model: nn.Module, sample: Tensor) -> _Program:
         program = _Program(run)
         weakref.finalize(program, _let_go, [module for module in _generated() if id(module) not in before])
         return program
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch tells of a network that it reads: what it can't read is told of as an error."""
+    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(before)
 
 
 def _generated() -> list[ModuleType]:
