@@ -33,6 +33,25 @@ class Residual(nn.Module):
         return found * maps if self.later else found
 
 
+class OwnInput(nn.Module):
+    """Sums of which the convolution reads what is added, itself or by another name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.one, self.two = (
+            nn.Conv2d(2, 4, 3),
+            nn.Conv2d(4, 4, 3, padding=1),
+            nn.Conv2d(4, 4, 3, padding=1),
+        )
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.first(images)
+        maps = self.one(maps) + maps
+        found: Tensor = self.two(self.drop(maps)) + maps
+        return found
+
+
 class Broadcasting(nn.Module):
     """Sums with things that aren't maps of the same shape, or that come later."""
 
@@ -88,6 +107,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], dict[str, int]]] = {
         lambda: Residual(later=True),
         {"_convolution_pointwise.default": 2, "_convolution_pointwise.binary": 1, "mul.Tensor": 1},
     ),
+    "a sum with its own input": (OwnInput, {"_convolution_pointwise.binary": 2, "_convolution_pointwise_.binary": 0}),
     "other sums": (Broadcasting, {"_convolution_pointwise.default": 3}),
     "a sum with what is held twice": (Aliased, {"_convolution_pointwise.binary": 1, "mul.Tensor": 1}),
 }

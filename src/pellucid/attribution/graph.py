@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 _ATEN = torch.ops.aten
+ONEDNN_CONVOLUTION = getattr(getattr(torch.ops.mkldnn, "_convolution_pointwise", None), "default", None)
 CONVOLUTIONS = (_ATEN.conv1d.default, _ATEN.conv2d.default, _ATEN.conv3d.default)
 _CAST = (*CONVOLUTIONS, _ATEN.linear.default)  # by mixed precision
 
@@ -63,6 +65,12 @@ def given(node: fx.Node) -> dict[str, Any]:
     return defaults | dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
 
 
+def on_axes(value: int | Sequence[int], axes: int) -> list[int]:
+    """An option of a convolution or a pool as a number for each axis."""
+    values = [value] if isinstance(value, int) else list(value)
+    return values * axes if len(values) == 1 else values
+
+
 def constant(graph: fx.GraphModule, node: fx.Node | None) -> Tensor | None:
     """The weight that a node stands for."""
     if node is None or node.op != "get_attr":
@@ -78,7 +86,8 @@ def _fold(graph: fx.GraphModule, norm: fx.Node) -> None:
     if convolution.target not in CONVOLUTIONS or len(convolution.users) > 1 or options["training"]:
         return
     before = given(convolution)
-    weight, mean, variance = (constant(graph, node) for node in (before["weight"], *_statistics(options)))
+    statistics = options["running_mean"], options["running_var"]
+    weight, mean, variance = (constant(graph, node) for node in (before["weight"], *statistics))
     if weight is None or mean is None or variance is None:
         return
     bias, gamma, beta = (constant(graph, node) for node in (before["bias"], options["weight"], options["bias"]))
@@ -88,10 +97,6 @@ def _fold(graph: fx.GraphModule, norm: fx.Node) -> None:
     _replace(graph, convolution, {"weight": folded, "bias": shift})
     norm.replace_all_uses_with(convolution)
     graph.graph.erase_node(norm)
-
-
-def _statistics(options: dict[str, Any]) -> tuple[fx.Node | None, fx.Node | None]:
-    return options["running_mean"], options["running_var"]
 
 
 def _lay_out(graph: fx.GraphModule, node: fx.Node, device: str, channels_last: bool) -> None:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from pellucid.attribution.graph import CONVOLUTIONS, constant, given, weight_of
+from pellucid.attribution.graph import CONVOLUTIONS, ONEDNN_CONVOLUTION, constant, given, on_axes, weight_of
 
 Ints = NDArray[np.int64]
 
@@ -29,7 +29,7 @@ _PLACE_BY_PLACE = {
     for name in (each, f"{each}_")
     if hasattr(_ATEN, name)
 } | {_ATEN.batch_norm.default, _ATEN.dropout.default, _ATEN.dropout_.default, _ATEN.to.dtype}
-_CONVOLUTIONS = {*CONVOLUTIONS, torch.ops.mkldnn._convolution_pointwise.default}
+_CONVOLUTIONS = {*CONVOLUTIONS, ONEDNN_CONVOLUTION} - {None}
 _SUMS = (_ATEN.add.Tensor, _ATEN.add_.Tensor)
 _POOLS = {
     getattr(_ATEN, f"{kind}_pool{axes}d").default: outside
@@ -300,8 +300,7 @@ class Nearby:
 
     def _each(self, value: int | Sequence[int]) -> Ints:
         """A number for each axis (d,)."""
-        values = [value] if isinstance(value, int) else list(value)
-        return np.array(values * self._axes if len(values) == 1 else values)
+        return np.array(on_axes(value, self._axes))
 
 
 def _shape(node: fx.Node) -> list[int]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from pellucid.attribution.graph import CONVOLUTIONS, constant, drop_held, given, held, tidy
+from pellucid.attribution.graph import CONVOLUTIONS, ONEDNN_CONVOLUTION, constant, drop_held, given, held, on_axes, tidy
 
 _ATEN, _ONEDNN = torch.ops.aten, torch.ops.mkldnn
 _AFTER = {
@@ -33,7 +32,7 @@ def pack(graph: fx.GraphModule, rows: int) -> bool:
     Returns:
         Whether this torch comes with oneDNN; without, nothing is changed.
     """
-    if not torch.backends.mkldnn.is_available() or not hasattr(_ONEDNN, "_convolution_pointwise"):
+    if not torch.backends.mkldnn.is_available() or ONEDNN_CONVOLUTION is None:
         return False
     for node in list(graph.graph.nodes):
         if node.target in CONVOLUTIONS[1:]:
@@ -48,7 +47,7 @@ def fused(graph: fx.GraphModule) -> fx.GraphModule:
         made = fx.GraphModule(graph, copy.deepcopy(graph.graph))
     order = {node: place for place, node in enumerate(made.graph.nodes)}
     for node in list(order):
-        if node.target is _ONEDNN._convolution_pointwise.default:
+        if node.target is ONEDNN_CONVOLUTION:
             _fuse(made, node, order)
     tidy(made)
     return made
@@ -60,7 +59,7 @@ def _pack(graph: fx.GraphModule, convolution: fx.Node, rows: int) -> None:
     weight, image = constant(graph, options["weight"]), options["input"].meta.get("val")
     if weight is None or not isinstance(image, Tensor) or weight.dtype not in (torch.float32, torch.bfloat16):
         return
-    padding, stride, dilation = (_each(options[name], weight.ndim - 2) for name in ("padding", "stride", "dilation"))
+    padding, stride, dilation = (on_axes(options[name], weight.ndim - 2) for name in ("padding", "stride", "dilation"))
     how = (padding, stride, dilation, options["groups"])
     laid = _ONEDNN._reorder_convolution_weight(weight.contiguous(), *how, [rows, *image.shape[1:]])
     taken = held(graph, convolution, "packed", laid)
@@ -97,7 +96,7 @@ def _fuse(graph: fx.GraphModule, convolution: fx.Node, order: dict[fx.Node, int]
             weight = constant(graph, convolution.args[1])  # type: ignore[arg-type]
             other = _cast(graph, summand, torch.float32 if weight is None else weight.dtype)
             after = (*rest, "add", 1.0, None if function == "none" else function, [], "")
-            if _is_free(summand, replaced[1], order):
+            if _is_free(summand, convolution, replaced[1], order):
                 call, arguments = _ONEDNN._convolution_pointwise_.binary, (other, maps, *after)
             else:
                 call, arguments = _ONEDNN._convolution_pointwise.binary, (maps, other, *after)
@@ -118,10 +117,18 @@ def _summand(addition: fx.Node, convolution: fx.Node, order: dict[fx.Node, int])
     return others[0] if is_like else None
 
 
-def _is_free(summand: fx.Node, addition: fx.Node, order: dict[fx.Node, int]) -> bool:
-    """Whether nothing but the sum needs a map any more, so that the sum may take its memory."""
-    is_new = getattr(summand.target, "__name__", "").split(".")[0] in _NEW
-    return is_new and all(order.get(user, 0) <= order[addition] for user in summand.users)
+def _is_free(summand: fx.Node, convolution: fx.Node, addition: fx.Node, order: dict[fx.Node, int]) -> bool:
+    """Whether nothing but the sum reads a map any more, so that the sum may take its memory; nor the convolution."""
+    users = [user for user in summand.users if user is not addition]
+    readers = [each for user in users for each in (user.users if user.target is _ATEN.to.dtype else [user])]
+    others = [reader for reader in readers if reader is not addition]
+    is_kept = any(each is convolution or not _is_new(each) or order.get(each, 0) > order[addition] for each in others)
+    return _is_new(summand) and not is_kept
+
+
+def _is_new(node: fx.Node) -> bool:
+    """Whether a call gives memory of its own, not that of what it takes."""
+    return getattr(node.target, "__name__", "").split(".")[0] in _NEW
 
 
 def _cast(graph: fx.GraphModule, node: fx.Node, dtype: torch.dtype) -> fx.Node:
@@ -136,8 +143,3 @@ def _cast(graph: fx.GraphModule, node: fx.Node, dtype: torch.dtype) -> fx.Node:
 def _only(node: fx.Node) -> fx.Node | None:
     """What alone takes a node."""
     return next(iter(node.users)) if len(node.users) == 1 else None
-
-
-def _each(value: int | Sequence[int], axes: int) -> list[int]:
-    values = [value] if isinstance(value, int) else list(value)
-    return values * axes if len(values) == 1 else values
