@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import math
 import warnings
+import weakref
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pellucid.attribution import explain
+from pellucid.attribution import explain, memory
 from pellucid.attribution.explanation import Explanation
 from pellucid.attribution.memory import most_held
 from pellucid.errors import InputError, UnknownNameError
@@ -340,6 +341,24 @@ def test_progress_names_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(count for count, _ in steps) == 80
     assert len(steps) == 16
     assert steps[0] == (5, "road of method-0")
+
+
+@pytest.mark.skipif(memory._TRIM is None, reason="the C library gives memory back by itself, or can't")
+def test_freed_memory_goes_back_to_the_system_after_each_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_back: list[int] = []
+    held: list[weakref.ref[Block]] = []
+
+    class Noted(Block):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            held.append(weakref.ref(self))
+
+    monkeypatch.setattr(memory, "_TRIM", lambda _: given_back.append(sum(each() is not None for each in held)))
+    monkeypatch.setattr("pellucid.metrics.evaluate.Block", Noted)
+    monkeypatch.setattr("pellucid.metrics.evaluate._BLOCK_BYTES", 5 * 4 * 9 * 9 * 4)
+    images = drawn(20, 2, 9, 9)
+    evaluate(network(), images, explanation_of(images), metrics=["road"])
+    assert given_back == [0] * 4  # nothing of a block is there any more
 
 
 def test_a_map_that_is_not_finite_is_missing_and_disturbs_no_other() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import resource
 import sys
@@ -18,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from pellucid.errors import InputError, expected
 
+_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 _SPARED = 0.8  # of the free memory, since what libraries set aside for themselves isn't seen
 
 
@@ -109,6 +111,12 @@ def checked_rows(
         least = one * parts
         raise expected("max_memory", f"at least {least} bytes ({least / 2**20:.1f} MiB), which one image takes", memory)
     return rows, spare
+
+
+def give_back() -> None:
+    """Have the C library give freed memory back to the system; what it keeps in pieces would grow from time to time."""
+    if _TRIM is not None:
+        _TRIM(0)
 
 
 def free_bytes(device: torch.device | None) -> int | None:

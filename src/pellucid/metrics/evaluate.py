@@ -19,7 +19,7 @@ from pellucid.attribution.engine import Precision, check_precision, explain, see
 from pellucid.attribution.explanation import Explanation
 from pellucid.attribution.families import METHODS
 from pellucid.attribution.frozen import check_spare
-from pellucid.attribution.memory import checked_rows, told_if_full
+from pellucid.attribution.memory import checked_rows, give_back, told_if_full
 from pellucid.attribution.run import device_of
 from pellucid.attribution.scorer import ScoringFunction, as_model
 from pellucid.errors import expected
@@ -176,6 +176,8 @@ def evaluate(
                 unmoved += block.unmoved
                 if part.start == 0:
                     _check_deterministic(block)
+                del block
+                give_back()
             whole = cells.whole_set(images, found, advance)
     table = _table(found, whole, list(explanation.maps), [choice.label for choice in choices])
     _warn(table, unmoved, told_of_masks=metrics is not DEFAULT_METRICS)
