@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from pellucid import progress as module
-from pellucid.progress import duration, progress
+from pellucid.progress import duration, in_parts, progress
 
 
 class Clock:
@@ -31,6 +31,35 @@ def test_plain_lines_off_a_terminal(clock: Clock, capsys: pytest.CaptureFixture[
         clock.now = 30
         advance(6)
     assert capsys.readouterr().err == "reading: 4/10, 18 s left, half\nreading: 10/10, 30 s, half\n"
+
+
+def test_no_time_left_is_made_up_before_anything_is_done(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("explaining", 4, console=Console(file=io.StringIO())) as advance:
+        clock.now = 12
+        advance(0, "rise, 20 rows")
+        clock.now = 24
+        advance(0.5)  # of one of four
+        clock.now = 36
+        advance(1)
+    assert capsys.readouterr().err.splitlines() == [
+        "explaining: 0/4, 12 s so far, rise, 20 rows",
+        "explaining: 0/4, 2 min 48 s left, rise, 20 rows",
+        "explaining: 1/4, 1 min 0 s left, rise, 20 rows",
+        "explaining: 1/4, 36 s, rise, 20 rows",
+    ]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_parts_of_steps_add_up_to_all(clock: Clock, capsys: pytest.CaptureFixture[str], terminal: bool) -> None:
+    screen = io.StringIO()
+    with progress("explaining", 3, console=Console(file=screen, force_terminal=terminal, width=120)) as advance:
+        part = in_parts(advance, 7)
+        for _ in range(21):
+            clock.now += 11
+            part(0.3)
+            part(0.7)
+    told = screen.getvalue() if terminal else capsys.readouterr().err.splitlines()[-1]
+    assert "3/3" in told
 
 
 def test_quick_work_says_nothing(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:

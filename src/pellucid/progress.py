@@ -15,9 +15,9 @@ PLAIN_LINE_EVERY_SECONDS = 10.0
 
 
 class Advance(Protocol):
-    """Called with the number of steps done since the last call and, if wanted, a note to show beside the bar."""
+    """Called with the steps, or parts of one, done since the last call and, if wanted, a note beside the bar."""
 
-    def __call__(self, steps: int = 1, note: str = "") -> None: ...
+    def __call__(self, steps: float = 1, note: str = "") -> None: ...
 
 
 @contextlib.contextmanager
@@ -33,10 +33,12 @@ def progress(title: str, total: int, *, show: bool = True, console: Console | No
     console = console or Console(stderr=True)
     if console.is_terminal:
         with _bar(console) as bar:
-            task = bar.add_task(title, total=total, note="")
+            task, done = bar.add_task(title, total=total, note=""), 0.0
 
-            def advance(steps: int = 1, note: str = "") -> None:
-                bar.advance(task, steps)
+            def advance(steps: float = 1, note: str = "") -> None:
+                nonlocal done
+                done += steps
+                bar.update(task, completed=round(done, 6))
                 if note:
                     bar.update(task, note=note)
 
@@ -57,6 +59,20 @@ def heard(listener: bool | Advance, title: str, total: int) -> contextlib.Abstra
     return progress(title, total, show=listener) if isinstance(listener, bool) else contextlib.nullcontext(listener)
 
 
+def in_parts(advance: Advance, parts: int) -> Advance:
+    """Hears of steps of which `parts` make one of another listener's.
+
+    >>> told = in_parts(lambda steps=1, note="": print(steps, note), 4)
+    >>> told(2, "half")
+    0.5 half
+    """
+
+    def told(steps: float = 1, note: str = "") -> None:
+        advance(steps / parts, note)
+
+    return told
+
+
 def _bar(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
@@ -72,26 +88,31 @@ def _bar(console: Console) -> Progress:
 
 class _PlainLines:
     def __init__(self, title: str, total: int) -> None:
-        self.title, self.total, self.done, self.note = title, total, 0, ""
+        self.title, self.total, self.done, self.note = title, total, 0.0, ""
         self.started = self.printed = time.monotonic()
 
-    def __call__(self, steps: int = 1, note: str = "") -> None:
+    def __call__(self, steps: float = 1, note: str = "") -> None:
         self.done += steps
         self.note = note or self.note
         now = time.monotonic()
-        if now - self.printed >= PLAIN_LINE_EVERY_SECONDS and self.done < self.total:
+        if now - self.printed >= PLAIN_LINE_EVERY_SECONDS and self._whole < self.total:
             self.printed = now
-            left = (now - self.started) / max(self.done, 1) * (self.total - self.done)
-            self._print(f"{duration(left)} left")
+            so_far = now - self.started
+            left = f"{duration(so_far / self.done * (self.total - self.done))} left" if self.done else ""
+            self._print(left or f"{duration(so_far)} so far")
 
     def end(self) -> None:
         seconds = time.monotonic() - self.started
         if seconds >= 2.0:
             self._print(f"{duration(seconds)}")
 
+    @property
+    def _whole(self) -> int:
+        return int(round(self.done, 6))  # parts may add up to a little less
+
     def _print(self, when: str) -> None:
         note = f", {self.note}" if self.note else ""
-        sys.stderr.write(f"{self.title}: {self.done}/{self.total}, {when}{note}\n")
+        sys.stderr.write(f"{self.title}: {self._whole}/{self.total}, {when}{note}\n")
         sys.stderr.flush()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -311,10 +312,31 @@ def test_progress_names_the_method_and_how_many_rows_it_has_asked_for(
     monkeypatch.setattr("pellucid.progress.PLAIN_LINE_EVERY_SECONDS", 0.0)
     explain(*small, ["grad-cam", method("rise", samples=9)], layer="2", batch_size=5, progress=True)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("Explaining: 0/10, ")
+    assert lines[0].startswith("Explaining: 0/5, ")
     assert lines[0].endswith("grad-cam")
     told = [line.rpartition(", ")[2] for line in lines if "rise[samples=9]" in line and "rows" in line]
-    assert told == [f"{rows} rows" for rows in range(5, 55, 5)]  # the whole images first
+    assert told == ["5 rows", *(f"{rows} of 50 rows" for rows in range(10, 50, 5))]  # the whole images first
+    done = [line.partition("/")[0] for line in lines if "of 50 rows" in line]
+    assert done == [f"Explaining: {images}" for images in (3, 3, 3, 3, 4, 4, 4, 4)]  # the CAM is half of it
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"methods": ["grad-cam", "occlusion", "smooth-grad", "score-cam", "lime", "deep-lift"]},
+        {"methods": ["grad-cam", method("rise", samples=7)], "layer": ["0", "2"], "batch_size": 2},
+        {"methods": [method("grad-cam", smooth="flips"), "feature-ablation"], "target": "all"},
+        {"methods": [method("rise", samples=7), "saliency"], "window": 12},
+        {"methods": [method("rise", samples=7), "random"], "compile": True},
+    ],
+)
+def test_a_listener_hears_of_each_image_once_in_all(small: tuple[nn.Module, Tensor], asked: dict[str, Any]) -> None:
+    heard: list[float] = []
+    with warnings.catch_warnings(action="ignore"):  # of coarse grids, and torch's own while it compiles
+        explain(*small, **({"layer": "2"} | asked), progress=lambda steps=1, note="": heard.append(steps))
+    assert sum(heard) == pytest.approx(len(small[1]))
+    assert min(heard) >= 0
+    assert max(heard) < len(small[1])
 
 
 @pytest.mark.parametrize("axes", [2, 3])

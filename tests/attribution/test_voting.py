@@ -186,6 +186,15 @@ def test_a_coarse_grid_is_told_of(nets: list[nn.Module], images: Tensor) -> None
         explain(vote(nets), images, "layer-cam")
 
 
+def test_a_listener_hears_of_each_image_once_in_all(nets: list[nn.Module], images: Tensor) -> None:
+    heard: list[float] = []
+    methods = ["layer-cam", "occlusion", pellucid.method("rise", samples=5)]
+    explain(vote(nets), images, methods, progress=lambda steps=1, note="": heard.append(steps))
+    assert sum(heard) == pytest.approx(len(images))
+    assert min(heard) >= 0
+    assert max(heard) <= len(images) / 3  # no more than a method's part at once
+
+
 def test_an_empty_map_takes_no_part() -> None:
     empty, full = torch.zeros(1, 2, 2), torch.tensor([[[0.0, 4.0], [2.0, 0.0]]])
     voted = vote_of_maps([empty, full], torch.tensor([0.5, 0.5]), 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Self
 
 import torch
@@ -33,8 +33,9 @@ def cached_rows(images: Tensor, most: int) -> int:
 class Asking:
     """A borrowed network, what is explained of its output, and how many rows run at once.
 
-    `told`, when given, hears how many rows have run so far. `channels_last` lets convolutions on the CPU run in the
-    layout in which they are faster, which not every network takes.
+    `told`, when given, hears how many rows have run so far, and how many there will be, once that is known.
+    `channels_last` lets convolutions on the CPU run in the layout in which they are faster, which not every network
+    takes.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Asking:
         model: nn.Module,
         objective: Objective,
         rows: int,
-        told: Callable[[int], None] | None = None,
+        told: Callable[[int, int | None], None] | None = None,
         channels_last: bool = True,
     ) -> None:
         self._model = model
@@ -51,10 +52,27 @@ class Asking:
         self._told = told
         self._channels_last = channels_last
         self._ran = 0
+        self._expected: int | None = None
 
     def through(self, model: nn.Module, rows: int | None = None) -> Self:
         """The same question put to another network, as a rewritten one, at other rows at once where given."""
         return type(self)(model, self._objective, rows or self.rows, self._told, self._channels_last)
+
+    def draws(self, counts: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Draw 0 to `counts[i]` - 1 of every image i, at most `rows` at a time: which image (M,), and which draw (M,).
+
+        One row is asked for of each.
+
+        >>> from pellucid.attribution.targets import objective
+        >>> asking = Scores(nn.Identity(), objective(0, torch.zeros(2, 3), slice(0, 2)), rows=4)
+        >>> [(sample.tolist(), draw.tolist()) for sample, draw in asking.draws([2, 3])]
+        [([0, 0, 1, 1], [0, 1, 0, 1]), ([1], [2])]
+        """
+        each = torch.tensor(list(counts))
+        sample = torch.repeat_interleave(torch.arange(len(each)), each)
+        draw = torch.arange(len(sample)) - (each.cumsum(0) - each)[sample]
+        self._expected = self._ran + len(sample)
+        yield from zip(sample.split(self.rows), draw.split(self.rows), strict=True)
 
     def _parts(self, images: Tensor, sample: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         rows = cached_rows(images, self.rows)
@@ -68,7 +86,7 @@ class Asking:
         scores = self._objective.scores(self._model(own), sample)
         if self._told is not None:
             self._ran += len(images)
-            self._told(self._ran)
+            self._told(self._ran, self._expected)
         return scores
 
 
@@ -109,17 +127,6 @@ class Gradients(Asking):
             for place, score in enumerate(scores.unbind(dim=1))
         ]
         return each[0].unsqueeze(1) if last == 0 else torch.stack(each, dim=1)
-
-
-def pairs(images: int, draws: int, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every draw for every image, image by image and at most `rows` at a time: which image, and which draw.
-
-    >>> [(sample.tolist(), draw.tolist()) for sample, draw in pairs(2, 3, 4)]
-    [([0, 0, 0, 1], [0, 1, 2, 0]), ([1, 1], [1, 2])]
-    """
-    for start in range(0, images * draws, rows):
-        place = torch.arange(start, min(start + rows, images * draws))
-        yield place // draws, place % draws
 
 
 def generator_of(seed: int, draw: int) -> torch.Generator:

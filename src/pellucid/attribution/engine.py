@@ -31,7 +31,7 @@ from pellucid.attribution.voting import JOINT, joined, parts_of
 from pellucid.errors import InputError, UnknownNameError, expected, nearest
 from pellucid.models.ensemble import Ensemble
 from pellucid.models.layers import find_layer
-from pellucid.progress import Advance, heard
+from pellucid.progress import Advance, heard, in_parts
 from pellucid.registry import Choice
 
 PAPER_METHODS = ("grad-cam-plus-plus", "xgrad-cam", "layer-cam", "eigen-grad-cam", "ablation-cam")
@@ -87,7 +87,8 @@ def explain(
             each. On a CPU as many images run at once as its caches hold.
         generator: where draws come from; None means seed 0. An image's draws depend on its place in `images`, not
             on the batch size. Or a seed for each image, integers (B,), as `image_seeds` gives.
-        progress: show a bar on standard error; or a function that hears of steps and notes in its place.
+        progress: show a bar on standard error; or a function that hears in its place of images, or parts of one, and
+            of notes.
         fuse: one map from the CAMs of several layers, each divided by its largest absolute value: "mean" of the
             layers, or "max", the value of largest size.
         window: for images larger than the network takes: the length of a window that slides over them, for all axes
@@ -143,10 +144,10 @@ def explain(
             told_if_full(trial, rows, device_of(model)),
             weights_laid_out(model, sample, spare) if lay_out else contextlib.nullcontext(),
             told_if_uncompiled() if compile else contextlib.nullcontext(),
-            heard(progress, "Explaining", len(images) * call.passes(layers)) as advance,
+            heard(progress, "Explaining", len(images)) as advance,
         ):
             parts = [
-                call.at_layer(name, images, seeds, first=place == 0, advance=advance)
+                call.at_layer(name, images, seeds, first=place == 0, advance=in_parts(advance, call.passes(layers)))
                 for place, name in enumerate(layers)
             ]
     seed = _GIVEN if isinstance(generator, Tensor) else 0 if generator is None else generator.initial_seed()

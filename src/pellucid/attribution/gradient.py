@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pellucid.attribution.asking import Gradients, generator_of, noisy, pairs
+from pellucid.attribution.asking import Gradients, generator_of, noisy
 from pellucid.attribution.baselines import baseline_of
 from pellucid.attribution.channels import Channels, over_channels
 from pellucid.attribution.families import gradient
@@ -172,7 +172,7 @@ def _streamed(
 ) -> Tensor:
     """Sum over an image's draws of `weighed(gradients at rows(sample, draw), draw)`, few rows at a time."""
     total: Tensor | None = None
-    for sample, draw in pairs(len(images), draws, gradient_of.rows):
+    for sample, draw in gradient_of.draws([draws] * len(images)):
         here = sample.to(images.device)
         part = weighed(gradient_of(rows(sample, draw), here), draw)
         if total is None:

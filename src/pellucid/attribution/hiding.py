@@ -36,22 +36,10 @@ def asked(
     `keep_of(sample (M,), draw (M,))` gives the fields (M, *S) of these draws of these images; both are on the CPU,
     where seeds are. At most `score_of.rows` rows are in flight.
     """
-    for sample, draw in ragged_pairs(counts, score_of.rows):
+    for sample, draw in score_of.draws(counts):
         keep = keep_of(sample, draw).to(images.device)
         here = sample.to(images.device)
         yield sample, draw, keep, score_of(hidden(images[here], keep, baseline), here).to(wide(images))
-
-
-def ragged_pairs(counts: Sequence[int], rows: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Draw 0 to `counts[i]` - 1 of every image i, at most `rows` at a time: which image, and which draw.
-
-    >>> [(sample.tolist(), draw.tolist()) for sample, draw in ragged_pairs([2, 3], 4)]
-    [([0, 0, 1, 1], [0, 1, 0, 1]), ([1], [2])]
-    """
-    each = torch.tensor(list(counts))
-    sample = torch.repeat_interleave(torch.arange(len(each)), each)
-    draw = torch.arange(len(sample)) - (each.cumsum(0) - each)[sample]
-    yield from zip(sample.split(rows), draw.split(rows), strict=True)
 
 
 def add_fields(total: Tensor, sample: Tensor, weights: Tensor, fields: Tensor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pellucid.attribution.asking import Scores, pairs
+from pellucid.attribution.asking import Scores
 from pellucid.attribution.resize import resize_maps
 
 
@@ -17,7 +17,7 @@ def masked_scores(score_of: Scores, images: Tensor, activations: Tensor) -> Tens
     """
     images_count, channels = activations.shape[:2]
     found = []
-    for sample, channel in pairs(images_count, channels, score_of.rows):
+    for sample, channel in score_of.draws([channels] * images_count):
         here = sample.to(images.device)
         maps = resize_maps(activations[sample, channel].to(images), images.shape[2:]).unsqueeze(1)
         least, most = (each.reshape(-1, *(1,) * (images.ndim - 1)) for each in maps.flatten(1).aminmax(dim=1))

@@ -126,6 +126,7 @@ class LayerRun:
         self._head: Head | None = None
         self._ablation: Ablation | None = None
         self._stages: dict[str, list[str]] = {}  # by a method's label, the layers that it combines
+        self._share = 0.0  # of what a method does with a batch, that was told of
         self.seconds = {"forward": 0.0} | {choice.label: 0.0 for choice in choices}
 
     def explain(self, images: Tensor, target: Target, rows: slice, seeds: Tensor) -> Part:
@@ -136,6 +137,7 @@ class LayerRun:
         batch, part = self._forward(images, target, rows)
         started = self._spent("forward", started)
         for choice in self._choices:
+            self._share = 0.0
             self._advance(0, choice.label)
             maps = self._cam(choice, batch) if _is_cam(choice) else self._at_image(choice, batch, seeds)
             check_finite(maps, rows, choice.label, "finite maps")
@@ -144,7 +146,7 @@ class LayerRun:
                 maps = resize_maps(maps, images.shape[2:])
             part.maps[choice.label] = kept(maps)
             started = self._spent(choice.label, started)
-            self._advance(len(images), choice.label)
+            self._advance(len(images) * (1 - self._share), choice.label)
         return part
 
     def _forward(self, images: Tensor, target: Target, rows: slice) -> tuple[_Batch, Part]:
@@ -210,8 +212,11 @@ class LayerRun:
     def _asking(self, kind: type[Ask], model: nn.Module, batch: _Batch, label: str) -> Ask:
         """What a method asks the whole network by; the rows that have run are told of."""
 
-        def told(rows: int) -> None:
-            self._advance(0, f"{label}, {rows} rows")
+        def told(rows: int, expected: int | None) -> None:
+            share = max(self._share, rows / expected if expected else 0.0)
+            of = f" of {expected}" if expected else ""
+            self._advance(len(batch.images) * (share - self._share), f"{label}, {rows}{of} rows")
+            self._share = share
 
         return kind(model, batch.objective, self._batch_size, told, self._takes_channels_last(batch.images))
 

@@ -16,7 +16,7 @@ from pellucid.attribution.targets import Target, plain_target, with_plain
 from pellucid.attribution.tokens import Tokens, layer_name
 from pellucid.errors import expected
 from pellucid.models.ensemble import Ensemble
-from pellucid.progress import Advance
+from pellucid.progress import Advance, in_parts
 from pellucid.registry import Choice
 
 JOINT = " + "  # between the layers of an ensemble's members, one of each
@@ -101,13 +101,9 @@ class VoteRun:
         self._ensemble = ensemble
         self._whole = LayerRun(ensemble, "", others, batch_size, asked, advance)
 
-        def noted(steps: int = 1, note: str = "") -> None:
-            advance(0, note)
-
-        tellers: list[Advance] = [noted] * (len(names) - 1) + [advance]  # an image is done with the last member
         self._runs = [
-            run_at(member.network, name, at_layer, batch_size, member.network, teller)
-            for member, name, teller in zip(ensemble.each(), names, tellers, strict=True)
+            run_at(member.network, name, at_layer, batch_size, member.network, in_parts(advance, len(names)))
+            for member, name in zip(ensemble.each(), names, strict=True)
         ]
 
     @property

@@ -26,7 +26,7 @@ from pellucid.metrics.families import METRICS, Metric
 from pellucid.metrics.verdict import EVIDENCE, METRICS_ASKED, verdicts
 from pellucid.models.checkpoints import ModelCard, load_weights
 from pellucid.models.zoo import count_parameters
-from pellucid.progress import progress
+from pellucid.progress import Advance, in_parts, progress
 from pellucid.registry import Choice
 from pellucid.study.combine import obtain_model
 from pellucid.study.config import StudyConfig
@@ -104,9 +104,10 @@ def _explain_cell(
     with progress(title, len(rows), show=show_progress) as advance:
         for shard in range(shards):
             part = rows.iloc[shard * SHARD : (shard + 1) * SHARD].reset_index(drop=True)
-            if not store.shard_done(shard):
-                _explain_shard(network, card, cell, prepared, config, store, dataset, part, shard, len(rows))
-            advance(len(part))
+            if store.shard_done(shard):
+                advance(len(part))
+            else:
+                _explain_shard(network, card, cell, prepared, config, store, dataset, part, shard, len(rows), advance)
 
 
 def _explain_shard(
@@ -120,7 +121,9 @@ def _explain_shard(
     part: pd.DataFrame,
     shard: int,
     total: int,
+    advance: Advance,
 ) -> None:
+    by_half = in_parts(advance, 2)
     start = shard * SHARD
     images = torch.stack([dataset[position][0] for position in range(start, start + len(part))])
     target = torch.tensor([card.classes.index(name) for name in part["target"]])
@@ -137,19 +140,22 @@ def _explain_shard(
             layer=config.explain.layer,
             batch_size=config.explain.batch_size,
             generator=torch.Generator().manual_seed(seed),
+            progress=by_half,
         )
+        measures = _measured(config)
         forward_seconds = _forward_seconds(network, images, config.explain.batch_size)
         started = clock(device_of(network))
         values = evaluate(
             network,
             images,
             explanation,
-            metrics=_measured(config),
+            metrics=measures,
             masks=truth if bool(has_mask.any()) else None,
             multi_label=card.multi_label,
             batch_size=config.evaluate.batch_size,
             compile=config.evaluate.compile,
             generator=torch.Generator().manual_seed(seed + 1),
+            progress=in_parts(by_half, len(explanation.maps) * len(measures)),
         )
         evaluate_seconds = clock(device_of(network)) - started
     explained = _explained_rows(part, explanation, card, masks, has_mask)

@@ -139,7 +139,7 @@ def explain_files(
                 layer=layer,
                 batch_size=question.batch_size,
                 generator=torch.Generator().manual_seed(number),
-                progress=lambda steps=1, note="": advance(0, note),
+                progress=advance,
                 fuse=question.fuse,
                 max_memory=question.max_memory,
                 precision=question.precision,
@@ -161,7 +161,6 @@ def explain_files(
                 tell_coarse(explanation.layer, explanation.grid)
             for read, one, found in zip(part, explanation, values, strict=True):
                 records.append(_write(read, one, card, about, out, question.write, found))
-                advance(1)
     if not records:
         reasons = "; ".join(reason for _, reason in unreadable[:3])
         raise UnreadableFileError(f"images: none of {len(names)} can be read. {reasons}")
