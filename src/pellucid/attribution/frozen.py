@@ -28,7 +28,7 @@ from pellucid.models.checkpoints import digest
 
 _compiling = threading.Lock()  # so that each program knows its own code
 _PAYS = 4096  # images after which the seconds that a compiler takes come back
-_MORE = 4  # times as many images run at once by what changes
+_MORE = 5  # times as many images run at once by what changes
 _APART = {torch.bfloat16: 0.1, torch.float32: 1e-3}  # from the network's own outputs, relative to the largest
 
 
