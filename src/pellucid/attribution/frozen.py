@@ -22,7 +22,7 @@ from pellucid.attribution.asking import cached_rows, gains_by_channels_last
 from pellucid.attribution.graph import graph_of
 from pellucid.attribution.memory import is_out_of_memory
 from pellucid.attribution.nearby import Nearby, Plan, changes, series
-from pellucid.attribution.packed import fused, pack
+from pellucid.attribution.packed import pack
 from pellucid.errors import PellucidError, expected
 from pellucid.models.checkpoints import digest
 
@@ -133,13 +133,13 @@ class Frozen:
         return self._rows(images), *images.shape[1:], images.dtype, images.device, _precision(images)
 
     def _is_due(self, made: _Made | None) -> bool:
-        return made is not None and made.program is None and made.fused is None and made.ran >= _PAYS
+        return made is not None and made.program is None and made.ran >= _PAYS
 
     def _wholly(self, made: _Made, images: Tensor) -> list[Any]:
         """What images give, a few at a time."""
         rows, program = self._rows(images), made.program
         made.ran += len(images)
-        any_number = made.fused or made.graph or self._model
+        any_number = made.graph or self._model
         full = any_number if program is None else program.run
         parts = images.split(rows)
         return [(full if len(part) == rows else any_number)(self._laid(part)) for part in parts]
@@ -192,10 +192,9 @@ class Frozen:
         if key in known.made:
             return known.made[key]
         known.made[key] = made = self._read(image)
-        for graph in (made.graph, made.fused):
-            if graph is not None and not self._is_same(own, graph(self._laid(image)), "its graph"):
-                del known.made[key]
-                return None
+        if made.graph is not None and not self._is_same(own, made.graph(self._laid(image)), "its graph"):
+            del known.made[key]
+            return None
         return made
 
     def _read(self, image: Tensor) -> _Made:
@@ -211,7 +210,7 @@ class Frozen:
         if image.device.type != "cpu":
             return _Made(graph)
         is_packed = pack(graph, self._rows(image))
-        return _Made(graph, fused(graph) if is_packed else None, Nearby(graph, last))
+        return _Made(graph, Nearby(graph, last), ran=-math.inf if is_packed else 0)  # no program is faster
 
     def _checked_program(self, images: Tensor) -> _Program | None:
         """A program for so many images, if it gives what the model gives."""
@@ -238,11 +237,10 @@ class _Made:
     """What was made of a model for one kind of images."""
 
     graph: fx.GraphModule | None = None  # for any number of images
-    fused: fx.GraphModule | None = None  # the same, faster on a CPU
     nearby: Nearby | None = None
     is_sure: bool = False  # whether what `nearby` gives was held against the model
     program: _Program | None = None
-    ran: float = 0  # rows that ran whole
+    ran: float = 0  # rows that ran whole, after enough of which a program pays
 
 
 @dataclass(frozen=True)

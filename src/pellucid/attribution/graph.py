@@ -10,8 +10,17 @@ import torch
 from torch import Tensor, fx, nn
 
 _ATEN = torch.ops.aten
-ONEDNN_CONVOLUTION = getattr(getattr(torch.ops.mkldnn, "_convolution_pointwise", None), "default", None)
+ONEDNN_CONVOLUTIONS = tuple(
+    getattr(getattr(torch.ops.mkldnn, name), kind)
+    for name, kind in (
+        ("_convolution_pointwise", "default"),
+        ("_convolution_pointwise", "binary"),  # with a map that is added to what the convolution gives,
+        ("_convolution_pointwise_", "binary"),  # in that map's place
+    )
+    if hasattr(torch.ops.mkldnn, name)
+)
 CONVOLUTIONS = (_ATEN.conv1d.default, _ATEN.conv2d.default, _ATEN.conv3d.default)
+SUMS = (_ATEN.add.Tensor, _ATEN.add_.Tensor)
 _CAST = (*CONVOLUTIONS, _ATEN.linear.default)  # by mixed precision
 
 

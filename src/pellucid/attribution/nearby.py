@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from pellucid.attribution.graph import CONVOLUTIONS, ONEDNN_CONVOLUTION, constant, given, on_axes, weight_of
+from pellucid.attribution.graph import CONVOLUTIONS, ONEDNN_CONVOLUTIONS, SUMS, constant, given, on_axes, weight_of
 
 Ints = NDArray[np.int64]
 
@@ -29,8 +29,7 @@ _PLACE_BY_PLACE = {
     for name in (each, f"{each}_")
     if hasattr(_ATEN, name)
 } | {_ATEN.batch_norm.default, _ATEN.dropout.default, _ATEN.dropout_.default, _ATEN.to.dtype}
-_CONVOLUTIONS = {*CONVOLUTIONS, ONEDNN_CONVOLUTION} - {None}
-_SUMS = (_ATEN.add.Tensor, _ATEN.add_.Tensor)
+_CONVOLUTIONS = {*CONVOLUTIONS, *ONEDNN_CONVOLUTIONS}
 _POOLS = {
     getattr(_ATEN, f"{kind}_pool{axes}d").default: outside
     for kind, outside in (("max", -math.inf), ("avg", 0.0))
@@ -94,14 +93,14 @@ class _Kernel:
 
 @dataclass(frozen=True)
 class _Rule:
-    """A call that looks at a few places of maps of one shape, for each place of what it gives.
+    """A call that looks at a few places of maps, for each place of what it gives.
 
     Attributes:
-        sources: the maps.
+        sources: the maps. All but the first have the shape of what it gives and are looked at in the same place alone.
         run: `(maps, padding) -> map`.
-        padding: places around the maps along each axis.
+        padding: places around the first map along each axis.
         outside: the value there.
-        kernel: None where it looks at the same place alone.
+        kernel: None where the first too is looked at in the same place alone.
     """
 
     sources: list[fx.Node]
@@ -140,13 +139,13 @@ class Plan:
 
     Attributes:
         windows: of each feature map that is computed in windows.
-        seen: the windows that its call looks at, with the maps' padding counted in.
+        seen: the windows that its call looks at of each map, with the first one's padding counted in.
         multiplied: multiplications by convolutions.
         plain: those of N passes through the network.
     """
 
     windows: Mapping[fx.Node, _Windows]
-    seen: Mapping[fx.Node, _Windows]
+    seen: Mapping[fx.Node, list[_Windows]]
     multiplied: int
     plain: int
 
@@ -207,15 +206,15 @@ class Nearby:
             if node is self._image:
                 first[node], parts[node] = self._cut(images, plan.windows[node])
             elif node in plan.seen:
-                rule = self._rules[node]
-                first[node] = rule.run([first[source] for source in rule.sources], rule.padding)
-                maps = [
-                    _in_windows(
-                        first[source], parts[source], plan.windows[source], plan.seen[node], rule.padding, rule.outside
-                    )
-                    for source in rule.sources
+                rule, nothing = self._rules[node], [0] * self._axes
+                paddings = [rule.padding, *[nothing] * (len(rule.sources) - 1)]
+                maps = [  # before the call, which may write to its map
+                    _in_windows(first[source], parts[source], plan.windows[source], seen, padding, rule.outside)
+                    for source, seen, padding in zip(rule.sources, plan.seen[node], paddings, strict=True)
                 ]
-                parts[node] = rule.run(maps, [0] * self._axes)
+                ones = [first[source] for source in rule.sources]
+                first[node] = rule.run(ones, rule.padding)
+                parts[node] = rule.run(maps, nothing)
             elif node.target is _ATEN.sym_size.int and node.args == (self._image, 0):
                 whole[node] = len(images)
             elif node.op != "get_attr":
@@ -246,55 +245,68 @@ class Nearby:
     def _laid(self, images: Tensor) -> Tensor:
         return images.clone(memory_format=torch.channels_last if self._channels_last else torch.contiguous_format)
 
-    def _reached(self, rule: _Rule, sources: Sequence[_Windows], shape: Sequence[int]) -> tuple[_Windows, _Windows]:
+    def _reached(
+        self, rule: _Rule, sources: Sequence[_Windows], shape: Sequence[int]
+    ) -> tuple[_Windows, list[_Windows]]:
         """Windows of what a call gives, a map of such a shape, and those that it looks at, with padding counted in."""
         if rule.kernel is None and len(sources) == 1:
-            return sources[0], sources[0]
-        low = np.minimum.reduce([each.low for each in sources])
-        high = np.maximum.reduce([each.high for each in sources])
-        if rule.kernel is None:
-            found = _windows(low, high, shape)
-            return found, found
-        stride, padding = rule.kernel.stride, np.array(rule.padding)
-        reach = rule.kernel.dilation * (rule.kernel.size - 1)
-        first = np.maximum((low + padding - reach + stride - 1) // stride, 0)
-        last = np.minimum((high - 1 + padding) // stride + 1, np.array(shape))
-        found = _windows(np.minimum(first, last), last, shape)
-        size = (np.array(found.size) - 1) * stride + reach + 1
-        return found, _Windows(tuple(size.tolist()), found.corner * stride, low, high)
+            return sources[0], [sources[0]]
+        lows, highs = [each.low for each in sources], [each.high for each in sources]
+        if rule.kernel is not None:
+            stride, padding = rule.kernel.stride, np.array(rule.padding)
+            reach = rule.kernel.dilation * (rule.kernel.size - 1)
+            first = np.maximum((lows[0] + padding - reach + stride - 1) // stride, 0)
+            highs[0] = np.minimum((highs[0] - 1 + padding) // stride + 1, np.array(shape))
+            lows[0] = np.minimum(first, highs[0])
+        found = _windows(np.minimum.reduce(lows), np.maximum.reduce(highs), shape)
+        seen = [found] * len(sources)
+        if rule.kernel is not None:
+            size = (np.array(found.size) - 1) * stride + reach + 1
+            seen[0] = _Windows(tuple(size.tolist()), found.corner * stride, found.low, found.high)
+        return found, seen
 
     def _rule(self, node: fx.Node) -> _Rule | None:
         """How a call looks at its maps, if it looks at few places of them at once."""
-        sources = node.all_input_nodes
-        if node.target in _SUMS and list(node.args) == sources and not node.kwargs:
-            return self._joining(node, lambda maps, padding: torch.add(*maps))
-        if node.target is _ATEN.cat.default and list(node.args) == [sources, 1]:
-            return self._joining(node, lambda maps, padding: torch.cat(tuple(maps), dim=1))
+        sources = [source for source in node.all_input_nodes if source not in self._constants]
         call: Any = node.target
+        if node.target in SUMS and list(node.args) == sources and not node.kwargs:
+            return self._joining(node, sources, lambda maps, padding: torch.add(*maps))
+        if node.target is _ATEN.cat.default and list(node.args) == [sources, 1]:
+            return self._joining(node, sources, lambda maps, padding: torch.cat(tuple(maps), dim=1))
         if node.target not in _CONVOLUTIONS and node.target not in _POOLS and node.target not in _PLACE_BY_PLACE:
             return None
-        if any(other not in self._constants for other in sources[1:]):
+        options = given(node)
+        names: list[str] = [name for name in ("X", "other") if name in options] or list(options)[:1]  # of the maps
+        if set(sources) != {options[name] for name in names}:
             return None
-        taken, *names = given(node)
-        options = {name: _known(given(node)[name], self._constants) for name in names}
+        sources = [options.pop(name) for name in names]
+        layouts = options["W"].meta["layouts"] if "W" in options else None
+        options = {name: _known(value, self._constants) for name, value in options.items()}
         if node.target in _PLACE_BY_PLACE:
-            return _Rule(sources[:1], lambda maps, padding: call(**{taken: maps[0]}, **options), [0] * self._axes)
+            return _Rule(sources, lambda maps, padding: call(**{names[0]: maps[0]}, **options), [0] * self._axes)
         if options.get("ceil_mode") or not options.get("count_include_pad", True):
             return None
+
+        def run(maps: Sequence[Tensor], padding: list[int]) -> Tensor:
+            weights = {} if layouts is None else {"W": layouts(maps[0].shape)}
+            found: Tensor = call(**options | dict(zip(names, maps, strict=True)) | weights | {"padding": padding})
+            return found
+
         is_pool = node.target in _POOLS
         size = self._each(options["kernel_size"] if is_pool else self._constants[weight_of(node)].shape[2:])
         return _Rule(
-            sources[:1],
-            lambda maps, padding: call(**options | {taken: maps[0], "padding": padding}),
+            sources,
+            run,
             self._each(options["padding"]).tolist(),
             _POOLS.get(node.target, 0.0),
             _Kernel(size, self._each(options["stride"] or size.tolist()), self._each(options.get("dilation", 1))),
         )
 
-    def _joining(self, node: fx.Node, run: Callable[[Sequence[Tensor], list[int]], Tensor]) -> _Rule | None:
+    def _joining(
+        self, node: fx.Node, sources: list[fx.Node], run: Callable[[Sequence[Tensor], list[int]], Tensor]
+    ) -> _Rule | None:
         """The rule of a call that puts maps of one shape together place by place."""
-        sources = node.all_input_nodes
-        if any(source in self._constants or _shape(source) != _shape(node) for source in sources):
+        if any(_shape(source) != _shape(node) for source in sources):
             return None
         return _Rule(sources, run, [0] * self._axes)
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import copy
 import math
-import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from pellucid.attribution.graph import CONVOLUTIONS, ONEDNN_CONVOLUTION, constant, drop_held, given, held, on_axes, tidy
+from pellucid.attribution.graph import (
+    CONVOLUTIONS,
+    ONEDNN_CONVOLUTIONS,
+    SUMS,
+    constant,
+    drop_held,
+    given,
+    held,
+    on_axes,
+    tidy,
+)
 
 _ATEN, _ONEDNN = torch.ops.aten, torch.ops.mkldnn
 _AFTER = {
@@ -18,12 +27,59 @@ _AFTER = {
     for name, told in (("relu", "relu"), ("silu", "swish"), ("sigmoid", "sigmoid"), ("tanh", "tanh"))
     for place in ("", "_")
 }
-_SUMS = (_ATEN.add.Tensor, _ATEN.add_.Tensor)
+_LAYOUT = getattr(getattr(_ONEDNN, "_get_mkldnn_serialized_md", None), "default", None)
+_FEW, _MANY = 4, 5  # images from which on their number mostly makes no other layout; times as many in windows
 _NEW = ("_convolution_pointwise", "_convolution_pointwise_", "max_pool2d", "max_pool3d")  # give memory of their own
+
+_How = tuple[list[int], list[int], list[int], int]  # padding, stride, dilation and groups of a convolution
+
+
+class Layouts:
+    """A convolution's weights as oneDNN wants them for some number of images of some size, such as windows of images.
+
+    A call that is given them in another layout changes that itself each time, which may take longer than it runs.
+    """
+
+    def __init__(self, laid: Tensor, how: _How, shape: Sequence[int]) -> None:
+        """Arguments: weights laid out for images of a shape (N, C, *S); padding, stride, dilation and groups."""
+        self._held, self._how = [laid], how
+        self._known: dict[tuple[int, ...], Tensor] = {}
+        reach = [1 + dilation * (size - 1) for dilation, size in zip(how[2], laid.shape[2:], strict=True)]
+        part = [max(length // 2, least) for length, least in zip(shape[2:], reach, strict=True)]
+        others = (1, *shape[1:]), (_MANY * shape[0], shape[1], *part)
+        self._vary = _LAYOUT is not None and not all(_alike(laid, self._empty(each)) for each in others)
+
+    def __call__(self, shape: Sequence[int]) -> Tensor:
+        """The weights for images of a shape (N, C, *S)."""
+        key = min(shape[0], _FEW), *shape[2:]
+        if self._vary and key not in self._known:
+            wanted = self._empty(shape)
+            found = next((each for each in self._held if _alike(each, wanted)), None)
+            if found is None:
+                found = _laid_out(self._held[0].to_dense(), self._how, shape)
+                self._held.append(found)
+            self._known[key] = found
+        return self._known.get(key, self._held[0])
+
+    def _empty(self, shape: Sequence[int]) -> Tensor:
+        """Weights of any value in the layout for images of a shape."""
+        return _laid_out(torch.empty(self._held[0].shape, dtype=self._held[0].dtype), self._how, shape)
+
+
+def _laid_out(weight: Tensor, how: _How, shape: Sequence[int]) -> Tensor:
+    """A convolution's weights in the layout that is fastest on images of a shape (N, C, *S)."""
+    made: Tensor = _ONEDNN._reorder_convolution_weight(weight, *how, list(shape))
+    return made
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Whether weights have the same layout."""
+    assert _LAYOUT is not None
+    return torch.equal(_LAYOUT(one), _LAYOUT(other))
 
 
 def pack(graph: fx.GraphModule, rows: int) -> bool:
-    """Have a graph call oneDNN for its convolutions, with weights in the layout that is fastest on `rows` images.
+    """Have a graph call oneDNN for its convolutions, with weights as it likes them and what follows as parts of calls.
 
     Arguments:
         graph: what `graph_of` gives of a model on a CPU, in the precision that holds here. It is changed.
@@ -32,25 +88,17 @@ def pack(graph: fx.GraphModule, rows: int) -> bool:
     Returns:
         Whether this torch comes with oneDNN; without, nothing is changed.
     """
-    if not torch.backends.mkldnn.is_available() or ONEDNN_CONVOLUTION is None:
+    if not torch.backends.mkldnn.is_available() or not ONEDNN_CONVOLUTIONS:
         return False
     for node in list(graph.graph.nodes):
         if node.target in CONVOLUTIONS[1:]:
             _pack(graph, node, rows)
+    order = {node: place for place, node in enumerate(graph.graph.nodes)}
+    for node in list(order):
+        if node.target is ONEDNN_CONVOLUTIONS[0]:
+            _fuse(graph, node, order)
     tidy(graph)
     return True
-
-
-def fused(graph: fx.GraphModule) -> fx.GraphModule:
-    """The same graph, of the same weights, with sums and nonlinearities as parts of the calls that they follow."""
-    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of torch's own
-        made = fx.GraphModule(graph, copy.deepcopy(graph.graph))
-    order = {node: place for place, node in enumerate(made.graph.nodes)}
-    for node in list(order):
-        if node.target is ONEDNN_CONVOLUTION:
-            _fuse(made, node, order)
-    tidy(made)
-    return made
 
 
 def _pack(graph: fx.GraphModule, convolution: fx.Node, rows: int) -> None:
@@ -61,8 +109,10 @@ def _pack(graph: fx.GraphModule, convolution: fx.Node, rows: int) -> None:
         return
     padding, stride, dilation = (on_axes(options[name], weight.ndim - 2) for name in ("padding", "stride", "dilation"))
     how = (padding, stride, dilation, options["groups"])
-    laid = _ONEDNN._reorder_convolution_weight(weight.contiguous(), *how, [rows, *image.shape[1:]])
+    shape = (rows, *image.shape[1:])
+    laid = _laid_out(weight.contiguous(), how, shape)
     taken = held(graph, convolution, "packed", laid)
+    taken.meta["layouts"] = Layouts(laid, how, shape)
     with graph.graph.inserting_before(convolution):
         maps = _cast(graph, options["input"], weight.dtype)
         arguments: tuple[Any, ...] = (maps, taken, options["bias"], *how, "none", [], "")
@@ -78,7 +128,7 @@ def _fuse(graph: fx.GraphModule, convolution: fx.Node, order: dict[fx.Node, int]
     maps, *rest = convolution.args[:7]
     replaced, summand, function = [convolution], None, "none"
     following = _only(convolution)
-    if following is not None and following.target in _SUMS and not following.kwargs:
+    if following is not None and following.target in SUMS and not following.kwargs:
         summand = _summand(following, convolution, order)
         if summand is not None:
             replaced.append(following)
