@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Iterator
@@ -205,6 +206,28 @@ def test_a_stop_loses_nothing_and_the_same_call_ends_with_the_same_bytes(
     calls.clear()
     run(images, model, tmp_path / "stopped", metrics=metrics)
     assert calls == [2] * 4
+
+
+def test_making_maps_is_half_of_the_way(
+    images: Path, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[tuple[float, str]] = []
+
+    @contextlib.contextmanager
+    def progress(title: str, total: int, *, show: bool) -> Iterator[Callable[..., None]]:
+        heard.clear()
+        yield lambda steps=1, note="": heard.append((steps, note))
+        assert sum(steps for steps, _ in heard) == pytest.approx(total)
+
+    monkeypatch.setattr("pellucid.study.evaluate_files.progress", progress)
+    asked: dict[str, Any] = {"methods": ("smooth-grad", "layer-cam"), "metrics": (ROAD, metric("pixel-flipping"))}
+    run(images, model, tmp_path / "out", **asked)
+    total = 10 * 5 * 2  # images, methods with three controls, metrics
+    explaining = sum(steps for steps, note in heard if " of " not in note or "rows" in note)
+    assert explaining == pytest.approx(total / 2)
+    assert next(note for steps, note in heard if steps) != "road[fractions=(0.2, 0.6)] of smooth-grad"
+    run(images, model, tmp_path / "out", **asked)  # all is there
+    run(images, model, tmp_path / "out", **asked | {"metrics": (ROAD, metric("road-morf"))})  # maps are made again
 
 
 def test_what_is_wrong_with_a_mask_is_said_and_counted(images: Path, model: Model, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from pellucid.metrics.evaluate import (
 from pellucid.metrics.families import Metric
 from pellucid.metrics.kept import Value, fingerprint
 from pellucid.metrics.lesions import Detections, detections
-from pellucid.progress import Advance
+from pellucid.progress import Advance, in_parts
 from pellucid.registry import Choice
 from pellucid.study.known_images import KnownImage
 from pellucid.study.notes import noted
@@ -163,16 +163,18 @@ class ShardValues:
 
     def _evaluated(self, group: Sequence[Choice[Metric]], advance: Advance) -> Values:
         shard, scoring = self._shard, self._scoring
+        is_made = self._explanation is None and not shard.saved and not (self.folder / _MAPS).exists()
+        half = len(scoring.labels) * len(group) / 2  # of an image's steps
         with noted(_log, MissingValuesWarning, GridWarning):  # which are counted in the end
             table = evaluate(
                 scoring.network,
                 shard.images,
-                self.explanation(advance),
+                self.explanation(advance, half),
                 metrics=group,
                 masks=self._truth,
                 generator=self._generator(),
                 batch_size=scoring.batch_size,
-                progress=advance,
+                progress=in_parts(advance, 2) if is_made else advance,
                 bank=scoring.bank,
                 max_memory=scoring.max_memory,
                 multi_label=scoring.multi_label,
@@ -184,8 +186,8 @@ class ShardValues:
         write_table(self.folder / f"{name}.parquet", table[_COLUMNS])
         return _values(table)
 
-    def explanation(self, advance: Advance) -> Explanation:
-        """The maps of all methods, those that were saved and those that are made here."""
+    def explanation(self, advance: Advance, steps: float = 0) -> Explanation:
+        """The maps of all methods, saved ones and those that are made here, at so many steps for an image."""
         if self._explanation is not None:
             return self._explanation
         if (self.folder / _MAPS).exists():
@@ -205,7 +207,7 @@ class ShardValues:
                     layer=scoring.layers[0] if len(scoring.layers) == 1 else list(scoring.layers),
                     batch_size=scoring.batch_size,
                     generator=self._generator(),
-                    progress=lambda steps=1, note="": advance(0, note or "explaining"),
+                    progress=lambda images=1, note="": advance(images * steps, note or "explaining"),
                     max_memory=scoring.max_memory,
                     precision=scoring.precision,  # not compiled, as they are made again by metrics
                 )
