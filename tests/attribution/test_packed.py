@@ -152,50 +152,41 @@ def test_volumes_and_signals() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_weights_have_the_layout_that_calls_of_their_size_want(dtype: torch.dtype) -> None:
     weight, how = torch.randn(1024, 256, 1, 1).to(dtype), ([0, 0], [1, 1], [1, 1], 1)
-
-    def laid(shape: tuple[int, ...]) -> Tensor:
-        made: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, *how, list(shape))
-        return made
-
-    layouts = Layouts(laid((6, 256, 14, 14)), how, (6, 256, 14, 14))
+    layouts = Layouts(weight, how, (6, 256, 14, 14))
     for shape in ((1, 256, 14, 14), (30, 256, 7, 7), (26, 256, 10, 10), (1, 256, 14, 14)):
-        found = layouts(shape)
-        assert torch.equal(found.to_dense(), weight)
-        if layouts._vary:  # as they do on some processors
-            describe = torch.ops.mkldnn._get_mkldnn_serialized_md
-            assert torch.equal(describe(found), describe(laid(shape)))
+        assert torch.equal(layouts(shape).to_dense(), weight)
+    describe = torch.ops.mkldnn._get_mkldnn_serialized_md
+    for shape in ((6, 256, 14, 14), (1, 256, 14, 14), (30, 256, 7, 7)):
+        assert torch.equal(describe(layouts(shape)), describe(packed._laid_out(weight, how, shape)))
     assert len(layouts._held) <= 3
 
 
-def test_each_layout_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_layout_is_held_once(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, how = torch.randn(4, 2, 3, 3), ([1, 1], [1, 1], [2, 2], 1)
-    wanted: dict[int, int] = {}  # a number for each tensor's layout, by its height
+    heights: dict[int, int] = {}  # for which each tensor was laid out
     made = packed._laid_out
+    kept: list[Tensor] = []
 
     def laid(weight: Tensor, how: packed._How, shape: tuple[int, ...]) -> Tensor:
         found = made(weight, how, shape)
-        wanted[id(found)] = shape[2] % 2
+        heights[id(found)] = shape[2]
         kept.append(found)
         return found
 
-    kept: list[Tensor] = []
     monkeypatch.setattr(packed, "_laid_out", laid)
-    monkeypatch.setattr(packed, "_LAYOUT", lambda tensor: torch.tensor(wanted[id(tensor)]))
-    layouts = Layouts(laid(weight, how, (2, 2, 10, 10)), how, (2, 2, 10, 10))
-    even, odd = layouts((3, 2, 10, 10)), layouts((3, 2, 9, 9))
-    assert even is layouts((5, 2, 8, 8)) is kept[0]
-    assert odd is layouts((7, 2, 9, 9)) is layouts((1, 2, 11, 10))
-    assert torch.equal(odd.to_dense(), weight)
-    assert len(layouts._held) == 2
+    monkeypatch.setattr(packed, "_LAYOUT", lambda tensor: torch.tensor(heights[id(tensor)] % 3))
+    layouts = Layouts(weight, how, (2, 2, 10, 10))  # and for windows of 5 x 5
+    assert [heights[id(each)] for each in layouts._held] == [10, 5]
+    assert layouts((3, 2, 7, 9)) is layouts.whole
+    assert layouts((3, 2, 8, 9)) is layouts((1, 2, 8, 9)) is layouts._held[1]
+    assert layouts((3, 2, 9, 9)) is layouts.whole  # as it wants what isn't there
+    assert all(torch.equal(each.to_dense(), weight) for each in layouts._held)
 
 
 def test_a_torch_that_tells_no_layouts_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed, "_LAYOUT", None)
-    laid = torch.ops.mkldnn._reorder_convolution_weight(
-        torch.randn(64, 64, 1, 1), [0, 0], [1, 1], [1, 1], 1, [2, 64, 9, 9]
-    )
-    layouts = Layouts(laid, ([0, 0], [1, 1], [1, 1], 1), (2, 64, 9, 9))
-    assert layouts((1, 64, 3, 3)) is laid
+    layouts = Layouts(torch.randn(1024, 256, 1, 1), ([0, 0], [1, 1], [1, 1], 1), (6, 256, 14, 14))
+    assert layouts((1, 256, 14, 14)) is layouts.whole
 
 
 def test_without_the_library_there_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,35 +35,30 @@ _How = tuple[list[int], list[int], list[int], int]  # padding, stride, dilation 
 
 
 class Layouts:
-    """A convolution's weights as oneDNN wants them for some number of images of some size, such as windows of images.
+    """A convolution's weights as oneDNN wants them for whole images, for one image and for windows of many.
 
     A call that is given them in another layout changes that itself each time, which may take longer than it runs.
     """
 
-    def __init__(self, laid: Tensor, how: _How, shape: Sequence[int]) -> None:
-        """Arguments: weights laid out for images of a shape (N, C, *S); padding, stride, dilation and groups."""
-        self._held, self._how = [laid], how
+    def __init__(self, weight: Tensor, how: _How, shape: Sequence[int]) -> None:
+        """Arguments: weights (K, C, *k), and the shape (N, C, *S) of whole images."""
+        self.whole = _laid_out(weight, how, shape)
+        self._held, self._how = [self.whole], how
         self._known: dict[tuple[int, ...], Tensor] = {}
-        reach = [1 + dilation * (size - 1) for dilation, size in zip(how[2], laid.shape[2:], strict=True)]
+        reach = [1 + dilation * (size - 1) for dilation, size in zip(how[2], weight.shape[2:], strict=True)]
         part = [max(length // 2, least) for length, least in zip(shape[2:], reach, strict=True)]
-        others = (1, *shape[1:]), (_MANY * shape[0], shape[1], *part)
-        self._vary = _LAYOUT is not None and not all(_alike(laid, self._empty(each)) for each in others)
+        for other in ((1, *shape[1:]), (_MANY * shape[0], shape[1], *part)):
+            made = _laid_out(weight, how, other)
+            if _LAYOUT is not None and not any(_alike(each, made) for each in self._held):
+                self._held.append(made)
 
     def __call__(self, shape: Sequence[int]) -> Tensor:
-        """The weights for images of a shape (N, C, *S)."""
+        """Those for images of a shape (N, C, *S), if they are among them, else those for whole images."""
         key = min(shape[0], _FEW), *shape[2:]
-        if self._vary and key not in self._known:
-            wanted = self._empty(shape)
-            found = next((each for each in self._held if _alike(each, wanted)), None)
-            if found is None:
-                found = _laid_out(self._held[0].to_dense(), self._how, shape)
-                self._held.append(found)
-            self._known[key] = found
-        return self._known.get(key, self._held[0])
-
-    def _empty(self, shape: Sequence[int]) -> Tensor:
-        """Weights of any value in the layout for images of a shape."""
-        return _laid_out(torch.empty(self._held[0].shape, dtype=self._held[0].dtype), self._how, shape)
+        if len(self._held) > 1 and key not in self._known:
+            wanted = _laid_out(torch.empty(self.whole.shape, dtype=self.whole.dtype), self._how, shape)
+            self._known[key] = next((each for each in self._held if _alike(each, wanted)), self.whole)
+        return self._known.get(key, self.whole)
 
 
 def _laid_out(weight: Tensor, how: _How, shape: Sequence[int]) -> Tensor:
@@ -110,9 +105,9 @@ def _pack(graph: fx.GraphModule, convolution: fx.Node, rows: int) -> None:
     padding, stride, dilation = (on_axes(options[name], weight.ndim - 2) for name in ("padding", "stride", "dilation"))
     how = (padding, stride, dilation, options["groups"])
     shape = (rows, *image.shape[1:])
-    laid = _laid_out(weight.contiguous(), how, shape)
-    taken = held(graph, convolution, "packed", laid)
-    taken.meta["layouts"] = Layouts(laid, how, shape)
+    layouts = Layouts(weight.contiguous(), how, shape)
+    taken = held(graph, convolution, "packed", layouts.whole)
+    taken.meta["layouts"] = layouts
     with graph.graph.inserting_before(convolution):
         maps = _cast(graph, options["input"], weight.dtype)
         arguments: tuple[Any, ...] = (maps, taken, options["bias"], *how, "none", [], "")
