@@ -22,7 +22,7 @@ from pellucid.attribution.asking import cached_rows, gains_by_channels_last
 from pellucid.attribution.graph import graph_of
 from pellucid.attribution.memory import is_out_of_memory
 from pellucid.attribution.nearby import Nearby, Plan, changes, series
-from pellucid.attribution.packed import pack
+from pellucid.attribution.packed import SMALL, pack
 from pellucid.errors import PellucidError, expected
 from pellucid.models.checkpoints import digest
 
@@ -348,8 +348,11 @@ def _apart(own: Any, other: Any) -> float:
 
 
 def check_spare(model: nn.Module, spare: int | None, precision: str) -> int:
-    """The bytes that a copy of the weights takes. Raises InputError where max_memory leaves fewer."""
-    needed = sum(each.nbytes for each in model.parameters()) // (2 if precision == "bfloat16" else 1)
+    """The bytes that copies of the weights may take. Raises InputError where max_memory leaves fewer."""
+    needed = 0
+    for each in model.parameters():
+        taken = each.nbytes // (2 if precision == "bfloat16" else 1)
+        needed += taken * (2 if each.ndim > 3 and taken <= SMALL else 1)
     if spare is not None and needed > spare:
         wanted = f"{needed - spare} bytes ({(needed - spare) / 2**20:.1f} MiB) more, for the compiled network's weights"
         raise expected("max_memory", wanted, "fewer", do="Give more, or leave compile=True out.")

@@ -29,6 +29,7 @@ _AFTER = {
 }
 _LAYOUT = getattr(getattr(_ONEDNN, "_get_mkldnn_serialized_md", None), "default", None)
 _FEW, _MANY = 4, 5  # images from which on their number mostly makes no other layout; times as many in windows
+SMALL = 2 << 20  # bytes of weights that may be held in several layouts; larger ones are where windows are whole maps
 _NEW = ("_convolution_pointwise", "_convolution_pointwise_", "max_pool2d", "max_pool3d")  # give memory of their own
 
 _How = tuple[list[int], list[int], list[int], int]  # padding, stride, dilation and groups of a convolution
@@ -47,9 +48,10 @@ class Layouts:
         self._known: dict[tuple[int, ...], Tensor] = {}
         reach = [1 + dilation * (size - 1) for dilation, size in zip(how[2], weight.shape[2:], strict=True)]
         part = [max(length // 2, least) for length, least in zip(shape[2:], reach, strict=True)]
-        for other in ((1, *shape[1:]), (_MANY * shape[0], shape[1], *part)):
+        others = (1, *shape[1:]), (_MANY * shape[0], shape[1], *part)
+        for other in others if _LAYOUT is not None and weight.nbytes <= SMALL else ():
             made = _laid_out(weight, how, other)
-            if _LAYOUT is not None and not any(_alike(each, made) for each in self._held):
+            if not any(_alike(each, made) for each in self._held):
                 self._held.append(made)
 
     def __call__(self, shape: Sequence[int]) -> Tensor:
