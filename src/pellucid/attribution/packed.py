@@ -19,6 +19,7 @@ from pellucid.attribution.graph import (
     held,
     on_axes,
     tidy,
+    weight_of,
 )
 
 _ATEN, _ONEDNN = torch.ops.aten, torch.ops.mkldnn
@@ -124,6 +125,8 @@ def _fuse(graph: fx.GraphModule, convolution: fx.Node, order: dict[fx.Node, int]
     """Put a sum and a nonlinearity that alone take a convolution into its call."""
     maps, *rest = convolution.args[:7]
     replaced, summand, function = [convolution], None, "none"
+    call: Any = convolution.target
+    arguments: tuple[Any, ...]
     following = _only(convolution)
     if following is not None and following.target in SUMS and not following.kwargs:
         summand = _summand(following, convolution, order)
@@ -138,16 +141,16 @@ def _fuse(graph: fx.GraphModule, convolution: fx.Node, order: dict[fx.Node, int]
         return
     with graph.graph.inserting_before(last):
         if summand is None:
-            call, arguments = convolution.target, (maps, *rest, function, [], "")
+            arguments = (maps, *rest, function, [], "")
         else:
-            weight = constant(graph, convolution.args[1])  # type: ignore[arg-type]
+            weight = constant(graph, weight_of(convolution))
             other = _cast(graph, summand, torch.float32 if weight is None else weight.dtype)
             after = (*rest, "add", 1.0, None if function == "none" else function, [], "")
             if _is_free(summand, convolution, replaced[1], order):
                 call, arguments = _ONEDNN._convolution_pointwise_.binary, (other, maps, *after)
             else:
                 call, arguments = _ONEDNN._convolution_pointwise.binary, (maps, other, *after)
-        made = graph.graph.call_function(call, arguments)  # type: ignore[arg-type]
+        made = graph.graph.call_function(call, arguments)
     made.meta, order[made] = dict(last.meta), order[last]
     last.replace_all_uses_with(made)
     for node in reversed(replaced):  # one that writes to its input isn't taken for dead
