@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pellucid.attribution import explain, method
-from pellucid.attribution.memory import free_bytes, most_held, rows_within
+from pellucid.attribution import explain, memory, method
+from pellucid.attribution.memory import Bound, free_bytes, most_held, rows_within
 from pellucid.errors import InputError
 from references.cam_networks import seeded
 
@@ -175,6 +175,34 @@ def test_a_real_shortage_of_memory_is_told_with_a_batch_size_that_then_fits() ->
     assert "memory" in told
     assert 2 <= int(ran.split()[0]) < 64
     assert ran.endswith("torch.Size([64, 64, 64])")
+
+
+@pytest.mark.skipif(memory._TRIM is None, reason="the C library gives memory back by itself, or can't")
+def test_memory_that_stays_in_pieces_goes_back_once_it_is_too_much() -> None:
+    bound, free, unbound = Bound(2**25), Bound(2**30), Bound(None)
+    for each in (bound, free, unbound):
+        each()
+    before = memory._taken()
+    blocks = [torch.ones(25_000) for _ in range(800)]  # 76 MiB, each below what would be a mapping of its own
+    last = blocks.pop()
+    blocks.clear()  # what lies before the last stays with the process
+    free()
+    unbound()
+    assert memory._taken() - before > 2**26
+    bound()
+    assert memory._taken() - before < 2**24
+    assert last.sum() == 25_000
+
+
+@pytest.mark.skipif(memory._TRIM is None, reason="the C library gives memory back by itself, or can't")
+def test_what_is_not_in_pieces_is_not_asked_back_for_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken, calls = [1000], []
+    monkeypatch.setattr(memory, "_taken", lambda: taken[0])
+    monkeypatch.setattr(memory, "_TRIM", lambda _: calls.append(taken[0]))
+    bound = Bound(80)
+    for taken[0] in (1000, 1080, 1081, 1085, 1091, 1092, 1102, 1103, 1070, 1081):
+        bound()
+    assert calls == [1000, 1081, 1092, 1103]
 
 
 def test_free_memory_is_a_number_or_unknown() -> None:

@@ -361,6 +361,28 @@ def test_freed_memory_goes_back_to_the_system_after_each_block(monkeypatch: pyte
     assert given_back == [0] * 4  # nothing of a block is there any more
 
 
+@pytest.mark.skipif(memory._TRIM is None, reason="the C library gives memory back by itself, or can't")
+def test_pieces_go_back_between_blocks_where_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+
+    def trim(_: int) -> None:
+        nonlocal calls
+        calls += 1
+
+    monkeypatch.setattr(memory, "_TRIM", trim)
+    images = drawn(4, 2, 9, 9)
+    choices = [metric("pixel-flipping", features_in_step=1)]
+    for most, least_calls in ((None, 1), (2**30, 2)):
+        calls = 0
+        evaluate(network(), images, explanation_of(images), metrics=choices, max_memory=most)
+        assert calls == least_calls  # after the block, and before the network first runs
+    resident = iter(range(2**40, 2**50, 2**20))
+    monkeypatch.setattr(memory, "_taken", lambda: next(resident))  # as if each look found a mebibyte more
+    calls = 0
+    evaluate(network(), images, explanation_of(images), metrics=choices, max_memory=2**21)
+    assert calls > 4
+
+
 def test_a_map_that_is_not_finite_is_missing_and_disturbs_no_other() -> None:
     images, masks = drawn(3, 2, 14, 14), central_masks(3)
     explanation = explanation_of(images)

@@ -119,6 +119,32 @@ def give_back() -> None:
         _TRIM(0)
 
 
+class Bound:
+    """Gives freed memory back where the process takes many bytes more than when this was first asked."""
+
+    def __init__(self, most: int | None) -> None:
+        """Arguments: bytes from which on it is given back; None never does."""
+        self._most = most
+        self._limit: int | None = None
+        self._least_limit = 0
+
+    def __call__(self) -> None:
+        """Look whether it is due. What is still taken right after isn't in pieces, so that the next time is later."""
+        if self._most is None or _TRIM is None:
+            return
+        if self._limit is None:
+            give_back()
+            self._limit = self._least_limit = _taken() + self._most
+        elif _taken() > self._limit:
+            give_back()
+            self._limit = max(self._least_limit, _taken() + self._most // 8)
+
+
+def _taken() -> int:
+    """Bytes of memory that this process takes now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
 def free_bytes(device: torch.device | None) -> int | None:
     """Memory that is free for tensors on `device`; None where it can't be told."""
     if device is not None and device.type == "cuda":

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pellucid.attribution.explanation import Explanation
 from pellucid.attribution.families import is_control
 from pellucid.attribution.layout import weights_laid_out
+from pellucid.attribution.memory import Bound
 from pellucid.errors import expected
 from pellucid.metrics.again import Again, Explained, Explainer
 from pellucid.metrics.explainer import ByLabel, explains
@@ -57,6 +58,7 @@ class Cells:
     kept: Kept
     held: contextlib.ExitStack  # ends with the call
     spare: int | None  # bytes that copies of the weights may take
+    bound: Bound
     is_laid_out: bool = False
 
     @cached_property
@@ -118,9 +120,10 @@ class Block:
     def scores(self) -> Scores:
         """The network's scores of the block's images, and of changed ones."""
 
-        network, target = self.cells.network, self.target  # not the block, which would hold itself
+        network, target, bound = self.cells.network, self.target, self.cells.bound  # not the block, which holds this
 
         def score_of(rows: Tensor, sample: Tensor) -> Tensor:
+            bound()
             return network.readings(rows, target[sample])
 
         network.compile(self.images, self.advance)

@@ -19,7 +19,7 @@ from pellucid.attribution.engine import Precision, check_precision, explain, see
 from pellucid.attribution.explanation import Explanation
 from pellucid.attribution.families import METHODS
 from pellucid.attribution.frozen import check_spare
-from pellucid.attribution.memory import checked_rows, give_back, told_if_full
+from pellucid.attribution.memory import Bound, checked_rows, give_back, told_if_full
 from pellucid.attribution.run import device_of
 from pellucid.attribution.scorer import ScoringFunction, as_model
 from pellucid.errors import expected
@@ -164,6 +164,7 @@ def evaluate(
             kept=kept,
             held=held,
             spare=spare,
+            bound=Bound(None if max_memory is None else max_memory // 2),
         )
         steps = len(images) * len(explanation.maps) * len(choices)
         with (

@@ -90,7 +90,8 @@ class Calibration:
         for each in EVIDENCE:
             limit, sign = self.thresholds[each.name], "≥" if each.higher_is_better else "≤"
             worse = "<" if each.higher_is_better else ">"
-            limits.append(f"{each.name} passes {sign} {limit.passes:.3g} and fails {worse} {limit.fails:.3g}")
+            told = f"{each.name} passes {sign} {limit.passes:.3g} and fails {worse} {limit.fails:.3g}"
+            limits.append(told.replace("-", "−"))
         tested = []
         for kind, counts in self.verdicts.items():
             listed = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
