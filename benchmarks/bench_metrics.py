@@ -276,8 +276,10 @@ def peak(side: str, name: str, size: int, device_name: str) -> float:
     model, images, explanation = case(name, size, count, 1, device)
     plain_forward(model, images[:1])
     compiled = side.endswith("compiled")
-    if compiled:
-        torch.export.export(nn.Linear(2, 2), (torch.zeros(1, 2),))  # loads the compiler, which the bound doesn't count
+    small = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    few = images[:1, :, :32, :32].contiguous()
+    saliency = pellucid.explain(small.to(device), few, "saliency")
+    pellucid.evaluate(small, few, saliency, "road", compile=compiled)  # loads code, which the bound doesn't count
     before = forget(device)
     choices = [
         pellucid.metric("pixel-flipping", features_in_step=size * size // 8),
@@ -379,10 +381,11 @@ def main() -> int:
     print("ratios")
     passed = judged(ratios, TARGETS, given.quick) and same
     if not given.quick:
-        few, more, half, _ = report["peak_megabytes"].values()  # reading a network to compile it isn't bounded
+        few, more, half, compiled = report["peak_megabytes"].values()
         limits = {
             "peak MB at max_memory of 512 MB": more,
             "the same in bfloat16": half,
+            "the same compiled": compiled,
             "peak of 16 images / that of 4": more / few,
         }
         bounds = dict.fromkeys(limits, ("at most", MEMORY / 2**20)) | {

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import pellucid
 from pellucid.attribution import frozen, nearby
 from pellucid.attribution.borrow import borrowed
-from pellucid.attribution.frozen import CompiledWarning, Frozen, check_spare
+from pellucid.attribution.frozen import CompiledWarning, Frozen, copied_bytes
 from pellucid.attribution.graph import graph_of
 from pellucid.attribution.nearby import Nearby, Plan
 from pellucid.errors import InputError, PellucidError
@@ -297,21 +297,24 @@ def test_maps_from_scores_have_the_same_values(pays: float | None, monkeypatch: 
 def test_memory_for_the_weights_is_asked_for() -> None:
     model, images = network(), torch.rand(2, 1, 12, 12)
     taken = sum(each.nbytes * (2 if each.ndim > 3 else 1) for each in model.parameters())  # small ones in two layouts
-    check_spare(model, taken, "float32")
-    check_spare(model, taken // 2, "bfloat16")
-    check_spare(model, None, "float32")
-    wanted = r"max_memory: expected 1 bytes \(0.0 MiB\) more, for the compiled network's weights, got fewer"
-    with pytest.raises(InputError, match=wanted):
-        check_spare(model, taken - 1, "float32")
-    with pytest.raises(InputError, match="for the compiled network's weights"):
-        pellucid.evaluate(
-            nn.Sequential(nn.Flatten(), nn.Linear(144, 64), nn.Linear(64, 3)),
-            images,
-            pellucid.explain(network(), images, "random"),
-            "deletion",
-            max_memory=10_000,
-            compile=True,
-        )
+    assert copied_bytes(model, "float32") == taken
+    assert copied_bytes(model, "bfloat16") == taken // 2
+    large = nn.Sequential(nn.Flatten(), nn.Linear(144, 64), nn.Linear(64, 3))
+    copies, explanation = copied_bytes(large, "float32"), pellucid.explain(network(), images, "random")
+    assert copies == 4 * (145 * 64 + 65 * 3)
+    calls: list[Callable[[int], object]] = [
+        lambda most: pellucid.explain(large, images, "rise", max_memory=most, compile=True),
+        lambda most: pellucid.evaluate(large, images, explanation, "deletion", max_memory=most, compile=True),
+    ]
+    wanted = r"at least (\d+) bytes \(0.0 MiB\), which one image takes beside copies of the weights, .* leave comp"
+    for call in calls:
+        with pytest.raises(InputError, match=wanted) as caught:
+            call(10_000)
+        least = int(re.search(wanted, str(caught.value))[1])
+        assert least > copies
+        call(least)
+        with pytest.raises(InputError, match=wanted):
+            call(least - 2)
 
 
 @pytest.mark.slow

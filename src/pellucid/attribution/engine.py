@@ -18,7 +18,7 @@ from pellucid.attribution.borrow import borrowed
 from pellucid.attribution.call import Call, Trial
 from pellucid.attribution.explanation import Explanation
 from pellucid.attribution.families import METHODS, Method
-from pellucid.attribution.frozen import Compiled, check_spare, told_if_uncompiled
+from pellucid.attribution.frozen import Compiled, copied_bytes, told_if_uncompiled
 from pellucid.attribution.layout import weights_laid_out
 from pellucid.attribution.memory import checked_rows, told_if_full
 from pellucid.attribution.merging import Fusion, fused, merged
@@ -135,9 +135,8 @@ def explain(
         sample = views.sample(images)
         layers = _layers(model, layer, sample) if any(map(looks_at_layer, choices)) else [""]
         trial = Trial(model, choices, layers[0], sample)
-        rows, spare = checked_rows(trial, batch_size, max_memory)
-        if compile:
-            check_spare(model, spare, precision)
+        copies = copied_bytes(model, precision) if compile else 0
+        rows, spare = checked_rows(trial, batch_size, max_memory, copies=copies)
         call = Call(model, Compiled(model, rows) if compile else model, choices, target, rows, views)
         lay_out = _asks_often(choices) and not compile  # what is compiled has copies of its own
         with (

@@ -23,7 +23,7 @@ from pellucid.attribution.graph import graph_of
 from pellucid.attribution.memory import is_out_of_memory
 from pellucid.attribution.nearby import Nearby, Plan, changes, series
 from pellucid.attribution.packed import SMALL, pack
-from pellucid.errors import PellucidError, expected
+from pellucid.errors import PellucidError
 from pellucid.models.checkpoints import digest
 
 _compiling = threading.Lock()  # so that each program knows its own code
@@ -347,13 +347,8 @@ def _apart(own: Any, other: Any) -> float:
     return math.nan if any(map(math.isnan, found)) else max(found, default=math.inf)
 
 
-def check_spare(model: nn.Module, spare: int | None, precision: str) -> int:
-    """The bytes that copies of the weights may take. Raises InputError where max_memory leaves fewer."""
-    needed = 0
-    for each in model.parameters():
-        taken = each.nbytes // (2 if precision == "bfloat16" else 1)
-        needed += taken * (2 if each.ndim > 3 and taken <= SMALL else 1)
-    if spare is not None and needed > spare:
-        wanted = f"{needed - spare} bytes ({(needed - spare) / 2**20:.1f} MiB) more, for the compiled network's weights"
-        raise expected("max_memory", wanted, "fewer", do="Give more, or leave compile=True out.")
-    return needed
+def copied_bytes(model: nn.Module, precision: str) -> int:
+    """The bytes that copies of a model's weights may take once it is read."""
+    taken = [each.nbytes // (2 if precision == "bfloat16" else 1) for each in model.parameters()]
+    twice = [each.ndim > 3 and size <= SMALL for each, size in zip(model.parameters(), taken, strict=True)]
+    return sum(taken) + sum(size for size, is_twice in zip(taken, twice, strict=True) if is_twice)

@@ -93,11 +93,11 @@ def rows_within(run: Callable[[int], object], most_rows: int, memory: int) -> Fi
 
 
 def checked_rows(
-    run: Callable[[int], object], batch_size: int, memory: int | None, parts: int = 1
+    run: Callable[[int], object], batch_size: int, memory: int | None, parts: int = 1, copies: int = 0
 ) -> tuple[int, int | None]:
     """`batch_size`, or as many rows as stay within `max_memory` bytes where that is fewer, and the bytes to spare.
 
-    Of as many equal `parts` of the memory, the rows have one.
+    Of as many equal `parts` of the memory, the rows have one, less the bytes that `copies` of weights take of all.
 
     Raises:
         InputError: a single row takes more; says how much.
@@ -106,10 +106,12 @@ def checked_rows(
         return batch_size, None
     if isinstance(memory, bool) or not isinstance(memory, int) or memory < 1:
         raise expected("max_memory", "bytes, at least 1", memory)
-    rows, one, spare = rows_within(run, batch_size, memory // parts)
+    rows, one, spare = rows_within(run, batch_size, (memory - copies) // parts)
     if not rows:
-        least = one * parts
-        raise expected("max_memory", f"at least {least} bytes ({least / 2**20:.1f} MiB), which one image takes", memory)
+        least = one * parts + copies
+        what = "one image takes" + " beside copies of the weights" * bool(copies)
+        do = "Give more, or leave compile=True out." if copies else ""
+        raise expected("max_memory", f"at least {least} bytes ({least / 2**20:.1f} MiB), which {what}", memory, do=do)
     return rows, spare
 
 

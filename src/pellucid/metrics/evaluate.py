@@ -18,7 +18,7 @@ from pellucid.attribution.borrow import borrowed
 from pellucid.attribution.engine import Precision, check_precision, explain, seeds_of, unwrapped
 from pellucid.attribution.explanation import Explanation
 from pellucid.attribution.families import METHODS
-from pellucid.attribution.frozen import check_spare
+from pellucid.attribution.frozen import copied_bytes
 from pellucid.attribution.memory import Bound, checked_rows, give_back, told_if_full
 from pellucid.attribution.run import device_of
 from pellucid.attribution.scorer import ScoringFunction, as_model
@@ -146,10 +146,8 @@ def evaluate(
     with Kept(keep) as kept, borrowed(model), contextlib.ExitStack() as held, torch.no_grad():
         trial = _Trial(model, images, batch_size, precision)
         most = batch_size if max_memory is None else trial.most_rows
-        rows, spare = checked_rows(trial, most, max_memory, parts=2)
-        if compile:
-            copies = check_spare(model, spare, precision)
-            rows, _ = checked_rows(trial, most, None if max_memory is None else max_memory - copies, parts=2)
+        copies = copied_bytes(model, precision) if compile else 0
+        rows, spare = checked_rows(trial, most, max_memory, parts=2, copies=copies)
         block_bytes = _BLOCK_BYTES if max_memory is None else min(_BLOCK_BYTES, max(max_memory // 8, 1))
         cells = Cells(
             network=Network(model, rows, multi_label, precision, compile),
@@ -164,7 +162,7 @@ def evaluate(
             kept=kept,
             held=held,
             spare=spare,
-            bound=Bound(None if max_memory is None else max_memory // 2),
+            bound=Bound(None if max_memory is None else (max_memory - copies) // 2),
         )
         steps = len(images) * len(explanation.maps) * len(choices)
         with (
