@@ -314,7 +314,7 @@ def test_memory_for_the_weights_is_asked_for() -> None:
         assert least > copies
         call(least)
         with pytest.raises(InputError, match=wanted):
-            call(least - 2)
+            call(least - 1)
 
 
 @pytest.mark.slow

@@ -349,6 +349,6 @@ def _apart(own: Any, other: Any) -> float:
 
 def copied_bytes(model: nn.Module, precision: str) -> int:
     """The bytes that copies of a model's weights may take once it is read."""
-    taken = [each.nbytes // (2 if precision == "bfloat16" else 1) for each in model.parameters()]
-    twice = [each.ndim > 3 and size <= SMALL for each, size in zip(model.parameters(), taken, strict=True)]
-    return sum(taken) + sum(size for size, is_twice in zip(taken, twice, strict=True) if is_twice)
+    share = 2 if precision == "bfloat16" else 1
+    sizes = ((each.nbytes // share, each.ndim > 3) for each in model.parameters())
+    return sum(size * 2 if is_convolution and size <= SMALL else size for size, is_convolution in sizes)

@@ -24,11 +24,11 @@ def pooled(member: Member, images: Tensor) -> Tensor:
     Raises:
         InputError: the network doesn't tell, as timm's do.
     """
-    network: nn.Module = member.network
-    if not callable(getattr(network, "forward_features", None)) or not callable(getattr(network, "forward_head", None)):
+    network = member.network
+    maps_of, head_of = (getattr(network, name, None) for name in ("forward_features", "forward_head"))
+    if not callable(maps_of) or not callable(head_of):
         raise expected("features", "one of timm's networks, which tell their features", type(network).__name__)
-    maps = network.forward_features(member.prepare(images))  # type: ignore[operator]
-    features: Tensor = network.forward_head(maps, pre_logits=True)  # type: ignore[operator]
+    features = head_of(maps_of(member.prepare(images)), pre_logits=True)
     if not isinstance(features, Tensor) or features.ndim != 2:
         got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise expected("features", "pooled features (B, F)", f"{got} of {type(network).__name__}")

@@ -237,7 +237,7 @@ def _ranked(
 
 
 def _refused(choice: Choice[Test], first: str, second: str, evidence: Evidence, reason: str) -> Comparison:
-    empty = dict.fromkeys(
+    empty: dict[str, Any] = dict.fromkeys(
         ("statistic", "p_value", "df", "mean_a", "mean_b", "mean_difference", "interval", "effect_size",
          "effect_interval")
     )  # fmt: skip
@@ -251,7 +251,7 @@ def _refused(choice: Choice[Test], first: str, second: str, evidence: Evidence, 
         unit="fold" if evidence.by_fold(choice.entry.needs) else "image",
         confidence=0.95,
         note=reason,
-        **empty,  # type: ignore[arg-type]
+        **empty,
     )
     return Comparison(first, second, result, None, "holm", 0, refused=True)
 
