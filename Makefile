@@ -15,9 +15,10 @@ test: $(VENV)/.installed-dev peers lint
 test-slow: $(VENV)/.installed-dev peers
 	$(PYTEST) -m "slow or not slow"
 
-# Debian's programs that some tests hold pellucid against; where they can't be had, those tests are skipped
+# Debian's programs that some tests need; where they can't be had, those tests are skipped
 peers:
 	@sh tools/debian_packages.sh orthanc orthanc-dicomweb dcmtk dicom3tools openssl || true
+	@sh tools/debian_packages.sh chromium || true
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

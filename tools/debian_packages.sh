@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install Debian packages that some tests compare with, where they aren't there: sh tools/debian_packages.sh orthanc dcmtk
+# Install Debian packages that some tests need, where they aren't there: sh tools/debian_packages.sh orthanc dcmtk
 # No service is left running. Where nothing can be installed it says what to do, and exits with 1.
 set -eu
 PATH="$PATH:/usr/sbin:/sbin"
@@ -11,6 +11,7 @@ there() {
         dcmtk) command -v dcmdump ;;
         dicom3tools) command -v dciodvfy ;;
         openssl) command -v openssl ;;
+        chromium) command -v chromium ;;
         *) dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep 'install ok installed' ;;
     esac >/dev/null 2>&1
 }
