@@ -12,6 +12,7 @@ import tomli_w
 from pellucid.attribution import METHODS
 from pellucid.metrics import METRICS
 from pellucid.report.names import measure_title, method_title, metric_title
+from pellucid.report.ranked import arrow_of
 from pellucid.report.read import StudyResult
 
 PROTOCOL = (
@@ -165,12 +166,6 @@ def environment_rows(study: StudyResult) -> list[tuple[str, str]]:
     return rows
 
 
-def directions() -> dict[str, str]:
-    """An arrow per metric: which way is better."""
-    arrows = {True: "↑", False: "↓", None: ""}
-    return {entry.name: arrows[entry.higher_is_better] for entry in METRICS}
-
-
 def glossary(metrics: Sequence[str], measures: Collection[str], rules: Collection[str]) -> list[Term]:
     """The words of the model tables that hold these measures and rules, then the metrics that the study used."""
     plain = {name.removeprefix("macro_").removeprefix("micro_") for name in measures} | set(measures)
@@ -181,11 +176,9 @@ def glossary(metrics: Sequence[str], measures: Collection[str], rules: Collectio
         Term(title, "", meaning) for name, title, meaning in _AVERAGES if {f"{name}_f1", f"{name}_ppv"} <= set(measures)
     ]
     terms += [Term(title, "", meaning) for name, title, meaning in _RULES if name in rules]
-    arrows = directions()
-    for label in metrics:
-        name = label.partition("[")[0]
+    for name in dict.fromkeys(label.partition("[")[0] for label in metrics):
         if name in METRICS:
-            terms.append(Term(metric_title(name), arrows[name], METRICS[name].summary, METRICS[name].source))
+            terms.append(Term(metric_title(name), arrow_of(name), METRICS[name].summary, METRICS[name].source))
     return terms
 
 

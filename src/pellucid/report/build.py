@@ -15,7 +15,6 @@ from pellucid.progress import progress
 from pellucid.report.about import (
     PROTOCOL,
     ROAD,
-    directions,
     environment_rows,
     glossary,
     last_part,
@@ -38,9 +37,8 @@ from pellucid.report.read import DatasetResult, StudyResult, read_study
 from pellucid.report.recipes import recipes_table
 from pellucid.report.scores import (
     confidence_table,
-    curves_table,
+    family_tables,
     lesion_share,
-    localisation_table,
     method_order,
     method_tests_table,
     ranks_diagram,
@@ -277,16 +275,14 @@ def _map_tables(study: StudyResult, dataset: DatasetResult, model: str, images: 
         return []
     cells = dataset.of_model(model)
     share, _ = lesion_share(cells, images)
-    better = directions()
     target = str(cells[0].card.get("target", "predicted"))
     tests = study.table("method_tests", dataset.name, model, images)
     title = _title(model, images)
     return [
         confidence_table(title, scores, dataset.classes, target),
-        curves_table(title, scores, better),
-        localisation_table(title, scores, share, better),
+        *family_tables(title, scores, share),
         method_tests_table(title, tests[tests["metric"] == "road"], method_order(scores)),
-        ranks_table(title, study.table("method_ranks", dataset.name, model, images), better),
+        ranks_table(title, study.table("method_ranks", dataset.name, model, images)),
     ]
 
 

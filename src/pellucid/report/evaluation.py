@@ -22,7 +22,6 @@ from pellucid.report.names import counted, listed, method_title, metric_title, n
 from pellucid.report.page import page
 from pellucid.report.privacy import hide_in_path, hide_in_prose
 from pellucid.report.ranked import (
-    ARROWS,
     UNFLOORED,
     VERDICTS,
     class_tables,
@@ -204,7 +203,7 @@ def _metric_part(ranking: MetricRanking, rankings: Rankings) -> MetricPart:
     parts = [part for part in rankings.parts if part.metric == ranking.metric]
     return MetricPart(
         anchor=f"metric-{rankings.overall.index(ranking)}",
-        title=metric_heading(ranking.metric, ranking.higher_is_better),
+        title=metric_heading(ranking.metric),
         meaning=entry.summary,
         facts=_metric_facts(ranking.metric),
         finding=_finding(ranking),
@@ -316,9 +315,7 @@ def _notes(rankings: Rankings, facts: pd.DataFrame, table: pd.DataFrame) -> list
 
 def _term(metric: str) -> MetricTerm:
     entry = METRICS[metric.partition("[")[0]]
-    arrow = "" if entry.higher_is_better is None else ARROWS[entry.higher_is_better]
-    title = f"{metric_title(metric)}\u00a0{arrow}".strip()
-    return MetricTerm(title, entry.summary, _metric_facts(metric), entry.source)
+    return MetricTerm(metric_heading(metric), entry.summary, _metric_facts(metric), entry.source)
 
 
 def _facts(table: pd.DataFrame, samples: pd.DataFrame | None) -> pd.DataFrame:
@@ -369,6 +366,5 @@ def _place(ranking: MetricRanking) -> int:
 
 def _family_place(metric: str) -> int:
     """Where a metric's family stands on the page."""
-    name = metric.partition("[")[0]
-    family = METRICS[name].family if name in METRICS else ""
+    family = family_of(metric)
     return list(FAMILIES).index(family) if family in FAMILIES else len(FAMILIES)

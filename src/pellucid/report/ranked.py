@@ -23,7 +23,7 @@ VERDICTS = {  # word -> its sign and colours, which differ in lightness too
 }
 SHOWN = 100  # images in the tables of verdicts; the CSV has all
 UNFLOORED = ("robustness", "complexity")  # families in which a map that knows no network may be the best there is
-ARROWS = {True: "↑", False: "↓"}
+_ARROWS = {True: "↑", False: "↓", None: ""}
 _UNSAID = dict.fromkeys(("road", "road-morf", "road-lerf"), "linear")  # the fill of metrics that take no other
 
 
@@ -32,9 +32,19 @@ def heading(method: str) -> str:
     return method_title(method) + ("\u00a0†" if is_control(method) else "")
 
 
-def metric_heading(metric: str, higher_is_better: bool) -> str:
+def arrow_of(metric: str) -> str:
+    """Which way of a metric is better; "" where neither is, or where nothing is known of it.
+
+    >>> arrow_of("deletion[fill=blur]")
+    '↓'
+    """
+    name = metric.partition("[")[0]
+    return _ARROWS[METRICS[name].higher_is_better] if name in METRICS else ""
+
+
+def metric_heading(metric: str) -> str:
     """A metric's name with the arrow of its better direction."""
-    return f"{metric_title(metric)}\u00a0{ARROWS[higher_is_better]}"
+    return f"{metric_title(metric)}\u00a0{arrow_of(metric)}".rstrip()
 
 
 def methods_table(rankings: Rankings) -> Table | None:
@@ -74,7 +84,7 @@ def ranks_table(rankings: Rankings) -> Table | None:
         sizes[-1] += 1
         ranks = {score.method: score.mean_rank for score in ranking.methods}
         last = max(len(ranking.ranks.methods) - 1, 1)
-        cells = [Cell(metric_heading(ranking.metric, ranking.higher_is_better), family if sizes[-1] == 1 else "")]
+        cells = [Cell(metric_heading(ranking.metric), family if sizes[-1] == 1 else "")]
         for method in methods:
             rank = ranks.get(method)
             shade = None if rank is None else colour_of(0.85 * (1 - (rank - 1) / last))
@@ -108,7 +118,7 @@ def metric_table(ranking: MetricRanking) -> Table:
     if controls:
         note += f" p: paired t-tests against {heading(str(ranking.best_control))}, corrected by Holm over all metrics."
     note += " † Control."
-    return Table(metric_heading(ranking.metric, ranking.higher_is_better), columns, rows, note=note, kind="small")
+    return Table(metric_heading(ranking.metric), columns, rows, note=note, kind="small")
 
 
 def class_tables(parts: Sequence[MetricRanking], whole: MetricRanking) -> list[Table]:
@@ -134,7 +144,7 @@ def class_tables(parts: Sequence[MetricRanking], whole: MetricRanking) -> list[T
             for rank in (known[method].mean_rank for method in methods)
         ]
         ranks.append([*title, Cell(str(part.ranks.n)), *entries])
-    name = metric_heading(whole.metric, whole.higher_is_better)
+    name = metric_heading(whole.metric)
     columns = ["True class", "Predictions", "n", *(heading(method) for method in methods)]
     unit = whole.ranks.unit
     return [
@@ -197,12 +207,13 @@ def evidence_table(verdicts: pd.DataFrame, titles: Mapping[object, Cell]) -> Tab
 
 
 def family_of(metric: str) -> str:
-    """A metric's family.
+    """A metric's family; "" where nothing is known of it.
 
     >>> family_of("road[noise=0.0]")
     'faithfulness'
     """
-    return METRICS[metric.partition("[")[0]].family
+    name = metric.partition("[")[0]
+    return METRICS[name].family if name in METRICS else ""
 
 
 def range_of(metric: str) -> str:

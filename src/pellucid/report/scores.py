@@ -11,13 +11,13 @@ import pandas as pd
 from pellucid.attribution.families import is_control
 from pellucid.report.diagram import rank_diagram
 from pellucid.report.figures import Drawn
-from pellucid.report.names import counted, method_title, metric_title, number, p_value, seconds
+from pellucid.report.names import counted, metric_title, number, p_value, seconds
+from pellucid.report.ranked import arrow_of, family_of, heading, metric_heading
 from pellucid.report.read import CellResult, DatasetResult
 from pellucid.report.tables import Cell, Table, interval
 from pellucid.statistics import groups_within
 
 CURVES = ("road", "road-morf", "road-lerf")
-LOCALISATION = ("pointing-game", "energy-pointing")
 ALPHA = 0.05
 PREDICTIONS = (("all", "all"), ("right", "right"), ("wrong", "wrong"))
 
@@ -57,7 +57,7 @@ def confidence_table(model: str, scores: pd.DataFrame, classes: Sequence[str], t
             sizes.append(block)
     return Table(
         f"Confidence increase by true class, {model}",
-        ["True class", "Predictions", "n", *(_heading(method) for method in methods)],
+        ["True class", "Predictions", "n", *(heading(method) for method in methods)],
         rows,
         note=(
             f"ROAD, (LeRF − MoRF) / 2 on the probability of the {target} class; higher is better, 0 is a map that "
@@ -70,49 +70,51 @@ def confidence_table(model: str, scores: pd.DataFrame, classes: Sequence[str], t
     )
 
 
-def curves_table(model: str, scores: pd.DataFrame, better: dict[str, str]) -> Table | None:
-    """Each method's metrics over all explained images, apart from localisation."""
+def family_tables(model: str, scores: pd.DataFrame, share: float) -> list[Table]:
+    """Each method's metrics over all explained images, a table per family; `share` is the lesion's of the image."""
     part = _overall(scores)
-    metrics = [str(name) for name in dict.fromkeys(part["metric"]) if name not in LOCALISATION]
-    if not metrics:
-        return None
-    metrics = [name for name in CURVES if name in metrics] + [name for name in metrics if name not in CURVES]
-    return _by_method(
-        f"Faithfulness over all explained images, {model}",
-        part,
-        metrics,
-        better,
-        note="MoRF removes the most relevant pixels first and should lower the probability, LeRF the least relevant.",
-    )
+    metrics = [name for name in CURVES if name in set(part["metric"])]
+    metrics += [str(name) for name in dict.fromkeys(part["metric"]) if name not in CURVES]
+    tables = []
+    for family in dict.fromkeys(map(family_of, metrics)):
+        own = [name for name in metrics if family_of(name) == family]
+        if family == "localisation":
+            table = _localisation_table(model, part, own, share)
+        else:
+            note = (
+                "MoRF removes the most relevant pixels first and should lower the probability, LeRF the least relevant."
+            )
+            title = f"{family.capitalize() or 'Other metrics'} over all explained images, {model}"
+            table = _by_method(title, part, own, note if {"road-morf", "road-lerf"} & set(own) else "")
+        if table is not None:
+            tables.append(table)
+    return tables
 
 
-def localisation_table(model: str, scores: pd.DataFrame, share: float, better: dict[str, str]) -> Table | None:
-    """Pointing game and relevance mass per method, beside the lesion's share of the image."""
-    part = _overall(scores)
-    part = part[part["metric"].isin(LOCALISATION)]
-    part = part[part["n"].fillna(0) > 0]
+def _localisation_table(model: str, part: pd.DataFrame, metrics: Sequence[str], share: float) -> Table | None:
+    """Where the maps lie, the relevance mass beside the lesion's share of the image; None where no image has a mask."""
+    part = part[part["metric"].isin(metrics) & (part["n"].fillna(0) > 0)]
     if part.empty:
         return None
-    metrics = [name for name in LOCALISATION if name in set(part["metric"])]
-    table = _by_method(f"Where the maps lie, {model}", part, metrics, better, note="")
+    n = int(part["n"].max())
+    missing = int(part.loc[part["n"] == n, "missing"].fillna(0).min())
+    note = f"Over {counted(n, 'image')} with a lesion mask" + (
+        f"; {counted(missing, 'image')} without one left out." if missing else "."
+    )
+    table = _by_method(f"Where the maps lie, {model}", part, [name for name in metrics if name in set(part["metric"])])
     mass = part[part["metric"] == "energy-pointing"].set_index("method")["mean"]
+    if mass.empty or not share > 0:
+        return replace(table, note=f"{note} {table.note}")
     rows = [
-        [*row, Cell(number(float(mass[method]) / share, 1) if method in mass.index and share > 0 else "–")]
+        [*row, Cell(number(float(mass[method]) / share, 1) if method in mass.index else "–")]
         for method, row in zip(method_order(part), table.rows, strict=True)
     ]
-    missing = int(part["missing"].fillna(0).max())
-    return Table(
-        table.caption,
-        [*table.columns, "Mass over lesion’s share"],
-        rows,
-        note=(
-            f"Over {counted(int(part['n'].max()), 'image')} with a lesion mask"
-            + (f"; {counted(missing, 'image')} without one left out" if missing else "")
-            + f". The lesion covers {number(100 * share, 1)}\u00a0% of these images on average: an even map has that "
-            "relevance mass and a ratio of 1. Both measures: higher is better. † Control."
-        ),
-        kind="small",
+    note += (
+        f" The lesion covers {number(100 * share, 1)}\u00a0% of these images on average: an even map has that "
+        "relevance mass and a ratio of 1."
     )
+    columns = [*table.columns, "Mass over lesion’s share"]
+    return replace(table, columns=columns, rows=rows, note=f"{note} {table.note}")
 
 
 def method_tests_table(model: str, tests: pd.DataFrame, methods: Sequence[str]) -> Table | None:
@@ -127,7 +129,7 @@ def method_tests_table(model: str, tests: pd.DataFrame, methods: Sequence[str]) 
     names = [name for name in methods if any(name in pair for pair in pairs)]
     rows = []
     for a in names:
-        cells = [Cell(_heading(a))]
+        cells = [Cell(heading(a))]
         for b in names:
             if a == b:
                 cells.append(Cell("·"))
@@ -143,7 +145,7 @@ def method_tests_table(model: str, tests: pd.DataFrame, methods: Sequence[str]) 
     unit, n = str(tests["unit"].iloc[0]), tests["n"].max()
     return Table(
         f"Tests between methods on the confidence increase, {model}",
-        ["Row − column", *(_heading(name) for name in names)],
+        ["Row − column", *(heading(name) for name in names)],
         rows,
         note=(
             f"Paired t-tests over {int(n)} {unit}s; p corrected over all pairs of the study, below 0.05 in bold. "
@@ -152,7 +154,7 @@ def method_tests_table(model: str, tests: pd.DataFrame, methods: Sequence[str]) 
     )
 
 
-def ranks_table(model: str, ranks: pd.DataFrame, better: dict[str, str]) -> Table | None:
+def ranks_table(model: str, ranks: pd.DataFrame) -> Table | None:
     """Each method's mean rank by every metric, with a tick where it beats the best control."""
     ranks = ranks[ranks["mean_rank"].notna()]
     if ranks.empty:
@@ -162,7 +164,7 @@ def ranks_table(model: str, ranks: pd.DataFrame, better: dict[str, str]) -> Tabl
     first = ranks.groupby("metric")["mean_rank"].min()
     rows = []
     for method in method_order(ranks):
-        cells = [Cell(_heading(method))]
+        cells = [Cell(heading(method))]
         for metric in metrics:
             row = known.get((method, metric))
             if row is None:
@@ -178,7 +180,7 @@ def ranks_table(model: str, ranks: pd.DataFrame, better: dict[str, str]) -> Tabl
     unit = str(ranks["unit"].iloc[0])
     return Table(
         f"Mean ranks of the methods, {model}",
-        ["Method", *(f"{metric_title(metric)}\u00a0{better.get(metric, '')}".strip() for metric in metrics)],
+        ["Method", *map(metric_heading, metrics)],
         rows,
         note=(
             f"Ranked within each {unit}; 1 is best, in bold. n: {unit}s with a value of every method. p: that all "
@@ -226,7 +228,7 @@ def times_table(dataset: DatasetResult) -> Table | None:
 
     def timed_row(title: str, values: dict[str, float]) -> list[Cell]:
         ratios = {model: values[model] / forward[model] if forward[model] > 0 else np.nan for model in models}
-        marks = {model: f"× {ratio:.2g}" if np.isfinite(ratio) else "" for model, ratio in ratios.items()}
+        marks = {model: f"× {_ratio(ratio)}" if np.isfinite(ratio) else "" for model, ratio in ratios.items()}
         return [Cell(title), *(Cell(seconds(values[model]), marks[model]) for model in models)]
 
     shared = {
@@ -244,7 +246,7 @@ def times_table(dataset: DatasetResult) -> Table | None:
     rows = [
         timed_row("Plain forward pass", forward),
         timed_row("Shared: forward pass and gradient", shared),
-        *(timed_row(_heading(method), own[method]) for method in methods),
+        *(timed_row(heading(method), own[method]) for method in methods),
         timed_row("Shared pass and all methods", total),
     ]
     rows.append(
@@ -282,12 +284,12 @@ def lesion_share(cells: Sequence[CellResult], images: str = "all") -> tuple[floa
     return (float(values.mean()), len(values)) if len(values) else (0.0, 0)
 
 
-def _by_method(caption: str, part: pd.DataFrame, metrics: Sequence[str], better: dict[str, str], note: str) -> Table:
+def _by_method(caption: str, part: pd.DataFrame, metrics: Sequence[str], note: str = "") -> Table:
     methods = method_order(part)
     known = {(row["method"], row["metric"]): row for _, row in part.iterrows()}
     best = {}
     for metric in metrics:
-        sign = -1.0 if better.get(metric) == "↓" else 1.0
+        sign = -1.0 if arrow_of(metric) == "↓" else 1.0
         best[metric] = _best(
             {
                 method: sign * float(known[method, metric]["mean"])
@@ -297,7 +299,7 @@ def _by_method(caption: str, part: pd.DataFrame, metrics: Sequence[str], better:
         )
     rows = []
     for method in methods:
-        cells = [Cell(_heading(method))]
+        cells = [Cell(heading(method))]
         for metric in metrics:
             row = known.get((method, metric))
             cells.append(
@@ -306,7 +308,7 @@ def _by_method(caption: str, part: pd.DataFrame, metrics: Sequence[str], better:
                 else interval(row["mean"], row["low"], row["high"], strong=method in best[metric])
             )
         rows.append(cells)
-    columns = ["Method", *(f"{metric_title(metric)}\u00a0{better.get(metric, '')}".strip() for metric in metrics)]
+    columns = ["Method", *map(metric_heading, metrics)]
     note = f"{note} In brackets intervals; the best method in bold. † Control.".strip()
     return Table(caption, columns, rows, note=note, kind="small")
 
@@ -325,8 +327,9 @@ def _best(means: dict[str, float]) -> set[str]:
     return best if len(best) < len(finite) or len(finite) == 1 else set()
 
 
-def _heading(method: str) -> str:
-    return method_title(method) + ("\u00a0†" if is_control(method) else "")
+def _ratio(value: float) -> str:
+    """Two digits that count, and all of those before the point."""
+    return f"{value:.2g}" if value < 99.5 else f"{value:.0f}"
 
 
 def _mean(values: Sequence[float | None]) -> float:
