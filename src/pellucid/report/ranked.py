@@ -14,7 +14,7 @@ from pellucid.metrics import FILLS, METRICS
 from pellucid.registry import Choice
 from pellucid.report.names import counted, method_title, metric_title, number, p_value, percent
 from pellucid.report.tables import LONG_NAMES, Cell, Table, between
-from pellucid.study.ranking import MethodScore, MetricRanking, Rankings
+from pellucid.study.ranking import MethodScore, MetricRanking, Rankings, direction
 
 VERDICTS = {  # word -> its sign and colours, which differ in lightness too
     "trusted": ("✓", ("#cfe6f5", "#08306b")),
@@ -38,8 +38,7 @@ def arrow_of(metric: str) -> str:
     >>> arrow_of("deletion[fill=blur]")
     '↓'
     """
-    name = metric.partition("[")[0]
-    return _ARROWS[METRICS[name].higher_is_better] if name in METRICS else ""
+    return _ARROWS[direction(metric)]
 
 
 def metric_heading(metric: str) -> str:
