@@ -12,13 +12,15 @@ from pellucid.attribution.families import is_control
 from pellucid.report.diagram import rank_diagram
 from pellucid.report.figures import Drawn
 from pellucid.report.names import counted, metric_title, number, p_value, seconds
-from pellucid.report.ranked import arrow_of, family_of, heading, metric_heading
+from pellucid.report.ranked import family_of, heading, metric_heading
 from pellucid.report.read import CellResult, DatasetResult
 from pellucid.report.tables import Cell, Table, interval
 from pellucid.statistics import groups_within
+from pellucid.study.ranking import direction
 
 CURVES = ("road", "road-morf", "road-lerf")
 ALPHA = 0.05
+_ORDERS = "MoRF removes the most relevant pixels first and should lower the probability, LeRF the least relevant."
 PREDICTIONS = (("all", "all"), ("right", "right"), ("wrong", "wrong"))
 
 
@@ -81,11 +83,8 @@ def family_tables(model: str, scores: pd.DataFrame, share: float) -> list[Table]
         if family == "localisation":
             table = _localisation_table(model, part, own, share)
         else:
-            note = (
-                "MoRF removes the most relevant pixels first and should lower the probability, LeRF the least relevant."
-            )
             title = f"{family.capitalize() or 'Other metrics'} over all explained images, {model}"
-            table = _by_method(title, part, own, note if {"road-morf", "road-lerf"} & set(own) else "")
+            table = _by_method(title, part, own, _ORDERS if {"road-morf", "road-lerf"} & set(own) else "")
         if table is not None:
             tables.append(table)
     return tables
@@ -289,7 +288,7 @@ def _by_method(caption: str, part: pd.DataFrame, metrics: Sequence[str], note: s
     known = {(row["method"], row["metric"]): row for _, row in part.iterrows()}
     best = {}
     for metric in metrics:
-        sign = -1.0 if arrow_of(metric) == "↓" else 1.0
+        sign = -1.0 if direction(metric) is False else 1.0
         best[metric] = _best(
             {
                 method: sign * float(known[method, metric]["mean"])
